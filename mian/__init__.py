@@ -1,0 +1,1 @@
+"""All that runs in PyTorch: from samples to a trained, registered model. Never imports pyspark."""

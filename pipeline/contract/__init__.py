@@ -1,0 +1,45 @@
+"""The one thing that both halves know: what a sample is.
+
+``build_samples`` writes a :class:`Contract` beside the Parquet files. Training, scoring and serving read it and nothing else.
+This package needs neither Spark nor torch.
+"""
+
+from pipeline.contract.document import (
+    CONTRACT_FILE,
+    FORMAT,
+    VERSION,
+    Contract,
+    ContractError,
+    Day,
+    Field,
+    History,
+    Label,
+    NumericTransform,
+    SampleFile,
+    Split,
+    Vocabulary,
+    read_contract,
+)
+from pipeline.contract.encoder import PADDING_ID, UNKNOWN_ID, Encoder, vocabulary_from_parquet, vocabulary_to_parquet
+
+__all__ = [
+    "CONTRACT_FILE",
+    "FORMAT",
+    "PADDING_ID",
+    "UNKNOWN_ID",
+    "VERSION",
+    "Contract",
+    "ContractError",
+    "Day",
+    "Encoder",
+    "Field",
+    "History",
+    "Label",
+    "NumericTransform",
+    "SampleFile",
+    "Split",
+    "Vocabulary",
+    "read_contract",
+    "vocabulary_from_parquet",
+    "vocabulary_to_parquet",
+]

@@ -1,0 +1,256 @@
+"""The contract document: one small JSON file that says what a sample is, and which files hold them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FORMAT = "mian-samples"
+VERSION = 1
+CONTRACT_FILE = "contract.json"
+
+Group = Literal["candidate", "behaviors", "user", "context"]
+GROUPS: tuple[Group, ...] = ("candidate", "behaviors", "user", "context")
+
+#: Columns that every sample has beside its fields.
+ID_COLUMN = "impression_id"  # string: the impression's id in the log
+USER_COLUMN = "user_key"  # int64: hash of the raw user id; groups rows for gAUC, is never a feature
+TIME_COLUMN = "time"  # int64: the impression's event time, microseconds since 1970-01-01 UTC
+LABEL_COLUMN = "label"  # int32: 0 or 1
+LENGTH_COLUMN = "behavior_length"  # int32: how many entries of the behavior columns are real
+
+
+class ContractError(ValueError):
+    """The contract is missing, is not a contract, or says something else than what was asked of it."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NumericTransform(_Strict):
+    """``(f(x) - mean) / std`` with f the identity or ``sign(x) * log(1 + |x|)``; fitted on training days. A null becomes 0."""
+
+    kind: Literal["identity", "log"]
+    mean: float
+    std: float
+
+
+class Field(_Strict):
+    """One field of one group (Zhang et al. 2021, Eq. 1): categorical ids of a vocabulary, or a transformed number."""
+
+    group: Group
+    name: str
+    vocabulary: str | None = None
+    transform: NumericTransform | None = None
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether the column holds int32 ids (else float32 numbers)."""
+        return self.vocabulary is not None
+
+    @property
+    def column(self) -> str:
+        """The name of the field's column in the samples: ``candidate_price``, ``behavior_item_id``, ``user_age``."""
+        return f"{'behavior' if self.group == 'behaviors' else self.group}_{self.name}"
+
+
+class Vocabulary(_Strict):
+    """A table from raw values to ids: 0 is padding, 1 is unknown, the i-th row of the file is id ``i + 2``."""
+
+    name: str
+    size: int
+    """Number of ids, padding and unknown included: the number of rows of an embedding table."""
+    path: str
+    """Parquet file relative to the contract, columns ``value`` (string) and ``count`` (int64)."""
+    sha256: str
+
+
+class History(_Strict):
+    """Behavior columns hold ``length`` entries, the most recent first, padded at the end; none older than ``days`` days."""
+
+    length: int
+    days: int
+
+
+class Label(_Strict):
+    """What label 1 means: ``kind`` is the log kind; a click counts within ``attribution_hours`` of its impression."""
+
+    kind: Literal["impressions_and_clicks", "labeled", "positives_only"]
+    attribution_hours: float | None = None
+    negatives_per_positive: int | None = None
+
+
+class Split(_Strict):
+    """Days ``first`` to ``last``, both included."""
+
+    first: dt.date
+    last: dt.date
+
+    def __contains__(self, day: dt.date) -> bool:
+        return self.first <= day <= self.last
+
+
+class SampleFile(_Strict):
+    """One Parquet file of one row group, its path relative to the contract."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Day(_Strict):
+    """A finished day. ``fingerprint`` covers its configuration, code, vocabularies and input files."""
+
+    day: dt.date
+    rows: int
+    positives: int
+    fingerprint: str
+    files: tuple[SampleFile, ...]
+    examples: SampleFile | None = None
+    """Some rows of the day as raw values, before encoding; they show what serving is given."""
+
+
+class Contract(_Strict):
+    """What a sample is and where the samples are; see :func:`read_contract`."""
+
+    format: Literal["mian-samples"] = FORMAT
+    version: Literal[1] = VERSION
+    name: str
+    fields: tuple[Field, ...]
+    vocabularies: tuple[Vocabulary, ...]
+    vocabulary_fingerprint: str
+    """Of all that the vocabularies and transforms were made from."""
+    history: History
+    label: Label
+    splits: dict[str, Split]
+    config_fingerprint: str
+    code_fingerprint: str
+    days: tuple[Day, ...]
+
+    def group(self, group: Group) -> tuple[Field, ...]:
+        """The fields of a group, in order."""
+        return tuple(field for field in self.fields if field.group == group)
+
+    def vocabulary(self, name: str) -> Vocabulary:
+        """The vocabulary of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for vocabulary in self.vocabularies:
+            if vocabulary.name == name:
+                return vocabulary
+        raise KeyError(name)
+
+    def split(self, name: str) -> tuple[Day, ...]:
+        """The finished days of a split, in order of time.
+
+        Raises:
+            ContractError: no such split, or none of its days is built.
+        """
+        if name not in self.splits:
+            raise ContractError(f"contract {self.name!r} has no split {name!r}; it has {', '.join(sorted(self.splits))}")
+        span = self.splits[name]
+        days = tuple(sorted((day for day in self.days if day.day in span), key=lambda day: day.day))
+        if not days:
+            raise ContractError(
+                f"contract {self.name!r}: no day of split {name!r} ({span.first} to {span.last}) is built; "
+                f"run jobs/build_samples.py with --from {span.first} --to {span.last}"
+            )
+        return days
+
+    def missing_days(self, name: str) -> tuple[dt.date, ...]:
+        """Days of a split that are not built."""
+        built = {day.day for day in self.split(name)}
+        span = self.splits[name]
+        wanted = (span.first + dt.timedelta(days=i) for i in range((span.last - span.first).days + 1))
+        return tuple(day for day in wanted if day not in built)
+
+    @property
+    def fields_fingerprint(self) -> str:
+        """Of what a model's weights depend on: fields, order, transforms, the vocabularies' contents."""
+        return fingerprint({"fields": [f.model_dump() for f in self.fields], "vocabularies": self._vocabulary_contents()})
+
+    def _vocabulary_contents(self) -> dict[str, str]:
+        return {v.name: v.sha256 for v in self.vocabularies}
+
+    def differences(self, other: Contract) -> Iterator[str]:
+        """How ``other`` differs in what a model's weights depend on, one sentence each; nothing where they agree."""
+        mine = {field.column: field for field in self.fields}
+        theirs = {field.column: field for field in other.fields}
+        yield from (f"field {column} is missing" for column in mine if column not in theirs)
+        yield from (f"field {column} is new" for column in theirs if column not in mine)
+        shared = [column for column in mine if column in theirs]
+        yield from (f"field {column} is of another kind or transform" for column in shared if mine[column] != theirs[column])
+        if set(mine) == set(theirs) and list(mine) != list(theirs):
+            yield "fields are in another order"
+        others = other._vocabulary_contents()
+        yield from (
+            f"vocabulary {name} has other contents"
+            for name, sha256 in self._vocabulary_contents().items()
+            if name in others and others[name] != sha256
+        )
+
+    def to_json(self) -> str:
+        """The document, the same text for the same contract."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "contract") -> Contract:
+        """Read a document.
+
+        Args:
+            text: the JSON text.
+            where: its path, for errors.
+
+        Raises:
+            ContractError: not JSON, not a contract, or of another version.
+        """
+        try:
+            document: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ContractError(f"{where}: not a JSON document ({error}); build the samples again") from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ContractError(f"{where}: not a {FORMAT} contract; give the folder that jobs/build_samples.py wrote")
+        if document.get("version") != VERSION:
+            raise ContractError(
+                f"{where}: contract of version {document.get('version')!r}, this release reads version {VERSION}; "
+                "build the samples again with this release, or use the release that wrote them"
+            )
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ContractError(f"{where}: damaged contract at {place!r}: {first['msg']}; build the samples again") from error
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256, hexadecimal, of a JSON-like value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_contract(samples: str) -> Contract:
+    """Read the contract of a sample data set.
+
+    Args:
+        samples: the data set's folder; a local path or any URL that fsspec opens.
+
+    Raises:
+        ContractError: there is none, or it is not one of this version.
+    """
+    path = f"{samples.rstrip('/')}/{CONTRACT_FILE}"
+    try:
+        with fsspec.open(path, "rt", encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError as error:
+        raise ContractError(f"{path}: no such file; run jobs/build_samples.py first, or correct the path of the samples") from error
+    return Contract.from_json(text, path)
