@@ -252,5 +252,7 @@ def read_contract(samples: str) -> Contract:
         with fsspec.open(path, "rt", encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError as error:
-        raise ContractError(f"{path}: no such file; run jobs/build_samples.py first, or correct the path of the samples") from error
+        raise ContractError(
+            f"{path}: no such file; run jobs/build_samples.py first, or correct the path of the samples"
+        ) from error
     return Contract.from_json(text, path)

@@ -27,7 +27,8 @@ class Encoder:
 
     def __init__(self, vocabularies: Mapping[str, pa.Array]) -> None:
         self._ids = {
-            name: {value: index + FIRST_ID for index, value in enumerate(values.to_pylist())} for name, values in vocabularies.items()
+            name: {value: index + FIRST_ID for index, value in enumerate(values.to_pylist())}
+            for name, values in vocabularies.items()
         }
 
     def encode(self, field: Field, values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
