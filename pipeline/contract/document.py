@@ -121,8 +121,8 @@ class Day(_Strict):
 class Contract(_Strict):
     """What a sample is and where the samples are; see :func:`read_contract`."""
 
-    format: Literal["mian-samples"] = FORMAT
-    version: Literal[1] = VERSION
+    format: Literal["mian-samples"] = "mian-samples"
+    version: Literal[1] = 1
     name: str
     fields: tuple[Field, ...]
     vocabularies: tuple[Vocabulary, ...]

@@ -57,8 +57,8 @@ class Encoder:
         distinct = encoded.dictionary.to_pylist()
         ids = np.fromiter((table.get(value, UNKNOWN_ID) for value in distinct), np.int32, len(distinct))
         ids = np.append(ids, np.int32(UNKNOWN_ID))  # nulls point here
-        indices = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
-        return ids[indices]
+        indices: npt.NDArray[np.int32] = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+        return ids.take(indices)
 
 
 def transformed(kind: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,114 @@
+"""What every job does at its edge: read arguments and configuration, end with one clear word and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from yaml import YAMLError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: which file, which key, what to do."""
+
+
+def parser(description: str, *, config: str | None = None) -> argparse.ArgumentParser:
+    """An argument parser; with ``config`` (an example path) it takes ``--config FILE`` and ``key=value`` overrides."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if config is not None:
+        result.add_argument("--config", required=True, metavar="FILE", help=f"YAML configuration, such as {config}")
+        result.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="KEY=VALUE",
+            help="values that replace those of the file; dots reach inside: history.length=50",
+        )
+    return result
+
+
+def load_config(model: type[Config], path: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply overrides, check it.
+
+    Args:
+        model: what the file must look like.
+        path: the file; ``${...}`` interpolates as OmegaConf does, ``${oc.env:NAME}`` reads the environment.
+        overrides: ``key=value``, dots reach inside.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (the nearest known one is named), a wrong value.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"override {override!r} is not KEY=VALUE")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file") from error
+    except (YAMLError, OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: " + "; ".join(_explain(model, e["type"], e["loc"], e["msg"]) for e in error.errors())
+        ) from error
+
+
+def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
+    """Run a job; an error of the listed kinds ends it with its message alone.
+
+    Returns:
+        0 when the job is done, 1 after such an error. Any other error is a defect and keeps its traceback.
+    """
+    errors = (ConfigError, *errors)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    try:
+        job()
+    except errors as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _explain(model: type[BaseModel], kind: str, location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(str(part) for part in location)
+    if kind != "extra_forbidden":
+        return f"{where or 'the file'}: {message}"
+    known = _known_keys(model, location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+    return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _known_keys(annotation: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys that a configuration type knows at a place inside it."""
+    models = [t for t in _alternatives(annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+    if not location:
+        return sorted({field.alias or name for m in models for name, field in m.model_fields.items()})
+    part, rest = location[0], location[1:]
+    for m in models:
+        for name, field in m.model_fields.items():
+            if part in (name, field.alias):
+                return _known_keys(field.annotation, rest)
+    inside = [arg for t in _alternatives(annotation) for arg in typing.get_args(t)]  # list[X], dict[str, X]
+    return sorted({key for arg in inside for key in _known_keys(arg, rest)})
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [t for arg in typing.get_args(annotation) for t in _alternatives(arg)]
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    return [annotation]

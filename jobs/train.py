@@ -1,0 +1,113 @@
+"""Train a model: ``horovodrun -np 2 python jobs/train.py --config conf/train/mian.yaml``, or without the launcher on one process."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from jobs import command
+from mian.config import TrainConfig
+from mian.metrics import plot_reliability, reliability
+from mian.models import ModelError
+from mian.serving import ServableError, input_example, save_servable
+from mian.stream import StreamError
+from mian.tracking import Tracker
+from mian.trainer import RankError, Ranks, Streams, Trained, Trainer, TrainingError, open_streams
+from pipeline.contract import Contract, ContractError, read_contract
+
+log = logging.getLogger(__name__)
+
+ERRORS = (command.ConfigError, ContractError, ModelError, ServableError, StreamError, TrainingError)
+RELIABILITY_BINS = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, train, track, register; 0 when the model is there, 1 with one clear error when not."""
+    parser = command.parser(
+        "Trains a model on samples, tracks the run in MLflow and registers the model.\n"
+        "Every rank is one process; batch_size is the samples of a step and rank.",
+        config="conf/train/mian.yaml",
+    )
+    options = parser.parse_args(arguments)
+    ranks = Ranks()
+    try:
+        return command.run(lambda: _job(options.config, options.overrides, ranks), ERRORS)
+    except RankError:
+        return 1  # the rank that failed has said why
+
+
+def _job(path: str, overrides: Sequence[str], ranks: Ranks) -> None:
+    def prepare() -> tuple[TrainConfig, Contract, Streams]:
+        config = command.load_config(TrainConfig, path, overrides)
+        contract = read_contract(config.samples)
+        return config, contract, open_streams(config, contract, ranks)
+
+    config, contract, streams = ranks.together(prepare, ERRORS)
+    tracker = Tracker(config.tracking)
+    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report), ERRORS)
+    if ranks.is_first:
+        _announce(contract, streams, config, ranks)
+        tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples)
+    finished = False
+    try:
+        trained = trainer.run()
+        if ranks.is_first:
+            _keep(config, contract, trained, tracker)
+        finished = True
+    finally:
+        if ranks.is_first:
+            tracker.end(failed=not finished)
+
+
+def _announce(contract: Contract, streams: Streams, config: TrainConfig, ranks: Ranks) -> None:
+    missing = contract.missing_days(config.train_split)
+    if missing:
+        log.warning("%d days of split %s are not built, the first %s", len(missing), config.train_split, missing[0])
+    log.info(
+        "%s: %s training samples, %s ranks, %s steps an epoch of %s samples each, %s samples an epoch left over",
+        contract.name,
+        f"{streams.train.rows:,}",
+        ranks.size,
+        f"{streams.train.steps:,}",
+        f"{config.batch_size * ranks.size:,}",
+        streams.train.rows_left_over,
+    )
+
+
+def _keep(config: TrainConfig, contract: Contract, trained: Trained, tracker: Tracker) -> None:
+    """Save the model here first, then tell the tracking store."""
+    name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S}"
+    folder = str(pathlib.Path(config.output) / name)
+    save_servable(folder, trained.model, config.model.name, config.model.options, contract, config.samples)
+    log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)
+    tracker.report({"best_step": trained.best_step}, trained.steps)
+    if trained.test is not None:
+        metrics = trained.test.metrics()
+        tracker.report({f"test_{metric}": value for metric, value in metrics.items()}, trained.best_step)
+        table = reliability(trained.test.labels, trained.test.probabilities, RELIABILITY_BINS)
+        tracker.figure(plot_reliability({config.model.name: table}), "reliability.png")
+        tracker.table(table, "reliability.csv")
+        log.info(
+            "test: AUC %.5f  logloss %.5f  gAUC %.5f  calibration %.3f  on %s samples",
+            metrics["auc"],
+            metrics["logloss"],
+            metrics["gauc"],
+            metrics["calibration"],
+            f"{int(metrics['rows']):,}",
+        )
+    tracker.flush()
+    uri = tracker.register(folder, input_example(contract, config.samples))
+    if uri is not None:
+        log.info("logged to %s as %s", tracker.uri, uri)
+    else:
+        log.warning(
+            "the model is not registered; when the tracking store is back: python jobs/register.py --model %s --config THE_SAME_FILE",
+            folder,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""What becomes of attention scores: the activation that holds them, and the softmax that leaves padding out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+ScoreActivation = Literal["tanh", "none", "learned_temperature"]
+
+
+class Score(nn.Module):
+    """The activation of an attention score, Zhang et al. 2021, Eqs. 8, 10, 13 and 15.
+
+    The paper's tanh holds a score in [-1, 1], so over 30 behaviors no weight passes ``e / (e + 29 / e)``, 0.20.
+    ``learned_temperature`` divides the tanh by a learned positive number that starts at 1 (and that weight decay pulls back to 1:
+    its logarithm is what is learned). ``none`` leaves the score as it is.
+
+    Args:
+        activation: ``tanh`` (the paper), ``none`` or ``learned_temperature``.
+    """
+
+    log_temperature: torch.Tensor | None
+
+    def __init__(self, activation: ScoreActivation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.register_parameter("log_temperature", nn.Parameter(torch.zeros(1)) if activation == "learned_temperature" else None)
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Activate scores.
+
+        Args:
+            raw: float, any shape: ``V . W + b``.
+
+        Returns:
+            Float, the same shape.
+        """
+        if self.activation == "none":
+            return raw
+        score = torch.tanh(raw)
+        return score if self.log_temperature is None else score * torch.exp(-self.log_temperature)
+
+
+def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Softmax over the last dimension with the masked entries left out, Zhang et al. 2021, Eq. 7.
+
+    The lowest float stands for -inf: the weight is exactly 0 all the same, and a row without any entry has neither NaN weights nor
+    NaN gradients.
+
+    Args:
+        scores: float ``(B, N)``.
+        mask: bool ``(B, N)``, true where an entry is real; None where all are.
+
+    Returns:
+        Float ``(B, N)``, each row adding up to 1, or all 0 where the row has no real entry.
+    """
+    if mask is None:
+        return torch.softmax(scores, dim=-1)
+    weights = torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1)
+    return weights.masked_fill(~mask, 0.0)

@@ -1,0 +1,47 @@
+"""Predicted against observed click rate, over the range of predictions."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import binomtest
+
+from mian.metrics.checks import MetricError, as_labels, as_probabilities
+
+
+def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 20) -> pd.DataFrame:
+    """Group rows by predicted probability into bins of equal mass, and compare prediction with outcome in each.
+
+    Equal probabilities share a bin, so the table does not depend on the order of rows; where many are equal, bins are fewer and
+    of unequal mass.
+
+    Args:
+        labels: shape ``(N,)``, 0 or 1.
+        probabilities: shape ``(N,)``, of label 1.
+        bins: how many bins at most.
+
+    Returns:
+        A row a bin, by rising probability: ``count``, ``mean_predicted``, ``observed_rate``, and ``low`` and ``high``, the 95 %
+        Wilson interval of the observed rate. The interval takes rows as independent, which one user's impressions are not.
+
+    Raises:
+        UndefinedMetricError: no rows.
+        MetricError: wrong labels, NaN, probabilities outside [0, 1], lengths that differ, fewer than one bin.
+    """
+    if bins < 1:
+        raise MetricError(f"reliability needs at least one bin, got {bins}")
+    clicked = as_labels(labels)
+    p = as_probabilities(probabilities, len(clicked))
+    edges = np.quantile(p, np.arange(1, bins) / bins, method="inverted_cdf")  # an edge is a value of p, the last of its bin
+    rows = pd.DataFrame({"bin": np.searchsorted(edges, p, side="left"), "p": p, "clicked": clicked})
+    table = rows.groupby("bin").agg(
+        count=("p", "size"), mean_predicted=("p", "mean"), observed_rate=("clicked", "mean"), clicks=("clicked", "sum")
+    )
+    intervals = [
+        binomtest(int(clicks), int(count)).proportion_ci(confidence_level=0.95, method="wilson")
+        for clicks, count in zip(table["clicks"], table["count"], strict=True)
+    ]
+    table["low"] = [float(interval.low) for interval in intervals]
+    table["high"] = [float(interval.high) for interval in intervals]
+    return table.drop(columns="clicks").reset_index(drop=True)

@@ -1,0 +1,62 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from mian.models.click_model import ClickModel
+from mian.models.mian import Mian, MianConfig
+from pipeline.contract import Contract
+
+
+class ModelError(ValueError):
+    """No such model, no such option, or a value that an option may not have."""
+
+
+class Entry(NamedTuple):
+    """A model and the class of its options."""
+
+    config: type[BaseModel]
+    model: Callable[[Contract, Any], ClickModel]
+
+
+MODELS: Mapping[str, Entry] = {
+    "mian": Entry(MianConfig, Mian),
+}
+
+
+def build(name: str, contract: Contract, options: Mapping[str, Any]) -> ClickModel:
+    """Build a model.
+
+    Args:
+        name: one of ``MODELS``.
+        contract: what the samples are.
+        options: fields of the model's configuration; those left out have their defaults.
+
+    Raises:
+        ModelError: the name or an option is unknown, or an option's value is not allowed.
+        ContractError: the contract lacks what the model needs.
+    """
+    if name not in MODELS:
+        raise ModelError(f"there is no model {name!r}; {_hint(name, MODELS)}")
+    entry = MODELS[name]
+    for option in options:
+        if option not in entry.config.model_fields:
+            raise ModelError(f"model {name!r} has no option {option!r}; {_hint(option, entry.config.model_fields)}")
+    try:
+        config = entry.config.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"model {name!r}, option {place!r}: {first['msg']}; it is {first['input']!r}") from error
+    return entry.model(contract, config)
+
+
+def _hint(wrong: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    nearest = difflib.get_close_matches(wrong, names, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"

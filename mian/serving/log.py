@@ -1,0 +1,70 @@
+"""From a servable folder to MLflow's registry."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.models.model import ModelInfo
+
+import mian
+import pipeline
+import pipeline.contract
+from mian.serving.signature import signature
+from pipeline.contract import read_contract
+
+#: What serving needs beside the code that the model carries.
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "fsspec")
+
+
+def log_servable(folder: str | Path, input_example: pd.DataFrame, registered_name: str | None = None) -> ModelInfo:
+    """Log a servable folder to the active MLflow run, with the code that it needs, as a ``pyfunc`` model.
+
+    It loads where this project is not installed, and takes what :class:`mian.serving.rows.RowEncoder` says.
+
+    Args:
+        folder: what :func:`mian.serving.save_servable` wrote.
+        input_example: some raw rows, see :func:`mian.serving.input_example`; MLflow tries the model on them.
+        registered_name: name in the registry, of which this becomes a new version; None leaves the model unregistered.
+    """
+    path = list(sys.path)
+    with tempfile.TemporaryDirectory() as staging:
+        try:
+            info: ModelInfo = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("model.py")),
+                artifacts={"servable": str(folder)},
+                code_paths=[str(package) for package in _stage_code(Path(staging))],
+                signature=signature(read_contract(str(folder))),
+                input_example=input_example,
+                pip_requirements=requirements(),
+                registered_model_name=registered_name,
+            )
+            return info
+        finally:
+            sys.path[:] = path  # MLflow leaves the folder it tried the model in
+
+
+def requirements() -> list[str]:
+    """Exact pins of what is installed; a build tag such as torch's ``+cpu`` is left out, any build of that version will do."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def _stage_code(folder: Path) -> list[Path]:
+    """Copies of ``mian``, and of ``pipeline`` with nothing but the contract."""
+    without_caches = shutil.ignore_patterns("__pycache__")
+    (folder / "pipeline").mkdir()
+    shutil.copytree(_home(mian.__file__), folder / "mian", ignore=without_caches)
+    shutil.copy(_home(pipeline.__file__) / "__init__.py", folder / "pipeline")
+    shutil.copytree(_home(pipeline.contract.__file__), folder / "pipeline" / "contract", ignore=without_caches)
+    return [folder / "mian", folder / "pipeline"]
+
+
+def _home(module_file: str | None) -> Path:
+    assert module_file is not None, "mian and pipeline are packages with an __init__.py"
+    return Path(module_file).parent

@@ -1,0 +1,180 @@
+"""A trained model as a folder that needs nothing else: weights, options, contract and vocabularies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from mian.models.registry import build
+from mian.serving.rows import RowEncoder
+from pipeline.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_from_parquet
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.pt"
+VOCABULARIES = "vocabularies"
+
+ROWS_PER_BATCH = 4096
+
+
+class ServableError(ValueError):
+    """The folder is not a servable model, is damaged, or was about to become one that does not fit its contract."""
+
+
+class ModelDescription(BaseModel):
+    """What ``model.json`` holds: how to build the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["mian-servable"] = "mian-servable"
+    version: Literal[1] = 1
+    name: str
+    options: dict[str, Any]
+
+
+class Servable:
+    """A trained model that takes raw values; see :func:`load_servable`.
+
+    Args:
+        contract: what the model was trained on.
+        model: the model, on the CPU.
+        vocabularies: for each vocabulary its values in the order of their ids.
+    """
+
+    def __init__(self, contract: Contract, model: nn.Module, vocabularies: Mapping[str, pa.Array]) -> None:
+        self.contract = contract
+        self._model = model.eval()
+        self._rows = RowEncoder(contract, vocabularies)
+
+    def predict_proba(self, raw: pd.DataFrame) -> npt.NDArray[np.float64]:
+        """The probability of a click.
+
+        Args:
+            raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+
+        Returns:
+            Shape ``(N,)``: the sigmoid of the model's float32 logits.
+
+        Raises:
+            ServingInputError: the rows are not what the model takes.
+        """
+        parts = [np.empty(0, np.float64)]
+        with torch.inference_mode():
+            for columns in self._rows.batches(raw, ROWS_PER_BATCH):
+                logits = self._model({name: torch.from_numpy(column) for name, column in columns.items()})
+                parts.append(torch.sigmoid(logits.float()).double().numpy())
+        return np.concatenate(parts)
+
+
+def save_servable(
+    folder: str | Path, model: nn.Module, model_name: str, options: Mapping[str, Any], contract: Contract, samples: str
+) -> None:
+    """Write a trained model as a servable folder, and load it once to see that it can be.
+
+    The folder appears when it is complete; one that was there is replaced.
+
+    Args:
+        folder: where to, a local path.
+        model: the trained model, as ``mian.models.registry.build(model_name, contract, options)`` makes it.
+        model_name: its name in the registry.
+        options: its options, JSON values.
+        contract: what it was trained on.
+        samples: the data set's folder, where the vocabularies are; a local path or any URL that fsspec opens.
+
+    Raises:
+        ServableError: a vocabulary is no longer the one of the contract, or the weights are not those of such a model.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write(staging, model, ModelDescription(name=model_name, options=dict(options)), contract, samples.rstrip("/"))
+        load_servable(staging)
+        staging.chmod(0o755)  # mkdtemp's folders are the owner's alone
+        _replace(target, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def load_servable(folder: str | Path) -> Servable:
+    """Read a servable folder; the model runs on the CPU.
+
+    Args:
+        folder: what :func:`save_servable` wrote.
+
+    Raises:
+        ServableError: a file is missing or damaged.
+        ContractError: the contract cannot be read.
+    """
+    folder = Path(folder)
+    contract = read_contract(str(folder))
+    description = _read_description(folder / MODEL_FILE)
+    model = build(description.name, contract, description.options)
+    try:
+        weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
+        model.load_state_dict(weights)
+    except (FileNotFoundError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
+        raise ServableError(f"{folder / WEIGHTS_FILE}: not the weights of model {description.name!r}: {error}") from error
+    vocabularies = {
+        vocabulary.name: vocabulary_from_parquet(io.BytesIO(_checked(f"{folder}/{vocabulary.path}", vocabulary.sha256)))["value"]
+        for vocabulary in contract.vocabularies
+    }
+    return Servable(contract, model, vocabularies)
+
+
+def _write(folder: Path, model: nn.Module, description: ModelDescription, contract: Contract, samples: str) -> None:
+    (folder / VOCABULARIES).mkdir()
+    copies = tuple(v.model_copy(update={"path": f"{VOCABULARIES}/{v.name}.parquet"}) for v in contract.vocabularies)
+    for original, copy in zip(contract.vocabularies, copies, strict=True):
+        (folder / copy.path).write_bytes(_checked(f"{samples}/{original.path}", original.sha256))
+    own = contract.model_copy(update={"vocabularies": copies, "days": ()})  # the folder holds no samples
+    (folder / CONTRACT_FILE).write_text(own.to_json(), encoding="utf-8")
+    (folder / MODEL_FILE).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    torch.save({name: weight.detach().cpu() for name, weight in model.state_dict().items()}, folder / WEIGHTS_FILE)
+
+
+def _replace(target: Path, staging: Path) -> None:
+    """Rename ``staging`` to ``target``. A folder cannot be renamed over a full one, so what is there is moved aside first."""
+    if target.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        target.rename(aside / target.name)
+        staging.rename(target)
+        shutil.rmtree(aside)
+    else:
+        staging.rename(target)
+
+
+def _read_description(path: Path) -> ModelDescription:
+    try:
+        return ModelDescription.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ServableError(f"{path}: no such file; give a folder that save_servable wrote") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ServableError(f"{path}: damaged, or of another release: {first['loc']}: {first['msg']}") from error
+
+
+def _checked(path: str, sha256: str) -> bytes:
+    """The bytes of a vocabulary, which must be those that the contract names."""
+    try:
+        with fsspec.open(path, "rb") as file:
+            content: bytes = file.read()
+    except FileNotFoundError as error:
+        raise ServableError(f"{path}: no such file; the contract names it as a vocabulary") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ServableError(f"{path}: not the vocabulary that the contract names; it was built again, or is damaged")
+    return content

@@ -1,0 +1,61 @@
+"""What MLflow is told about the input: its schema, and an example."""
+
+from __future__ import annotations
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array
+
+from pipeline.contract import Contract, Field, vocabulary_from_parquet
+
+
+def signature(contract: Contract) -> ModelSignature:
+    """The schema of raw rows: ids are strings, numbers doubles, behaviors arrays; any value may be missing."""
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(_type(field), field.column, required=False) for field in contract.fields]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double, "probability")]))
+
+
+def _type(field: Field) -> DataType | Array:
+    if field.group != "behaviors":
+        return DataType.string if field.is_categorical else DataType.double
+    # MLflow refuses whole numbers in an array of doubles, and JSON from JavaScript writes 3.0 as 3.
+    return Array(DataType.string) if field.is_categorical else Array(AnyType())  # type: ignore[no-untyped-call]
+
+
+def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFrame:
+    """Some raw rows: those that ``build_samples`` kept of the last finished day, or, if it kept none, made of the vocabularies.
+
+    Args:
+        contract: the data set's contract.
+        samples: the data set's folder; a local path or any URL that fsspec opens.
+        rows: how many at most.
+    """
+    samples = samples.rstrip("/")
+    kept = [day.examples for day in sorted(contract.days, key=lambda day: day.day) if day.examples is not None]
+    if kept:
+        with fsspec.open(f"{samples}/{kept[-1].path}", "rb") as file:
+            table = pq.read_table(file, columns=[field.column for field in contract.fields]).slice(0, rows)
+    else:
+        table = pa.table({field.column: _made_up(contract, samples, field, rows) for field in contract.fields})
+    return _plain(table, contract)
+
+
+def _made_up(contract: Contract, samples: str, field: Field, rows: int) -> list[object]:
+    """The i-th row has the i-th most frequent value, or i, and a history of i behaviors."""
+    values: list[object] = [float(i) for i in range(rows)]
+    if field.vocabulary is not None:
+        with fsspec.open(f"{samples}/{contract.vocabulary(field.vocabulary).path}", "rb") as file:
+            known = vocabulary_from_parquet(file)["value"].slice(0, rows).to_pylist()
+        values = [known[i % len(known)] if known else None for i in range(rows)]
+    return [values[: i + 1] for i in range(rows)] if field.group == "behaviors" else values
+
+
+def _plain(table: pa.Table, contract: Contract) -> pd.DataFrame:
+    """Python lists and None, which MLflow writes to JSON."""
+    frame = pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in table.column_names})
+    numbers = [f.column for f in contract.fields if not f.is_categorical and f.group != "behaviors"]
+    return frame.astype(dict.fromkeys(numbers, "float64"))

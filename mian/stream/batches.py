@@ -1,0 +1,48 @@
+"""From row groups to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from mian.stream.row_groups import Tensors
+
+
+def cut_batches(row_groups: Iterable[Tensors], batch_size: int) -> Iterator[Tensors]:
+    """Cut a run of row groups into batches.
+
+    Args:
+        row_groups: dicts of the same columns; tensors of shape ``(rows, ...)``.
+        batch_size: rows of each batch but the last.
+
+    Yields:
+        Batches of shape ``(batch_size, ...)``, the last one with what is left. A batch that lies in one row group is a view
+        of it; one that spans several is one concatenation.
+    """
+    parts: list[Tensors] = []
+    held = 0
+    for group in row_groups:
+        rows = number_of_rows(group)
+        start = 0
+        while start < rows:
+            stop = min(start + batch_size - held, rows)
+            parts.append({name: tensor[start:stop] for name, tensor in group.items()})
+            held += stop - start
+            start = stop
+            if held == batch_size:
+                yield _joined(parts)
+                parts, held = [], 0
+    if parts:
+        yield _joined(parts)
+
+
+def number_of_rows(tensors: Tensors) -> int:
+    """The rows of a batch or row group."""
+    return len(next(iter(tensors.values())))
+
+
+def _joined(parts: list[Tensors]) -> Tensors:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,69 @@
+"""Petastorm's reader, reading the row groups of a plan in the plan's order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from petastorm.reader import Reader
+from petastorm.unischema import UnischemaField
+
+from mian.stream.errors import StreamError
+from mian.stream.pool import OrderedPool, OrderedVentilator
+from mian.stream.row_groups import RowGroupTask, RowGroupWorker
+from mian.stream.storage import Storage
+
+_AHEAD = 2  # row groups read beyond one a worker, so that no worker waits for the consumer
+
+
+class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
+    """Iterates over row groups as dicts of tensors, in the order of the tasks. A context manager that ends its threads.
+
+    Petastorm deals row groups out as ``row_group_index % shard_count`` and shuffles them in the ventilator. Both are replaced:
+    which rows this rank reads, and when, is the plan's.
+
+    Args:
+        storage: where the files lie.
+        tasks: what to read, at least one; each row group at most once, all with the same columns.
+        workers: threads.
+
+    Raises:
+        StreamError: a row group is gone since the files were checked.
+        OSError, pyarrow.ArrowException: a file is gone, or is no Parquet file any more.
+    """
+
+    def __init__(self, storage: Storage, tasks: Sequence[RowGroupTask], workers: int) -> None:
+        self._tasks = tasks  # before Petastorm's set-up, which calls the two methods below
+        self._storage = storage
+        paths = list(dict.fromkeys(storage.path(task.read.group.path) for task in tasks))
+        # Given as strings, fields would be regular expressions, and an unknown one would be left out in silence.
+        fields = [UnischemaField(column.name, None, (), None, False) for column in tasks[0].columns]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # on pyarrow's older data sets, which Petastorm is built on
+            super().__init__(
+                storage.filesystem,
+                paths,
+                schema_fields=fields,
+                worker_class=RowGroupWorker,
+                reader_pool=OrderedPool(workers),
+                num_epochs=1,
+                shuffle_row_groups=False,
+                is_batched_reader=True,
+            )
+
+    def _filter_row_groups(self, dataset: Any, row_groups: Sequence[Any], *args: Any) -> tuple[list[int], None]:
+        """Where the tasks' row groups are among Petastorm's pieces, in the order of the tasks."""
+        indexes = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
+        found = []
+        for task in self._tasks:
+            group = task.read.group
+            place = (self._storage.path(group.path), group.index)
+            if place not in indexes:
+                raise StreamError(f"{place[0]}: row group {group.index} is gone: the file was changed: rebuild day {group.day}")
+            found.append(indexes[place])
+        return found, None
+
+    def _create_ventilator(self, row_group_indexes: list[int], *args: Any) -> OrderedVentilator:
+        items = [{"piece_index": index, "task": task} for index, task in zip(row_group_indexes, self._tasks, strict=True)]
+        return OrderedVentilator(self._workers_pool.ventilate, items, self._workers_pool.workers_count + _AHEAD)

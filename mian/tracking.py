@@ -1,0 +1,169 @@
+"""One MLflow run a training; a tracking server that is not there costs the record, never the model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+import mian
+from mian.config import TrackingConfig
+from mian.serving import log_servable
+from pipeline.contract import CONTRACT_FILE, Contract
+
+log = logging.getLogger(__name__)
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"
+FLUSH_SECONDS = 5.0
+
+#: What a tracking store raises when it is not there, or goes away.
+STORE_ERRORS = (MlflowException, OSError)
+
+
+class Tracker:
+    """The record of a training; used on rank 0 alone.
+
+    Every call goes through where the store answers. At the first that does not, the tracker says so once and from then on keeps
+    silent: the training goes on.
+
+    Args:
+        config: where to.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self._config = config
+        self._buffer: list[Metric] = []
+        self._flushed = time.monotonic()
+        self.run_id: str | None = None
+        self.failure: str | None = None
+        # MLflow's own defaults wait several minutes for a server that is not there
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        self.uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+    def start(self, params: Mapping[str, Any], contract: Contract, samples: str) -> None:
+        """Begin the run: every configuration value, the contract and its fingerprint, the code's version, system metrics."""
+
+        def begin() -> None:
+            mlflow.set_tracking_uri(self.uri)
+            if mlflow.get_experiment_by_name(self._config.experiment) is None:
+                local = self.uri.startswith("sqlite:")
+                location = pathlib.Path(ARTIFACTS).resolve().as_uri() if local else None
+                mlflow.create_experiment(self._config.experiment, artifact_location=location)
+            mlflow.set_experiment(self._config.experiment)
+            mlflow.enable_system_metrics_logging()  # type: ignore[no-untyped-call]
+            self.run_id = mlflow.start_run(run_name=self._config.run_name).info.run_id
+            mlflow.log_params(dict(flatten(params)))
+            mlflow.set_tags(
+                {
+                    "mian.version": importlib.metadata.version("mian"),
+                    "mian.code": code_fingerprint(),
+                    "mian.samples": samples,
+                    "mian.contract": contract.name,
+                    "mian.contract.fields": contract.fields_fingerprint,
+                    "mian.contract.vocabularies": contract.vocabulary_fingerprint,
+                    "mian.contract.config": contract.config_fingerprint,
+                    "mian.contract.code": contract.code_fingerprint,
+                }
+            )
+            mlflow.log_text(contract.to_json(), CONTRACT_FILE)
+
+        self._try(begin)
+
+    def report(self, metrics: Mapping[str, float], step: int) -> None:
+        """Points of curves; they travel together every few seconds."""
+        now = int(time.time() * 1000)
+        self._buffer += [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the points that wait."""
+        points, self._buffer = self._buffer, []
+        self._flushed = time.monotonic()
+        if points:
+            self._try(lambda: mlflow.MlflowClient().log_batch(self._run(), metrics=points))
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """A plot."""
+        self._try(lambda: mlflow.log_figure(figure, name))
+        plt.close(figure)
+
+    def table(self, rows: pd.DataFrame, name: str) -> None:
+        """A table, as CSV."""
+        self._try(lambda: mlflow.log_text(rows.to_csv(index=False), name))
+
+    def register(self, folder: str, example: pd.DataFrame) -> str | None:
+        """Log the trained model, and register it where the configuration names it.
+
+        Returns:
+            Its URI, such as ``models:/mian/3``; None where the store does not answer.
+        """
+        uris: list[str] = []
+        self._try(lambda: uris.append(register(folder, example, self._config)))
+        return uris[0] if uris else None
+
+    def end(self, failed: bool = False) -> None:
+        """End the run."""
+        self.flush()
+        if self.run_id is not None:
+            self._try(lambda: mlflow.end_run("FAILED" if failed else "FINISHED"))
+
+    def _run(self) -> str:
+        assert self.run_id is not None, "the run was begun"
+        return self.run_id
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            call()
+        except STORE_ERRORS as error:
+            self.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            log.warning("the tracking store %s does not answer, training goes on without it (%s)", self.uri, self.failure)
+
+
+def register(folder: str, example: pd.DataFrame, config: TrackingConfig) -> str:
+    """Log a servable folder to the active run; with a registered name, as its next version, to which the alias then points.
+
+    Returns:
+        The model's URI.
+    """
+    info = log_servable(folder, example, config.registered_name)
+    if config.registered_name is None:
+        return str(info.model_uri)
+    version = str(info.registered_model_version)
+    mlflow.MlflowClient().set_registered_model_alias(config.registered_name, config.alias, version)
+    return f"models:/{config.registered_name}/{version}"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as ``a.b.c``."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        pairs += flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return pairs
+
+
+def code_fingerprint() -> str:
+    """SHA-256 of the package's source files."""
+    assert mian.__file__ is not None, "mian is a package with an __init__.py"
+    root = pathlib.Path(mian.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""The ranks of a training: who am I, and what do the others have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import horovod.torch as hvd
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+Value = TypeVar("Value")
+
+
+class RankError(RuntimeError):
+    """Another rank could not go on; it has said why."""
+
+
+class Ranks:
+    """Horovod's ranks; without a launcher there is one."""
+
+    def __init__(self) -> None:
+        hvd.init()
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+        self._local_size: int = hvd.local_size()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which alone reports and talks to MLflow."""
+        return self.rank == 0
+
+    def default_threads(self) -> int:
+        """The machine's cores over its ranks, at least one."""
+        return max(1, len(os.sched_getaffinity(0)) // self._local_size)
+
+    def together(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:
+        """Run a step on every rank; where it fails on some, it fails on all.
+
+        Raises:
+            Exception: of the kinds in ``errors``: this rank's own, on the first rank that has one.
+            RankError: another rank failed, or an earlier rank says the same.
+        """
+        error: Exception | None = None
+        try:
+            value = step()
+        except errors as caught:
+            error = caught
+        failed = [rank for rank, bad in enumerate(self.gather_objects(error is not None)) if bad]
+        if not failed:
+            return value
+        if error is not None and self.rank == failed[0]:
+            raise error
+        raise RankError(f"rank {failed[0]} could not go on")
+
+    def gather_objects(self, value: Value) -> list[Value]:
+        """Every rank's value, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        gathered: list[Value] = hvd.allgather_object(value)
+        return gathered
+
+    def gather_rows(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """All ranks' rows under one another, in the order of ranks; ranks may have different numbers of rows."""
+        if self.size == 1:
+            return values
+        gathered: npt.NDArray[np.generic] = hvd.allgather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
+        return gathered
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean over ranks."""
+        return value if self.size == 1 else hvd.allreduce(value, op=hvd.Average)
+
+    def broadcast(self, model: nn.Module) -> None:
+        """Give every rank the first one's weights."""
+        if self.size > 1:
+            hvd.broadcast_parameters(model.state_dict(), root_rank=0)

@@ -1,0 +1,34 @@
+"""The Spark session of every job, with the few settings that the samples depend on."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pyspark.sql import SparkSession
+
+
+def spark_session(name: str) -> SparkSession:
+    """Get or start the session; master, memory and the like are ``spark-submit``'s to say.
+
+    What is set here is what the data depends on: UTC clocks, errors instead of silent nulls in casts (ANSI), and one Parquet row
+    group a file. Python workers run this same interpreter unless ``PYSPARK_PYTHON`` says otherwise.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    session = (
+        SparkSession.builder.appName(name)
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.sql.ansi.enabled", "true")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.sql.adaptive.enabled", "true")
+        .config("spark.sql.parquet.compression.codec", "zstd")
+        .config("spark.hadoop.parquet.block.size", str(1 << 30))
+        .config("spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+        # no .crc files beside what is published; the contract has checksums of its own
+        .config("spark.hadoop.fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem")
+        .config("spark.hadoop.fs.AbstractFileSystem.file.impl", "org.apache.hadoop.fs.local.RawLocalFs")
+        .config("spark.ui.showConsoleProgress", "false")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel(os.environ.get("MIAN_SPARK_LOG", "ERROR"))
+    return session

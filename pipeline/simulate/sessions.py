@@ -1,0 +1,135 @@
+"""The sessions of a chunk of users: when, where and on what; and what each session's user likes, before any click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.simulate import laws
+from pipeline.simulate.people import People
+from pipeline.simulate.streams import Stream, generator
+from pipeline.simulate.world import Tastes, World
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_MONDAY_OFFSET = 3  # 1970-01-01 was a Thursday
+
+
+@dataclass(frozen=True, eq=False)
+class Sessions:
+    """S sessions, in steps: first the first session of every user, then the second of those who have two, and so on.
+
+    Within a step the users come in one fixed order, those with the most sessions first, so that a step's users are always the
+    first ``step_sizes[i]`` of that order.
+    """
+
+    step_sizes: Ints
+    user: Ints
+    """(S,), index into the chunk's people."""
+    shown: Ints
+    """(S,), number of items shown; a user's last slate may be short."""
+    first_impression: Ints
+    """(S,), the number in the world of the impression at position 1."""
+    time_us: Ints
+    """(S,), microseconds since 1970, UTC; ascending for each user."""
+    city: Ints
+    weather: Ints
+    device: Ints
+    page: Ints
+    profile_liking: Floats
+    """(S, C), what the profile adds to the logit."""
+    liking: Floats
+    """(S, C), what the category, the profile, the context and the needs of the moment add to the logit."""
+    price_effect: Floats
+    """(S,), times an item's standardized log price."""
+
+
+def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
+    """The sessions of a chunk, from the world's seed."""
+    rng = generator(world.config.seed, Stream.SESSIONS, chunk)
+    impressions = world.user_impressions[people.numbers.start : people.numbers.stop]
+    sessions = -(-impressions // laws.SLATE)
+    user = np.repeat(np.arange(len(impressions)), sessions)
+    time_us = _times(rng, world, people, user)
+    user_order = np.lexsort((time_us, user))
+    time_us = time_us[user_order]  # ``user`` is ascending already
+
+    turn = np.arange(len(user)) - np.repeat(np.cumsum(sessions) - sessions, sessions)
+    rank = np.empty(len(impressions), np.int64)
+    rank[np.argsort(-sessions, kind="stable")] = np.arange(len(impressions))
+    steps = np.lexsort((rank[user], turn))
+    user, turn, time_us = user[steps], turn[steps], time_us[steps]
+
+    n = len(user)
+    day = (time_us - world.start_us) // laws.DAY_US
+    at_home = rng.random(n) < laws.AT_HOME_SHARE
+    city = np.where(at_home, people.value("home_city", user, time_us), rng.integers(0, len(laws.CITIES), n))
+    on_main = rng.random(n) < laws.MAIN_DEVICE_SHARE
+    device = np.where(on_main, people.main_device[user], rng.choice(len(laws.DEVICES), n, p=list(laws.DEVICES.values())))
+    page = rng.choice(len(laws.PAGES), n, p=list(laws.PAGES.values()))
+    weather = world.weather[city, day]
+
+    tastes = world.tastes
+    values = {field: people.value(field, user, time_us) for field in laws.PROFILE}
+    profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, laws.CATEGORIES)))
+    context = {
+        "hours": time_us % laws.DAY_US // (laws.HOURS_PER_BLOCK * laws.HOUR_US),
+        "weekday": (time_us // laws.DAY_US + _MONDAY_OFFSET) % 7,
+        "device": device,
+        "city": city,
+        "weather": weather,
+        "page": page,
+    }
+    liking = tastes.category + profile_liking + _context_liking(tastes, context, world.warmth[city, day])
+    liking += np.array(list(laws.PAGE_EFFECT.values()))[page][:, None]
+    _add_demands(liking, people, user, time_us)
+    return Sessions(
+        step_sizes=np.bincount(turn),
+        user=user,
+        shown=np.minimum(impressions[user] - turn * laws.SLATE, laws.SLATE),
+        first_impression=world.first_impression[people.numbers.start + user] + turn * laws.SLATE,
+        time_us=time_us,
+        city=city,
+        weather=weather,
+        device=device,
+        page=page,
+        profile_liking=profile_liking,
+        liking=liking,
+        price_effect=sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, laws.PRICE_EFFECT)),
+    )
+
+
+def _times(rng: np.random.Generator, world: World, people: People, user: Ints) -> Ints:
+    """A day spread evenly over the time that the user is there, and an instant of that day by the hours' weights."""
+    away = people.quiet_until_us - people.quiet_from_us
+    present = rng.random(len(user)) * (world.end_us - people.joined_us - away)[user]
+    moment = people.joined_us[user] + present.astype(np.int64)
+    moment += np.where(moment >= people.quiet_from_us[user], away[user], 0)
+    weights = np.array(laws.HOUR_WEIGHTS, dtype=np.float64)
+    hour = rng.choice(24, len(user), p=weights / weights.sum())
+    time_us: Ints = moment // laws.DAY_US * laws.DAY_US + hour * laws.HOUR_US + rng.integers(0, laws.HOUR_US, len(user))
+    return time_us
+
+
+def _context_liking(tastes: Tastes, context: dict[str, Ints], warmth: Floats) -> Floats:
+    liking = warmth[:, None] * tastes.context["warmth"]
+    for field, value in context.items():
+        liking += tastes.context[field][value]
+    return liking
+
+
+def _add_demands(liking: Floats, people: People, user: Ints, time_us: Ints) -> None:
+    """Raise the categories that each session's user needs at its time; two needs of one category count once."""
+    for d in range(people.demand_category.shape[1]):
+        active = (people.demand_from_us[user, d] <= time_us) & (time_us < people.demand_until_us[user, d])
+        for earlier in range(d):
+            active &= ~(
+                (people.demand_category[user, earlier] == people.demand_category[user, d])
+                & (people.demand_from_us[user, earlier] <= time_us)
+                & (time_us < people.demand_until_us[user, earlier])
+            )
+        session = np.flatnonzero(active)
+        liking[session, people.demand_category[user[session], d]] += laws.DEMAND_EFFECT

@@ -1,0 +1,141 @@
+"""What all users of a world share, derived from the configuration alone: tastes, items, weather, who is how active."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.simulate import laws
+from pipeline.simulate.config import SimulateConfig
+from pipeline.simulate.items import Items, draw_items
+from pipeline.simulate.streams import Stream, generator
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_EPOCH = dt.date(1970, 1, 1)
+_YEAR_DAYS = 365.25
+
+
+@dataclass(frozen=True, eq=False)
+class Tastes:
+    """What each value of each field adds to the logit of a click, by category."""
+
+    category: Floats
+    """(C,)"""
+    profile: dict[str, Floats]
+    """By profile field, (values, C)."""
+    price: dict[str, Floats]
+    """By profile field, (values,): added to the price effect."""
+    context: dict[str, Floats]
+    """By context field, (values, C); ``warmth`` has one row."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """All that is the same for every user; a few megabytes, built in well under a second."""
+
+    config: SimulateConfig
+    start_us: int
+    """Midnight UTC of the first day, microseconds since 1970."""
+    end_us: int
+    """Midnight UTC after the last day."""
+    items: Items
+    tastes: Tastes
+    warmth: Floats
+    """(cities, days), in [-1, 1]: high summer is 1."""
+    weather: Ints
+    """(cities, days), index into ``laws.WEATHER``."""
+    user_impressions: Ints
+    """(users,); sums to ``config.impressions``."""
+    first_impression: Ints
+    """(users,), the number of the user's first impression in the world."""
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks of users."""
+        return -(-self.config.user_count // laws.USERS_PER_CHUNK)
+
+    def users_of(self, chunk: int) -> range:
+        """Numbers of the users of a chunk."""
+        first = chunk * laws.USERS_PER_CHUNK
+        return range(first, min(first + laws.USERS_PER_CHUNK, self.config.user_count))
+
+
+@lru_cache(maxsize=2)
+def world_of(config: SimulateConfig) -> World:
+    """The world of a configuration; a Spark worker builds it once."""
+    start_us = (config.first_day - _EPOCH).days * laws.DAY_US
+    end_us = start_us + config.days * laws.DAY_US
+    warmth = _warmth(config)
+    impressions = _user_impressions(config)
+    return World(
+        config=config,
+        start_us=start_us,
+        end_us=end_us,
+        items=draw_items(config, start_us, end_us),
+        tastes=_tastes(config.seed),
+        warmth=warmth,
+        weather=_weather(config.seed, warmth),
+        user_impressions=impressions,
+        first_impression=np.cumsum(impressions) - impressions,
+    )
+
+
+def _tastes(seed: int) -> Tastes:
+    rng = generator(seed, Stream.TASTES)
+    context_values = {
+        "warmth": 1,
+        "hours": 24 // laws.HOURS_PER_BLOCK,
+        "weekday": 7,
+        "device": len(laws.DEVICES),
+        "city": len(laws.CITIES),
+        "weather": len(laws.WEATHER),
+        "page": len(laws.PAGES),
+    }
+    return Tastes(
+        category=rng.normal(0, laws.CATEGORY_SIGMA, laws.CATEGORIES),
+        profile={
+            field: rng.normal(0, sigma, (len(laws.PROFILE[field]), laws.CATEGORIES))
+            for field, sigma in laws.PROFILE_SIGMA.items()
+        },
+        price={field: rng.normal(0, sigma, len(laws.PROFILE[field])) for field, sigma in laws.PRICE_SIGMA.items()},
+        context={
+            field: rng.normal(0, sigma, (context_values[field], laws.CATEGORIES)) for field, sigma in laws.CONTEXT_SIGMA.items()
+        },
+    )
+
+
+def _warmth(config: SimulateConfig) -> Floats:
+    day_of_year = np.array(
+        [(config.first_day + dt.timedelta(days=d)).timetuple().tm_yday for d in range(config.days)], dtype=np.float64
+    )
+    north = np.cos(2 * np.pi * (day_of_year - laws.WARMEST_DAY) / _YEAR_DAYS)
+    hemisphere = np.array([1.0 if city in laws.CITIES_NORTH else -1.0 for city in laws.CITIES])
+    return np.outer(hemisphere, north)
+
+
+def _weather(seed: int, warmth: Floats) -> Ints:
+    base, slope = np.array(list(laws.WEATHER.values())).T
+    weights = np.maximum(0.0, base + slope * warmth[..., None])  # (cities, days, weathers)
+    cumulative = np.cumsum(weights, axis=-1)
+    drawn = generator(seed, Stream.WEATHER).random((*warmth.shape, 1)) * cumulative[..., -1:]
+    weather: Ints = (drawn >= cumulative).sum(axis=-1)
+    return weather
+
+
+def _user_impressions(config: SimulateConfig) -> Ints:
+    """Impressions of each user: lognormal shares, the three heaviest raised to their planted share."""
+    rng = generator(config.seed, Stream.ACTIVITY)
+    shares = rng.lognormal(0.0, laws.ACTIVITY_SIGMA, config.user_count)
+    shares /= shares.sum()
+    heaviest = np.argsort(-shares, kind="stable")[: len(laws.HEAVIEST_SHARES)]
+    raised = np.maximum(shares[heaviest], laws.HEAVIEST_SHARES)
+    shares[heaviest] = 0.0
+    shares *= (1.0 - raised.sum()) / shares.sum()
+    shares[heaviest] = raised
+    return rng.multinomial(config.impressions, shares).astype(np.int64)

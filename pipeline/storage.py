@@ -1,0 +1,95 @@
+"""Files through Hadoop's file system API: local paths, ``hdfs://``, ``s3a://`` or whatever the cluster has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file: its path as Hadoop names it, its size in bytes, the time of its last change in ms since 1970."""
+
+    path: str
+    size: int
+    modified: int
+
+
+class Storage:
+    """The file operations that publishing needs.
+
+    Args:
+        spark: the session whose Hadoop configuration says how each kind of path is reached.
+    """
+
+    def __init__(self, spark: SparkSession) -> None:
+        context: Any = spark.sparkContext
+        self._jvm = context._jvm
+        rename = self._jvm.org.apache.hadoop.fs.Options.Rename
+        self._overwrite = context._gateway.new_array(rename, 1)
+        self._overwrite[0] = rename.OVERWRITE
+        self._conf = context._jsc.hadoopConfiguration()
+
+    def _path(self, path: str) -> Any:
+        return self._jvm.org.apache.hadoop.fs.Path(path)
+
+    def _fs(self, path: str) -> Any:
+        return self._path(path).getFileSystem(self._conf)
+
+    def qualified(self, path: str) -> str:
+        """The path with its scheme and, where it is relative, the working folder."""
+        return str(self._fs(path).makeQualified(self._path(path)))
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+        return bool(self._fs(path).exists(self._path(path)))
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that a pattern matches; a plain path matches itself where it is there."""
+        found = self._fs(pattern).globStatus(self._path(pattern))
+        return sorted(str(status.getPath()) for status in (found or []))
+
+    def files(self, path: str) -> Iterator[FileInfo]:
+        """All files below a folder (or the file itself), but for those whose own name begins with ``_`` or ``.``."""
+        walker = self._fs(path).listFiles(self._path(path), True)
+        while walker.hasNext():
+            status = walker.next()
+            if not status.getPath().getName().startswith(("_", ".")):
+                yield FileInfo(str(status.getPath()), status.getLen(), status.getModificationTime())
+
+    def read_text(self, path: str) -> str:
+        """A small UTF-8 file."""
+        return self.read_bytes(path).decode("utf-8")
+
+    def read_bytes(self, path: str) -> bytes:
+        """A small file."""
+        stream = self._fs(path).open(self._path(path))
+        try:
+            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+        finally:
+            stream.close()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file so that a reader sees the old one or the new one, never a part."""
+        temporary = path + ".tmp"
+        stream = self._fs(path).create(self._path(temporary), True)
+        try:
+            stream.write(bytearray(content))
+        finally:
+            stream.close()
+        self.replace(temporary, path)
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename a file onto another's name, atomically where the file system can."""
+        fs, target_path = self._fs(target), self._path(target)
+        fs.mkdirs(target_path.getParent())
+        source_path, target_path = fs.makeQualified(self._path(source)), fs.makeQualified(target_path)
+        context = self._jvm.org.apache.hadoop.fs.FileContext.getFileContext(target_path.toUri(), self._conf)
+        context.rename(source_path, target_path, self._overwrite)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it; nothing where it is not there."""
+        self._fs(path).delete(self._path(path), True)

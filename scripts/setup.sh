@@ -1,0 +1,301 @@
+#!/usr/bin/env bash
+# Makes all that MIAN needs: system packages, .venv, PyTorch, Horovod, this project. Safe to run again; what is done is not done twice.
+#
+#   bash scripts/setup.sh
+#
+# Variables it heeds:
+#   PYTHON=/path/to/python3.11   the interpreter to make .venv from (3.10 or 3.11)
+#   CXX=g++-13                   the C++ compiler that builds Horovod
+#   MIAN_CUDA=0                  builds Horovod for the CPU where there is CUDA
+#   HOROVOD_NCCL_HOME=...        where NCCL's headers and libraries are, if not among the system's
+#   PIP_EXTRA_INDEX_URL=...      such as PyTorch's index of CPU wheels: without a GPU it spares a download of several GB
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+root=$PWD
+venv=$root/.venv
+wheels=${XDG_CACHE_HOME:-$HOME/.cache}/mian/wheels
+log=$(mktemp)
+cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+
+keep_log() {
+  if [ -s "$log" ] && [ -d "$venv" ]; then mv "$log" "$venv/setup.log"; else rm -f "$log"; fi
+}
+trap keep_log EXIT
+
+die() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+# step WHAT COMMAND...: one line on the screen, the output in the log, and its end on the screen if COMMAND fails.
+step() {
+  local what=$1 start=$SECONDS
+  shift
+  printf '%s ... ' "$what"
+  printf '\n## %s\n' "$what" >>"$log"
+  if "$@" >>"$log" 2>&1; then
+    printf '%d s\n' $((SECONDS - start))
+  else
+    printf 'failed\n'
+    tail -n 20 "$log" >&2
+    [ ! -d "$venv" ] || printf 'setup: the whole log is in .venv/setup.log\n' >&2
+    return 1
+  fi
+}
+
+# --- What the system must have -------------------------------------------------------------------------------------------------
+
+# Prints "complete|partial VERSION EXECUTABLE" for a Python 3.10 or 3.11. The executable is the one behind a venv, should one be active.
+probe_python() {
+  "$1" - 2>/dev/null <<'EOF'
+import importlib.util, pathlib, sys, sysconfig
+if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+    sys.exit(1)
+headers = pathlib.Path(sysconfig.get_path("include"), "Python.h").exists()
+complete = headers and importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")
+print("complete" if complete else "partial", "%d.%d" % sys.version_info[:2], getattr(sys, "_base_executable", sys.executable))
+EOF
+}
+
+# Sets python and python_version to the first complete interpreter, or python_version alone to that of an incomplete one.
+find_python() {
+  local candidate found state version executable
+  python='' python_version=''
+  for candidate in ${PYTHON:-python3.11 python3.10 python3}; do
+    found=$(probe_python "$candidate") || continue
+    read -r state version executable <<<"$found"
+    [ -n "$python_version" ] || python_version=$version
+    if [ "$state" = complete ]; then
+      python=$executable python_version=$version
+      return
+    fi
+  done
+}
+
+# Spark 4.0 runs on Java 17 to 23, and needs a module that cut-down runtimes leave out.
+find_java() {
+  local candidate found
+  java_home=''
+  for candidate in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*/bin/java /opt/homebrew/opt/openjdk@*/bin/java; do
+    found=$("$candidate" -XshowSettings:properties --list-modules 2>&1) || continue
+    if grep -Eq '^jdk\.incubator\.vector@(1[7-9]|2[0-3])([.+-]|$)' <<<"$found"; then
+      java_home=$(sed -nE 's/^ *java\.home = //p' <<<"$found")
+      return
+    fi
+  done
+}
+
+compiles_cxx20() {
+  "${CXX:-g++}" -std=gnu++20 -x c++ -fsyntax-only - 2>/dev/null <<<'#include <concepts>'
+}
+
+fitting_cmake() {
+  local version
+  version=$(cmake --version 2>/dev/null | sed -nE '1s/.* ([0-9]+\.[0-9]+).*/\1/p')
+  [ -n "$version" ] && [ "$(printf '%s\n' 3.13 "$version" | sort -V | head -n 1)" = 3.13 ]
+}
+
+# Fills missing with words for people and needs with keys for package_names.
+look_for_missing() {
+  missing=() needs=()
+  find_python
+  find_java
+  [ -n "$python" ] || { missing+=("Python 3.10 or 3.11 with venv and headers"); needs+=(python); }
+  [ -n "$java_home" ] || { missing+=("a full Java runtime, 17 to 23"); needs+=(java); }
+  compiles_cxx20 || { missing+=("a C++20 compiler"); needs+=(compiler); }
+  fitting_cmake || { missing+=("CMake 3.13 or later"); needs+=(cmake); }
+  command -v make >/dev/null || { missing+=("make"); needs+=(make); }
+}
+
+# The first of the packages that apt could install.
+apt_first() {
+  local name
+  for name in "$@"; do
+    if apt-cache policy "$name" 2>/dev/null | grep -Eq 'Candidate: [0-9]'; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "$1"
+}
+
+# package_names MANAGER NEED...: the packages that meet the needs.
+package_names() {
+  local manager=$1 need version
+  shift
+  for need in "$@"; do
+    case $manager-$need in
+      apt-python)
+        version=${python_version:-$(apt_first python3.11 python3.10)}
+        version=${version#python}
+        echo "python$version python$version-venv python$version-dev"
+        ;;
+      apt-java) apt_first openjdk-17-jre-headless openjdk-21-jre-headless ;;
+      apt-compiler) echo g++ ;;
+      dnf-python) echo "python${python_version:-3.11} python${python_version:-3.11}-devel" ;;
+      dnf-java) echo java-17-openjdk-headless ;;
+      dnf-compiler) echo gcc-c++ ;;
+      brew-python) echo "python@${python_version:-3.11}" ;;
+      brew-java) echo openjdk@17 ;;
+      brew-compiler) echo gcc ;;
+      *-cmake | *-make) echo "$need" ;;
+    esac
+  done | tr '\n' ' '
+}
+
+list_missing() {
+  local IFS=';'
+  printf '%s' "${missing[*]}" | sed 's/;/; /g'
+}
+
+apt_install() {
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+install_system_packages() {
+  local names hint
+  if [ -n "${PYTHON:-}" ] && [ -z "$python" ]; then
+    die "PYTHON=$PYTHON is not a Python 3.10 or 3.11 with venv and headers (Python.h)"
+  fi
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    step "apt-get update" apt-get update -q
+    read -ra names <<<"$(package_names apt "${needs[@]}")"
+    step "apt-get install ${names[*]}" apt_install "${names[@]}" || true
+    look_for_missing
+    [ ${#missing[@]} -gt 0 ] || return 0
+    hint='apt has no fitting package for it. A Python of your own goes in as PYTHON=/path/to/python3.11, a Java as JAVA_HOME.'
+  elif command -v apt-get >/dev/null; then
+    hint="Install with: sudo apt-get update && sudo apt-get install -y --no-install-recommends $(package_names apt "${needs[@]}")"
+  elif command -v dnf >/dev/null; then
+    hint="Install with: sudo dnf install -y $(package_names dnf "${needs[@]}")"
+  elif command -v brew >/dev/null; then
+    hint="Install with: brew install $(package_names brew "${needs[@]}")"
+  else
+    hint='Install with the package manager of this system.'
+  fi
+  die "missing: $(list_missing). $hint"
+}
+
+# nvcc builds Horovod's kernels; a driver that lists a GPU says that they could run.
+has_cuda() {
+  [ "${MIAN_CUDA:-1}" != 0 ] && command -v nvcc >/dev/null && nvidia-smi -L 2>/dev/null | grep GPU >/dev/null
+}
+
+# --- What goes into .venv ------------------------------------------------------------------------------------------------------
+
+# What .venv depends on, in one word: when it differs from the one in .venv/set-up, there is work to do.
+fingerprint() {
+  "$python" - "$root" "$cuda" constraints.txt setup.cfg pyproject.toml scripts/setup.sh scripts/cxx20.sh <<'EOF'
+import hashlib, pathlib, sys
+parts = [sys.version, sys.base_prefix, *sys.argv[1:3], *(pathlib.Path(name).read_text() for name in sys.argv[3:])]
+print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
+EOF
+}
+
+# Is .venv whole, made from this interpreter, and made here (its scripts hold its path)?
+venv_fits() {
+  local same='import sys; print(sys.version, sys.base_prefix)'
+  [ ! -e "$venv/unfinished" ] && grep -qF "$venv" "$venv/bin/activate" 2>/dev/null &&
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 && [ "$("$venv/bin/python" -c "$same")" = "$("$python" -c "$same")" ]
+}
+
+pip_install() {
+  "$venv/bin/python" -m pip install --no-input -c constraints.txt "$@"
+}
+
+# Names what a built Horovod depends on; a wheel in the cache fits if all of this is the same.
+horovod_key() {
+  "$venv/bin/python" - "$1" <<'EOF'
+import platform, re, sys, torch
+horovod = re.search(r"^horovod==(\S+)", open("constraints.txt").read(), re.M).group(1)
+parts = ["horovod", horovod, "torch", torch.__version__, "cp%d%d" % sys.version_info[:2], sys.argv[1], platform.system().lower()]
+print("-".join([*parts, platform.machine(), *filter(None, platform.libc_ver())]))
+EOF
+}
+
+build_horovod() {
+  local operations=$1 folder=$2
+  rm -rf "$folder" "$folder.part"
+  # CMake 4 refuses files as old as Horovod's unless told; one compiler a core, as each takes over 1 GB.
+  env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
+    HOROVOD_CPU_OPERATIONS=GLOO ${operations:+HOROVOD_GPU_OPERATIONS="$operations"} \
+    MIAN_CXX="${CXX:-g++}" CXX="$root/scripts/cxx20.sh" CMAKE_POLICY_VERSION_MINIMUM=3.5 MAKEFLAGS="${MAKEFLAGS:--j$cores}" \
+    "$venv/bin/python" -m pip wheel --no-input --no-deps --no-build-isolation --no-cache-dir --no-binary horovod \
+    -c constraints.txt -w "$folder.part" horovod &&
+    mv "$folder.part" "$folder"
+}
+
+install_horovod_wheel() {
+  pip_install --no-deps --force-reinstall "$1"/horovod-*.whl &&
+    "$venv/bin/python" -c 'import horovod.torch as hvd; assert hvd.gloo_built()'
+}
+
+install_horovod() {
+  local operations='' key folder
+  if [ "$cuda" = yes ]; then
+    if "$venv/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>>"$log"; then
+      operations=NCCL
+    else
+      echo "note: there is a GPU, but this torch cannot use it; Horovod is built for the CPU"
+    fi
+  fi
+  key=$(horovod_key "${operations:-gloo}")
+  folder=$wheels/$key
+  [ "$(cat "$venv/horovod-key" 2>/dev/null)" != "$key" ] || return 0
+  if ! compgen -G "$folder/horovod-*.whl" >/dev/null || ! install_horovod_wheel "$folder" >>"$log" 2>&1; then
+    if ! step "Horovod (${operations:-Gloo}), compiled from source: a few minutes" build_horovod "$operations" "$folder"; then
+      [ -z "$operations" ] || die "NCCL's headers and libnccl.so are needed, HOROVOD_NCCL_HOME says where; MIAN_CUDA=0 does without"
+      exit 1
+    fi
+    step "Horovod into .venv" install_horovod_wheel "$folder"
+  else
+    echo "Horovod (${operations:-Gloo}), from $folder"
+  fi
+  printf '%s\n' "$key" >"$venv/horovod-key"
+}
+
+check_venv() {
+  "$venv/bin/python" -m pip check &&
+    "$venv/bin/python" -c 'import horovod.torch, mlflow, petastorm, pyarrow, pyspark, torch'
+}
+
+# --- The steps -----------------------------------------------------------------------------------------------------------------
+
+find_python
+find_java
+if has_cuda; then cuda=yes; else cuda=no; fi
+if [ -n "$python" ] && [ -n "$java_home" ] && [ "$(fingerprint)" = "$(cat "$venv/set-up" 2>/dev/null)" ]; then
+  printf '%s\n' "$java_home" >"$venv/java-home"
+  echo "set-up is up to date: .venv, Python $python_version"
+  exit 0
+fi
+
+start=$SECONDS
+look_for_missing
+[ ${#missing[@]} -eq 0 ] || install_system_packages
+
+if ! venv_fits; then
+  step ".venv, from Python $python_version at $python" "$python" -m venv --clear "$venv"
+  if [ "$cuda" = no ] && [ "$(uname)" = Linux ] && ! "$venv/bin/python" -m pip config list | grep -E 'index-url|find-links' >/dev/null; then
+    echo "note: no GPU here, and PyPI's torch brings CUDA, several GB. To spare them, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels."
+  fi
+fi
+# A set-up that is cut short leaves this behind, and the next one starts with an empty .venv.
+touch "$venv/unfinished"
+rm -f "$venv/set-up"
+printf '%s\n' "$java_home" >"$venv/java-home"
+
+step "pip and build tools" pip_install pip setuptools wheel
+step "PyTorch" pip_install torch numpy packaging cloudpickle psutil PyYAML
+install_horovod
+# Without isolation, so that the build tools are the pinned ones too.
+step "MIAN and all else" pip_install --no-build-isolation -e '.[test]'
+step "check" check_venv
+
+fingerprint >"$venv/set-up"
+rm "$venv/unfinished"
+if ! "$python" -c 'import socket; socket.gethostbyname(socket.gethostname())' 2>/dev/null; then
+  echo "note: this machine's name does not resolve, at which Horovod's ranks crash. Add to /etc/hosts: 127.0.1.1 $(uname -n)"
+fi
+echo "set-up is done: $((SECONDS - start)) s. For a shell of your own: source scripts/env.sh"

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Everything that must hold, from a fresh machine on: set-up, lint, format, types, tests. Arguments go to pytest.
+#
+#   bash scripts/test.sh
+#   bash scripts/test.sh tests/mian -k metrics -m "not slow"
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash scripts/setup.sh
+setup_seconds=$SECONDS
+source scripts/env.sh
+
+# All of them run, so that one run shows all there is to mend.
+failed=''
+check() {
+  printf '\n== %s\n' "$1"
+  "${@:2}" || failed+="${failed:+, }$1"
+}
+
+check "ruff check" ruff check .
+check "ruff format" ruff format --check .
+check "mypy" mypy
+check "pytest" pytest "$@"
+
+printf '\nIn all %d s, %d of them set-up.\n' "$SECONDS" "$setup_seconds"
+[ -z "$failed" ] || { printf 'Not clean: %s.\n' "$failed"; exit 1; }

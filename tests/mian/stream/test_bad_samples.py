@@ -1,0 +1,232 @@
+import os
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mian.stream import SampleStream, StreamError
+from pipeline.contract import ContractError
+
+SIZES = [20, 20, 20]
+
+
+def stream_of(samples, **settings):
+    return SampleStream(samples.folder, samples.contract, "train", settings.pop("batch_size", 5), **settings)
+
+
+def replaced(name, values):
+    """A change of a table: one column gets other values."""
+    return lambda table: table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def with_file(samples, number, **changes):
+    """The contract with another entry for a file."""
+    days = list(samples.contract.days)
+    days[number] = days[number].model_copy(update={"files": (samples.files[number].model_copy(update=changes),)})
+    return type(samples)(samples.folder, samples.contract.model_copy(update={"days": tuple(days)}))
+
+
+def says(*parts):
+    return "(?s)" + ".*".join(re.escape(str(part)) for part in parts)
+
+
+# Found before the first batch
+
+
+def test_a_missing_file(write_samples):
+    samples = write_samples(SIZES)
+    samples.path(1).unlink()
+    with pytest.raises(StreamError, match=says(samples.path(1), "no such file", "rebuild day 2026-01-02")):
+        stream_of(samples)
+
+
+def test_a_truncated_file(write_samples):
+    samples = write_samples(SIZES)
+    os.truncate(samples.path(2), samples.files[2].bytes // 2)
+    with pytest.raises(StreamError, match=says(samples.path(2), "cut off or was changed", "rebuild day 2026-01-03")):
+        stream_of(samples)
+
+
+def test_a_file_that_is_no_parquet_though_of_the_right_size(write_samples):
+    samples = write_samples(SIZES)
+    samples.path(1).write_bytes(b"x" * samples.files[1].bytes)
+    with pytest.raises(StreamError, match=says(samples.path(1), "not a readable Parquet file", "rebuild day 2026-01-02")):
+        stream_of(samples)
+
+
+def test_another_number_of_rows_than_the_contract_says(write_samples):
+    samples = with_file(write_samples(SIZES), 0, rows=21)
+    with pytest.raises(StreamError, match=says(samples.path(0), "20 rows, the contract says 21", "rebuild day 2026-01-01")):
+        stream_of(samples)
+
+
+def test_a_missing_column(write_samples):
+    samples = write_samples(SIZES, changes={1: lambda table: table.drop(["user_age"])})
+    with pytest.raises(StreamError, match=says(samples.path(1), "'user_age' is missing", "rebuild day 2026-01-02")):
+        stream_of(samples)
+    assert list(next(stream_of(samples, columns=["label"]).epoch(0))) == ["label"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "found", "wanted"),
+    [
+        ("label", pa.array(np.zeros(20), pa.int64()), "int64", "int32"),
+        ("candidate_price", pa.array(np.zeros(20), pa.float64()), "double", "float"),
+        ("user_age", pa.array(["1"] * 20), "string", "int32"),
+        ("behavior_item_id", pa.array(np.zeros(20), pa.int32()), "int32", "list<item: int32>"),
+        ("behavior_item_id", pa.array([[1, 2, 3]] * 20, pa.list_(pa.int64())), "list<element: int64>", "list<item: int32>"),
+        ("user_age", pa.array([[1]] * 20, pa.list_(pa.int32())), "list<element: int32>", "int32"),
+    ],
+)
+def test_a_column_of_another_kind(write_samples, name, values, found, wanted):
+    samples = write_samples(SIZES, changes={2: replaced(name, values)})
+    message = says(samples.path(2), f"column '{name}' is {found}, the contract says {wanted}", "rebuild day 2026-01-03")
+    with pytest.raises(StreamError, match=message):
+        stream_of(samples)
+
+
+def test_the_first_bad_file_in_the_contracts_order_is_named_on_every_rank(write_samples):
+    samples = write_samples([20] * 12)
+    for number in (3, 5, 11):
+        samples.path(number).unlink()
+    messages = set()
+    for rank in range(3):
+        with pytest.raises(StreamError) as caught:
+            stream_of(samples, rank=rank, world_size=3)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    assert "day=2026-01-04" in messages.pop()
+
+
+@pytest.mark.parametrize("order", ["sharded", "global"])
+@pytest.mark.parametrize("rank", [0, 3])
+def test_fewer_row_groups_than_ranks(write_samples, rank, order):
+    samples = write_samples(SIZES)
+    with pytest.raises(StreamError, match=says("fewer row groups than ranks: 3 for 4", "fewer ranks", "rows_per_file")):
+        stream_of(samples, rank=rank, world_size=4, order=order)
+
+
+def test_fewer_rows_than_one_batch_a_rank(write_samples):
+    samples = write_samples(SIZES)
+    with pytest.raises(StreamError, match=says("60 rows", "batch of 31 rows on each of 2 ranks", "drop_last=False")):
+        stream_of(samples, batch_size=31, world_size=2)
+    assert stream_of(samples, batch_size=31, world_size=2, drop_last=False).steps == 1
+
+
+def test_no_rows_at_all(write_samples):
+    with pytest.raises(StreamError, match="split 'train' has no rows"):
+        stream_of(write_samples([0]), drop_last=False)
+
+
+def test_an_unknown_split(write_samples):
+    samples = write_samples(SIZES)
+    with pytest.raises(ContractError, match="no split 'tset'"):
+        SampleStream(samples.folder, samples.contract, "tset", 5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["label", "impression_id"], "'impression_id' holds strings"),
+        (["user_aeg"], "no column 'user_aeg'; did you mean 'user_age'?"),
+        (["label", "user_.*"], "no column 'user_.*'"),
+        (["label", "label"], "'label' is asked for twice"),
+        ([], "no column is asked for"),
+    ],
+)
+def test_columns_that_cannot_be_read(write_samples, columns, message):
+    with pytest.raises(StreamError, match=re.escape(message)):
+        stream_of(write_samples(SIZES), columns=columns)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_size": 0}, {"workers": 0}, {"world_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}, {"order": "random"}],
+)
+def test_arguments_out_of_range(write_samples, settings):
+    with pytest.raises(ValueError, match=re.escape(str(next(iter(settings.values()))))):
+        stream_of(write_samples(SIZES), **settings)
+
+
+@pytest.mark.parametrize("arguments", [(-1,), (0, -1), (0, 13)])
+def test_epochs_and_steps_out_of_range(write_samples, arguments):
+    stream = stream_of(write_samples(SIZES))
+    with pytest.raises(ValueError, match=str(arguments[-1])):
+        stream.epoch(*arguments)
+
+
+def test_a_url_that_nothing_opens(write_samples):
+    samples = write_samples(SIZES)
+    with pytest.raises(StreamError, match="nosuch://bucket/samples"):
+        SampleStream("nosuch://bucket/samples", samples.contract, "train", 5)
+
+
+# Found while reading; each names the file, the row group and the column, and leaves no thread (conftest.py)
+
+LISTS = [[1, 2, 3]] * 20
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("label", pa.array([None] + [1] * 19, pa.int32()), "holds 1 nulls"),
+        ("candidate_price", pa.array([0.5] * 18 + [None] * 2, pa.float32()), "holds 2 nulls"),
+        ("behavior_item_id", pa.array([*LISTS[1:], None], pa.list_(pa.int32())), "holds 1 nulls"),
+        ("behavior_item_id", pa.array([*LISTS[1:], [1, None, 3]], pa.list_(pa.int32())), "holds 1 nulls in its lists"),
+        ("behavior_item_id", pa.array([[1, 2, 3, 4], [1, 2], *LISTS[2:]], pa.list_(pa.int32())), "list of 4 entries in row 0"),
+        ("behavior_item_id", pa.array([[1, 2]] * 20, pa.list_(pa.int32())), "list of 2 entries in row 0 (20 such rows)"),
+        ("behavior_price", pa.array([[]] * 20, pa.list_(pa.float32())), "list of 0 entries in row 0"),
+    ],
+)
+def test_values_that_make_no_tensor(write_samples, name, values, message, shuffle):
+    samples = write_samples(SIZES, changes={1: replaced(name, values)})
+    stream = stream_of(samples, shuffle=shuffle)
+    wanted = says(samples.path(1), "row group 0: column", name, message, "rebuild day 2026-01-02")
+    with pytest.raises(StreamError, match=wanted):
+        list(stream.epoch(0))
+
+
+def test_the_row_group_that_is_bad_is_named_and_those_before_it_are_read(write_samples):
+    ages = pa.array([1] * 15 + [None] * 5, pa.int32())
+    samples = write_samples([20, 20], rows_per_group=4, changes={0: replaced("user_age", ages)})
+    batches = stream_of(samples, shuffle=False, batch_size=4).epoch(0)
+    read = [next(batches)["user_key"].tolist() for _ in range(3)]
+    assert read == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    with pytest.raises(StreamError, match=r"row group 3: column 'user_age' holds 1 nulls"):
+        next(batches)
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_damage_inside_a_file(write_samples):
+    samples = write_samples([2000] * 3)
+    data = bytearray(samples.path(1).read_bytes())
+    start = pq.read_metadata(samples.path(1)).row_group(0).column(0).data_page_offset
+    data[start : start + 40] = b"\xff" * 40
+    samples.path(1).write_bytes(bytes(data))
+    with pytest.raises(StreamError, match=says(samples.path(1), "row group 0", "rebuild day 2026-01-02")):
+        list(stream_of(samples).epoch(0))
+
+
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 100)])
+def test_a_file_that_is_removed_or_cut_off_between_two_epochs(write_samples, damage):
+    samples = write_samples(SIZES)
+    stream = stream_of(samples)
+    list(stream.epoch(0))
+    damage(samples.path(1))
+    with pytest.raises(StreamError, match=says(samples.path(1), "rebuild day 2026-01-02")):
+        list(stream.epoch(1))
+
+
+@pytest.mark.parametrize("rows_per_group", [5, 30])
+def test_a_file_that_is_rewritten_between_two_epochs(write_samples, rows_per_group):
+    samples = write_samples([40, 40], rows_per_group=10)
+    stream = stream_of(samples)
+    list(stream.epoch(0))
+    table = pq.read_table(samples.path(1), partitioning=None)
+    pq.write_table(table, samples.path(1), row_group_size=rows_per_group)
+    with pytest.raises(StreamError, match=says(samples.path(1), "file was changed: rebuild day 2026-01-02")):
+        list(stream.epoch(1))

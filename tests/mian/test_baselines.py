@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from mian.baselines import LogisticRegressionBaseline, PopularityBaseline, SparseFeatures
+from mian.metrics import auc
+from pipeline.contract import Contract, ContractError, Field, History, Label, NumericTransform, Vocabulary, vocabulary_to_parquet
+
+IDENTITY = NumericTransform(kind="identity", mean=0, std=1)
+
+
+@pytest.fixture
+def contract(tmp_path: Path) -> Contract:
+    """Two vocabularies: items a, b, c (counts 100, 10, 1) and cities x, y."""
+    vocabularies = []
+    for name, values, counts in (("item", ["a", "b", "c"], [100, 10, 1]), ("city", ["x", "y"], [5, 4])):
+        with (tmp_path / f"{name}.parquet").open("wb") as file:
+            vocabulary_to_parquet(pa.array(values), pa.array(counts), file)
+        vocabularies.append(Vocabulary(name=name, size=len(values) + 2, path=f"{name}.parquet", sha256=""))
+    return Contract(
+        name="small",
+        fields=(
+            Field(group="candidate", name="item_id", vocabulary="item"),
+            Field(group="candidate", name="price", transform=IDENTITY),
+            Field(group="behaviors", name="item_id", vocabulary="item"),
+            Field(group="behaviors", name="gap", transform=IDENTITY),
+            Field(group="user", name="city", vocabulary="city"),
+        ),
+        vocabularies=tuple(vocabularies),
+        vocabulary_fingerprint="",
+        history=History(length=3, days=30),
+        label=Label(kind="labeled"),
+        splits={},
+        config_fingerprint="",
+        code_fingerprint="",
+        days=(),
+    )
+
+
+def random_columns(rows: int, seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, 4, rows)
+    real = np.arange(3) < lengths[:, np.newaxis]
+    return {
+        "candidate_item_id": random.integers(1, 5, rows, np.int32),
+        "candidate_price": random.normal(size=rows).astype(np.float32),
+        "behavior_item_id": np.where(real, random.integers(1, 5, (rows, 3)), 0).astype(np.int32),
+        "behavior_gap": np.where(real, random.normal(size=(rows, 3)), 0).astype(np.float32),
+        "behavior_length": lengths.astype(np.int32),
+        "user_city": random.integers(1, 4, rows, np.int32),
+    }
+
+
+def test_the_matrix_is_one_hot_fields_and_a_bag_of_behaviors(contract: Contract) -> None:
+    columns = {
+        "candidate_item_id": np.array([2, 4], np.int32),
+        "candidate_price": np.array([0.5, -1], np.float32),
+        "behavior_item_id": np.array([[3, 1, 3], [0, 0, 0]], np.int32),
+        "behavior_gap": np.array([[1, 2, 4], [0, 0, 0]], np.float32),
+        "behavior_length": np.array([3, 0], np.int32),
+        "user_city": np.array([1, 3], np.int32),
+    }
+    matrix = SparseFeatures(contract).matrix(columns)
+    assert matrix.toarray().tolist() == [
+        # candidate item        price  behavior items          gaps  city
+        [*(0, 0, 1, 0, 0), *(0.5,), *(0, 1, 0, 2, 0), *(7,), *(0, 1, 0, 0)],
+        [*(0, 0, 0, 0, 1), *(-1.0,), *(0, 0, 0, 0, 0), *(0,), *(0, 0, 0, 1)],
+    ]
+    assert matrix.dtype == np.float32
+
+
+def test_logistic_regression_is_scikit_learn_s_on_the_dense_matrix(contract: Contract) -> None:
+    train, test = random_columns(2_000, seed=0), random_columns(500, seed=1)
+    labels = train["candidate_item_id"] + train["candidate_price"] + (train["behavior_item_id"] == 3).sum(axis=1) > 4
+    features = SparseFeatures(contract)
+    dense = LogisticRegression(max_iter=1000).fit(features.matrix(train).toarray().astype(np.float64), labels)
+
+    got = LogisticRegressionBaseline(contract).fit(train, labels).predict_proba(test)
+    assert got.shape == (500,)
+    assert got.dtype == np.float64
+    assert got == pytest.approx(dense.predict_proba(features.matrix(test).toarray())[:, 1], abs=1e-3)
+
+
+def test_logistic_regression_learns_from_the_history(contract: Contract) -> None:
+    train, test = random_columns(4_000, seed=0), random_columns(1_000, seed=1)
+    clicked, held_out = ((c["behavior_item_id"] == 2).any(axis=1).astype(np.int32) for c in (train, test))
+    assert auc(held_out, LogisticRegressionBaseline(contract).fit(train, clicked).predict_proba(test)) > 0.95
+
+
+def test_popularity_ranks_by_the_vocabulary_s_counts(contract: Contract, tmp_path: Path) -> None:
+    train = random_columns(2_000, seed=0)
+    labels = np.random.default_rng(0).random(2_000) < np.array([0, 0.05, 0.5, 0.3, 0.1])[train["candidate_item_id"]]
+    model = PopularityBaseline.from_contract(contract, str(tmp_path)).fit(train, labels)
+    unknown, a, b, c = model.predict_proba({"candidate_item_id": np.array([1, 2, 3, 4], np.int32)})
+    assert 0 < unknown < c < b < a < 1
+    assert model.predict_proba(train).mean() == pytest.approx(labels.mean(), abs=1e-3)
+
+
+def test_popularity_of_a_field_that_is_not_there_is_refused(contract: Contract, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="no categorical candidate field 'price'; it has item_id"):
+        PopularityBaseline.from_contract(contract, str(tmp_path), "price")
