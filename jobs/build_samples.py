@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 from collections.abc import Sequence
 
@@ -62,7 +63,7 @@ def _summary(config: DataConfig, report: BuildReport) -> str:
 def _reason(error: PySparkException) -> str:
     """The sentence of an error, without the stack of the cluster."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith(("[", "Caused by:", "pyarrow.", "ValueError", "KeyError"))]
+    causes = [line for line in lines if re.match(r"\[[A-Z_.]+\]|Caused by: |[\w.]+(Error|Exception|Invalid): ", line)]
     return " ".join(dict.fromkeys([lines[0], *causes[-1:]]))
 
 

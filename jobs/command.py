@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import sys
 import types
 import typing
@@ -17,6 +18,10 @@ from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+#: What libraries say at a job's terminal; MLflow's and Petastorm's daily words would hide the job's own.
+QUIET = {"py4j": logging.ERROR, "petastorm": logging.ERROR, "mlflow": logging.WARNING, "alembic": logging.WARNING}
 
 
 class ConfigError(ValueError):
@@ -74,7 +79,9 @@ def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
     """
     errors = (ConfigError, *errors)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("py4j").setLevel(logging.ERROR)
+    for chatty, level in QUIET.items():
+        logging.getLogger(chatty).setLevel(level)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         job()
     except errors as error:

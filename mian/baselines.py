@@ -4,71 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.contract import PADDING_ID, Contract, ContractError, Field, vocabulary_from_parquet
+from pipeline.contract import PADDING_ID, Contract, ContractError, Field
 
 #: Columns of samples by name: ``(N,)`` for single values, ``(N, T)`` for behaviors.
 Columns = Mapping[str, npt.NDArray[np.generic]]
 
 
 class PopularityBaseline:
-    """Scores a candidate by how often it occurs in the training days.
+    """Scores a candidate by its clicks in the training days.
 
-    The probability is that of scikit-learn's logistic regression with one feature, log(1 + count).
+    The probability is that of scikit-learn's logistic regression with one feature, log(1 + clicks). While it is fitted, a sample's own
+    click is left out of its count, or the count would give the label away.
 
     Args:
-        column: the column of the candidate's id.
-        counts: shape ``(V,)``, for each id its count in the training days; 0 for padding and for unknown.
+        contract: what the samples are.
+        field: the candidate field that says what is clicked.
+
+    Raises:
+        ContractError: there is no such categorical field.
     """
 
-    def __init__(self, column: str, counts: npt.NDArray[np.int64]) -> None:
-        self.column = column
-        self._log_counts = np.log1p(counts.astype(np.float64))
-        self._model = LogisticRegression()
-
-    @classmethod
-    def from_contract(cls, contract: Contract, samples: str, field: str = "item_id") -> PopularityBaseline:
-        """The baseline of a sample data set: counts are those of the candidate field's vocabulary.
-
-        Args:
-            contract: the data set's contract.
-            samples: the data set's folder; a local path or any URL that fsspec opens.
-            field: the name of the candidate field.
-
-        Raises:
-            ContractError: there is no such categorical field.
-        """
+    def __init__(self, contract: Contract, field: str = "item_id") -> None:
         categorical = {f.name: f for f in contract.group("candidate") if f.vocabulary is not None}
         if field not in categorical:
             raise ContractError(
                 f"contract {contract.name!r} has no categorical candidate field {field!r}; it has {', '.join(categorical)}"
             )
-        vocabulary = contract.vocabulary(categorical[field].vocabulary or "")
-        with fsspec.open(f"{samples.rstrip('/')}/{vocabulary.path}", "rb") as file:
-            known = vocabulary_from_parquet(file)["count"].to_numpy()
-        return cls(categorical[field].column, np.append([0, 0], known))  # padding, unknown, then the vocabulary
+        self._column = categorical[field].column
+        self._clicks = np.zeros(contract.vocabulary(categorical[field].vocabulary or "").size, np.int64)
+        self._model = LogisticRegression()
 
     def fit(self, columns: Columns, labels: npt.NDArray[np.generic]) -> PopularityBaseline:
-        """Fit the map from popularity to probability.
+        """Count clicks, and fit the map from them to probability.
 
         Args:
             columns: columns of N samples.
             labels: shape ``(N,)``, 0 or 1, both present.
         """
-        self._model.fit(self._features(columns), labels)
+        clicked = labels.astype(np.int64)
+        ids = columns[self._column].astype(np.int64)
+        self._clicks = np.bincount(ids, weights=clicked, minlength=len(self._clicks)).astype(np.int64)
+        self._model.fit(np.log1p(self._clicks[ids] - clicked)[:, np.newaxis], labels)
         return self
 
     def predict_proba(self, columns: Columns) -> npt.NDArray[np.float64]:
         """Probability of label 1, shape ``(N,)``."""
-        return _positive(self._model.predict_proba(self._features(columns)))
-
-    def _features(self, columns: Columns) -> npt.NDArray[np.float64]:
-        return self._log_counts.take(columns[self.column].astype(np.int64))[:, np.newaxis]
+        counts = self._clicks[columns[self._column].astype(np.int64)]
+        return _positive(self._model.predict_proba(np.log1p(counts)[:, np.newaxis]))
 
 
 class LogisticRegressionBaseline:

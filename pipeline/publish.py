@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from pipeline.contract import CONTRACT_FILE, Contract, SampleFile
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
+from pipeline.parquet_files import write_files
 from pipeline.storage import Storage
 
 STAGING = "_staging"
@@ -69,10 +70,8 @@ class Publisher:
         staging = f"{self._folder}/{STAGING}/{prefix}"
         self._storage.remove(staging)
         placed = frame.withColumns({"file": file, "_order": F.xxhash64(ID_COLUMN, F.lit(seed + 1))})
-        placed = placed.repartition("day", "file")
-        placed.sortWithinPartitions("day", "file", "_order", ID_COLUMN).drop("_order").write.partitionBy("day", "file").parquet(
-            staging
-        )
+        placed = placed.repartition("day", "file").sortWithinPartitions("day", "file", "_order", ID_COLUMN).drop("_order")
+        write_files(placed, staging)
 
         written = self._spark.read.parquet(staging)
         facts = written.groupBy("day", "file", F.col("_metadata.file_path").alias("path")).agg(

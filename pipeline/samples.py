@@ -86,4 +86,3 @@ def _table(spark: SparkSession, name: str, source: Source) -> DataFrame:
         kind = frame.schema["valid_from"].dataType.simpleString()
         raise LogError(f"{name}.columns.valid_from: is {kind}, not a timestamp; write timestamp(...) round it")
     return frame.where(F.col(key).isNotNull())
-

@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 def spark_session(name: str) -> SparkSession:
     """Get or start the session; master, memory and the like are ``spark-submit``'s to say.
 
-    What is set here is what the data depends on: UTC clocks, errors instead of silent nulls in casts (ANSI), and one Parquet row
-    group a file. Python workers run this same interpreter unless ``PYSPARK_PYTHON`` says otherwise.
+    What is set here is what the data depends on: UTC clocks, errors instead of silent nulls in casts (ANSI), no files beside
+    those that are published. Python workers run this same interpreter unless ``PYSPARK_PYTHON`` says otherwise.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = (
@@ -22,7 +22,7 @@ def spark_session(name: str) -> SparkSession:
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         .config("spark.sql.adaptive.enabled", "true")
         .config("spark.sql.parquet.compression.codec", "zstd")
-        .config("spark.hadoop.parquet.block.size", str(1 << 30))
+        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         .config("spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
         # no .crc files beside what is published; the contract has checksums of its own
         .config("spark.hadoop.fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem")

@@ -77,7 +77,7 @@ find_python() {
 find_java() {
   local candidate found
   java_home=''
-  for candidate in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*/bin/java /opt/homebrew/opt/openjdk@*/bin/java; do
+  for candidate in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*/bin/java ${HOMEBREW_PREFIX:+"$HOMEBREW_PREFIX"/opt/openjdk@*/bin/java}; do
     found=$("$candidate" -XshowSettings:properties --list-modules 2>&1) || continue
     if grep -Eq '^jdk\.incubator\.vector@(1[7-9]|2[0-3])([.+-]|$)' <<<"$found"; then
       java_home=$(sed -nE 's/^ *java\.home = //p' <<<"$found")
@@ -134,14 +134,14 @@ package_names() {
       apt-java) apt_first openjdk-17-jre-headless openjdk-21-jre-headless ;;
       apt-compiler) echo g++ ;;
       dnf-python) echo "python${python_version:-3.11} python${python_version:-3.11}-devel" ;;
-      dnf-java) echo java-17-openjdk-headless ;;
+      dnf-java) echo java-21-openjdk-headless ;;
       dnf-compiler) echo gcc-c++ ;;
       brew-python) echo "python@${python_version:-3.11}" ;;
       brew-java) echo openjdk@17 ;;
-      brew-compiler) echo gcc ;;
+      brew-compiler | brew-make) ;; # with Apple's command line tools
       *-cmake | *-make) echo "$need" ;;
     esac
-  done | tr '\n' ' '
+  done | tr '\n' ' ' | sed 's/ $//'
 }
 
 list_missing() {
@@ -170,7 +170,7 @@ install_system_packages() {
   elif command -v dnf >/dev/null; then
     hint="Install with: sudo dnf install -y $(package_names dnf "${needs[@]}")"
   elif command -v brew >/dev/null; then
-    hint="Install with: brew install $(package_names brew "${needs[@]}")"
+    hint="Install with: brew install $(package_names brew "${needs[@]}"); compiler and make: xcode-select --install"
   else
     hint='Install with the package manager of this system.'
   fi
@@ -216,14 +216,14 @@ EOF
 
 build_horovod() {
   local operations=$1 folder=$2
-  rm -rf "$folder" "$folder.part"
+  rm -rf "$folder"
   # CMake 4 refuses files as old as Horovod's unless told; one compiler a core, as each takes over 1 GB.
   env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
     HOROVOD_CPU_OPERATIONS=GLOO ${operations:+HOROVOD_GPU_OPERATIONS="$operations"} \
     MIAN_CXX="${CXX:-g++}" CXX="$root/scripts/cxx20.sh" CMAKE_POLICY_VERSION_MINIMUM=3.5 MAKEFLAGS="${MAKEFLAGS:--j$cores}" \
     "$venv/bin/python" -m pip wheel --no-input --no-deps --no-build-isolation --no-cache-dir --no-binary horovod \
-    -c constraints.txt -w "$folder.part" horovod &&
-    mv "$folder.part" "$folder"
+    -c constraints.txt -w "$folder.part.$$" horovod &&
+    mv "$folder.part.$$" "$folder"
 }
 
 install_horovod_wheel() {
@@ -278,7 +278,7 @@ look_for_missing
 if ! venv_fits; then
   step ".venv, from Python $python_version at $python" "$python" -m venv --clear "$venv"
   if [ "$cuda" = no ] && [ "$(uname)" = Linux ] && ! "$venv/bin/python" -m pip config list | grep -E 'index-url|find-links' >/dev/null; then
-    echo "note: no GPU here, and PyPI's torch brings CUDA, several GB. To spare them, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels."
+    echo "note: no GPU here, and PyPI's torch brings CUDA, several GB. To spare them: PIP_EXTRA_INDEX_URL=<PyTorch's CPU index>"
   fi
 fi
 # A set-up that is cut short leaves this behind, and the next one starts with an empty .venv.

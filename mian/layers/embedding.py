@@ -27,12 +27,11 @@ class FieldEmbedding(nn.Module):
 
     def __init__(self, contract: Contract, width: int, sparse: bool) -> None:
         super().__init__()
-        self.fields = contract.fields
         self.columns_of: dict[str, list[str]] = {}  # vocabulary -> columns of its ids
-        for field in self.fields:
+        for field in contract.fields:
             if field.vocabulary is not None:
                 self.columns_of.setdefault(field.vocabulary, []).append(field.column)
-        self.numeric = [field.column for field in self.fields if not field.is_categorical]
+        self.numeric = [field.column for field in contract.fields if not field.is_categorical]
         # Tables go by number, in the order of `columns_of`: a vocabulary may have a name that a module may not have.
         self.tables = nn.ModuleList(
             nn.Embedding(contract.vocabulary(name).size, width, padding_idx=PADDING_ID, sparse=sparse) for name in self.columns_of

@@ -14,8 +14,8 @@ class Score(nn.Module):
     """The activation of an attention score, Zhang et al. 2021, Eqs. 8, 10, 13 and 15.
 
     The paper's tanh holds a score in [-1, 1], so over 30 behaviors no weight passes ``e / (e + 29 / e)``, 0.20.
-    ``learned_temperature`` divides the tanh by a learned positive number that starts at 1 (and that weight decay pulls back to 1:
-    its logarithm is what is learned). ``none`` leaves the score as it is.
+    ``learned_temperature`` divides the tanh by a learned number that starts at 1, which is the paper; its logarithm is the parameter,
+    so that it stays positive. ``none`` leaves the score as it is.
 
     Args:
         activation: ``tanh`` (the paper), ``none`` or ``learned_temperature``.

@@ -29,6 +29,9 @@ from mian.models.click_model import ClickModel
 from pipeline.contract import Contract, ContractError
 from pipeline.contract.document import LENGTH_COLUMN
 
+#: What Eq. 14 concatenates, in its order.
+PARTS = ("e_i", "e_c", "e_b", "e_u", "R_ibim", "R_iuim", "R_icim")
+
 Count = Annotated[int, Option(gt=0)]
 
 
@@ -97,38 +100,31 @@ class Mian(ClickModel):
             )
         d = config.embedding_dim
         d_i = d * len(self.candidate_columns)
-        d_b = d * len(self.behavior_columns)
-        widths = {"e_i": d_i}  # of Eq. 14's parts, in its order
+        widths = {"e_i": d_i}  # of Eq. 14's parts
 
         self.embedding = FieldEmbedding(contract, d, config.sparse)
-        if self.context_columns:
-            widths["e_c"] = d * len(self.context_columns)
         if self.behavior_columns:
-            widths["e_b"] = d_b
+            d_b = d * len(self.behavior_columns)
+            widths |= {"e_b": d_b, "R_ibim": d_i + d_b}
             if config.positions == "learned":
                 self.positions = nn.Parameter(torch.zeros(config.max_positions or contract.history.length, d_b))
             head_dim = config.head_dim or -(-d_b // config.heads)
             self.transformer = PreLNTransformer(d_b, config.heads, head_dim, config.ffn_multiplier * d_b, config.dropout)
-        if self.user_columns:
-            widths["e_u"] = d * len(self.user_columns)
-        if self.behavior_columns:
-            widths["R_ibim"] = d_i + d_b
             self.item_behaviors = InteractionAttention(d_i, d_b, None, config.score_activation)
         if self.user_columns:
-            widths["R_iuim"] = d_i + d
+            widths |= {"e_u": d * len(self.user_columns), "R_iuim": d_i + d}
             self.item_user = InteractionAttention(d_i, d, len(self.user_columns), config.score_activation)
         if self.context_columns:
-            widths["R_icim"] = d_i + d
+            widths |= {"e_c": d * len(self.context_columns), "R_icim": d_i + d}
             self.item_context = InteractionAttention(d_i, d, len(self.context_columns), config.score_activation)
 
-        self.part_names = tuple(widths)
+        self.part_names = tuple(name for name in PARTS if name in widths)
+        part_widths = [widths[name] for name in self.part_names]
         self.global_interaction: ProjectedGlobalInteraction | ConcatenatedGlobalInteraction
         if config.global_fusion == "project":
-            self.global_interaction = ProjectedGlobalInteraction(
-                list(widths.values()), config.global_dim, config.score_activation
-            )
+            self.global_interaction = ProjectedGlobalInteraction(part_widths, config.global_dim, config.score_activation)
         else:
-            self.global_interaction = ConcatenatedGlobalInteraction(list(widths.values()), config.score_activation)
+            self.global_interaction = ConcatenatedGlobalInteraction(part_widths, config.score_activation)
         self.mlp = MLP(self.global_interaction.output_width, config.mlp, config.dropout)
         self.logit = nn.Linear(self.mlp.output_width, 1)
         initialize(self, config.init_std)
@@ -172,11 +168,11 @@ class Mian(ClickModel):
         if self.behavior_columns:
             e_b = torch.cat([embedded[column] for column in self.behavior_columns], dim=-1)  # (B, T, d_b)
             lengths = batch[LENGTH_COLUMN]
-            step = torch.arange(e_b.shape[1], device=e_b.device)  # t, 0 the most recent
-            real = step < lengths[:, None]  # (B, T)
+            t = torch.arange(e_b.shape[1], device=e_b.device)  # 0 is the most recent
+            real = t < lengths[:, None]  # (B, T)
             placed = e_b
             if self.config.positions == "learned":
-                placed = e_b + self.positions[step.clamp(max=len(self.positions) - 1)]  # (B, T, d_b) + (T, d_b)
+                placed = e_b + self.positions[t.clamp(max=len(self.positions) - 1)]  # (B, T, d_b) + (T, d_b)
             h_b = by_length(self.transformer, placed, lengths)  # Eqs. 3-5
             parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, real)  # Eqs. 6-9
             # Eq. 14 has all of e_b, whose width depends on T: its mean over the real behaviors stands for it.

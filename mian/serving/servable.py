@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from mian.models.registry import build
+from mian.models import ClickModel, build
 from mian.serving.rows import RowEncoder
 from pipeline.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_from_parquet
 
@@ -55,9 +55,9 @@ class Servable:
         vocabularies: for each vocabulary its values in the order of their ids.
     """
 
-    def __init__(self, contract: Contract, model: nn.Module, vocabularies: Mapping[str, pa.Array]) -> None:
+    def __init__(self, contract: Contract, model: ClickModel, vocabularies: Mapping[str, pa.Array]) -> None:
         self.contract = contract
-        self._model = model.eval()
+        self.model = model.eval()
         self._rows = RowEncoder(contract, vocabularies)
 
     def predict_proba(self, raw: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -75,7 +75,7 @@ class Servable:
         parts = [np.empty(0, np.float64)]
         with torch.inference_mode():
             for columns in self._rows.batches(raw, ROWS_PER_BATCH):
-                logits = self._model({name: torch.from_numpy(column) for name, column in columns.items()})
+                logits = self.model({name: torch.from_numpy(column) for name, column in columns.items()})
                 parts.append(torch.sigmoid(logits.float()).double().numpy())
         return np.concatenate(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -39,7 +40,7 @@ def summarize(simulated: DataFrame, other_rows: dict[str, int]) -> Summary:
         other_rows: rows of the logs that these do not make up.
     """
     p, label = F.col("probability"), F.col("label")
-    groups = (
+    groups: pd.DataFrame = (
         simulated.groupBy("log", F.floor(p * PROBABILITY_BINS).alias("bin"))
         .agg(
             F.count("*").alias("rows"),

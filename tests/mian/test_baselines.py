@@ -1,25 +1,18 @@
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mian.baselines import LogisticRegressionBaseline, PopularityBaseline, SparseFeatures
 from mian.metrics import auc
-from pipeline.contract import Contract, ContractError, Field, History, Label, NumericTransform, Vocabulary, vocabulary_to_parquet
+from pipeline.contract import Contract, ContractError, Field, History, Label, NumericTransform, Vocabulary
 
 IDENTITY = NumericTransform(kind="identity", mean=0, std=1)
 
 
 @pytest.fixture
-def contract(tmp_path: Path) -> Contract:
-    """Two vocabularies: items a, b, c (counts 100, 10, 1) and cities x, y."""
-    vocabularies = []
-    for name, values, counts in (("item", ["a", "b", "c"], [100, 10, 1]), ("city", ["x", "y"], [5, 4])):
-        with (tmp_path / f"{name}.parquet").open("wb") as file:
-            vocabulary_to_parquet(pa.array(values), pa.array(counts), file)
-        vocabularies.append(Vocabulary(name=name, size=len(values) + 2, path=f"{name}.parquet", sha256=""))
+def contract() -> Contract:
+    """Two vocabularies: three items and two cities."""
+    vocabularies = [Vocabulary(name=name, size=size, path="", sha256="") for name, size in (("item", 5), ("city", 4))]
     return Contract(
         name="small",
         fields=(
@@ -90,15 +83,22 @@ def test_logistic_regression_learns_from_the_history(contract: Contract) -> None
     assert auc(held_out, LogisticRegressionBaseline(contract).fit(train, clicked).predict_proba(test)) > 0.95
 
 
-def test_popularity_ranks_by_the_vocabulary_s_counts(contract: Contract, tmp_path: Path) -> None:
+def test_popularity_ranks_by_clicks_in_the_training_rows(contract: Contract) -> None:
     train = random_columns(2_000, seed=0)
     labels = np.random.default_rng(0).random(2_000) < np.array([0, 0.05, 0.5, 0.3, 0.1])[train["candidate_item_id"]]
-    model = PopularityBaseline.from_contract(contract, str(tmp_path)).fit(train, labels)
+    model = PopularityBaseline(contract).fit(train, labels)
     unknown, a, b, c = model.predict_proba({"candidate_item_id": np.array([1, 2, 3, 4], np.int32)})
     assert 0 < unknown < c < b < a < 1
     assert model.predict_proba(train).mean() == pytest.approx(labels.mean(), abs=1e-3)
 
 
-def test_popularity_of_a_field_that_is_not_there_is_refused(contract: Contract, tmp_path: Path) -> None:
+def test_popularity_is_not_fitted_on_a_sample_s_own_click(contract: Contract) -> None:
+    """Every candidate has one sample: its count would be its label, and says nothing of the other rows."""
+    ids = np.array([1, 2, 3, 4], np.int32)
+    model = PopularityBaseline(contract).fit({"candidate_item_id": ids}, np.array([0, 0, 1, 1]))
+    assert model.predict_proba({"candidate_item_id": ids}) == pytest.approx(0.5)
+
+
+def test_popularity_of_a_field_that_is_not_there_is_refused(contract: Contract) -> None:
     with pytest.raises(ContractError, match="no categorical candidate field 'price'; it has item_id"):
-        PopularityBaseline.from_contract(contract, str(tmp_path), "price")
+        PopularityBaseline(contract, "price")

@@ -107,7 +107,8 @@ def test_profiles_change_come_late_or_are_never_there(logs: Logs) -> None:
         assert 0.02 < changed.mean() < 0.4
     assert 0.05 < (per_user["day"].min() > days[0]).mean() < 0.4
     active = set(logs.impressions["user_id"])
-    assert 0.03 < len(active - set(logs.users["user_id"])) / len(active) < 0.08
+    # 5 % for ever, and some who come or fill it in after the last snapshot
+    assert 0.04 < len(active - set(logs.users["user_id"])) / len(active) < 0.14
 
 
 def test_rows_do_not_depend_on_partitions(spark: SparkSession) -> None:
@@ -115,7 +116,8 @@ def test_rows_do_not_depend_on_partitions(spark: SparkSession) -> None:
         output="unused", impressions=6_000, users=1_600, first_day=dt.date(2026, 1, 1), last_day=dt.date(2026, 1, 20), seed=7
     )
     for build in (simulated_rows, user_snapshots):
-        one, three = build(spark, config, 1).toPandas(), build(spark, config, 3).toPandas()
+        one: pd.DataFrame = build(spark, config, 1).toPandas()
+        three: pd.DataFrame = build(spark, config, 3).toPandas()
         order = list(one.columns)
         pd.testing.assert_frame_equal(
             one.sort_values(order, ignore_index=True), three.sort_values(order, ignore_index=True), check_exact=True

@@ -1,0 +1,133 @@
+"""A trained model on a split of samples, beside what it has to beat and beside the best that is possible."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Literal
+
+import fsspec
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from mian.baselines import LogisticRegressionBaseline, PopularityBaseline
+from mian.metrics import evaluate
+from mian.serving import Servable, load_servable
+from mian.serving.servable import MODEL_FILE
+from mian.stream import SampleStream
+from mian.trainer.evaluation import Scores, score
+from pipeline.contract import Contract, ContractError
+from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
+
+BATCH_SIZE = 4096
+BaselineName = Literal["logistic_regression", "popularity"]
+
+
+class TruthError(ValueError):
+    """The table of true probabilities does not fit the samples."""
+
+
+def load_model(uri: str) -> Servable:
+    """A servable model from a folder that a training kept, or from MLflow: ``models:/mian/1``, ``models:/mian@newest``.
+
+    Raises:
+        MlflowException: MLflow has no such model, or does not answer.
+        ServableError: the folder is damaged.
+    """
+    if (pathlib.Path(uri) / MODEL_FILE).exists():
+        return load_servable(uri)
+
+    return load_servable(pathlib.Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "servable")
+
+
+def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:
+    """Score a split in the order of the contract's files and their rows.
+
+    Raises:
+        ContractError: the model was trained on other fields or vocabularies, or there is no such split.
+        StreamError: samples cannot be read.
+    """
+    differences = list(servable.contract.differences(contract))
+    if differences:
+        raise ContractError(
+            f"the model was not trained on what {samples} holds: {'; '.join(differences[:5])}; "
+            "train on these samples, or evaluate on those it was trained on"
+        )
+    return score(servable.model, _stream(contract, samples, split))
+
+
+def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[np.object_]:
+    """The impression ids of a split, in the order of :func:`score_split`."""
+    parts = []
+    for day in contract.split(split):
+        for file in day.files:
+            with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:
+                parts.append(pq.read_table(handle, columns=[ID_COLUMN]).column(0))
+    ids: npt.NDArray[np.object_] = pa.chunked_array([c for part in parts for c in part.chunks], pa.string()).to_numpy()
+    return ids
+
+
+def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+    """The probability of label 1 that a simulated world knows, for each impression.
+
+    Args:
+        path: folder of Parquet files with ``impression_id`` and ``probability``.
+        ids: impression ids, shape ``(N,)``.
+
+    Raises:
+        TruthError: there is no such folder, or an impression has no probability there.
+    """
+    try:
+        dataset = ds.dataset(path, format="parquet", partitioning="hive")
+        table = dataset.to_table(columns=["impression_id", "probability"], filter=ds.field("impression_id").isin(list(ids)))
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise TruthError(f"{path}: no table of true probabilities: {error}") from error
+    known = pd.Series(table.column("probability").to_numpy(), index=table.column("impression_id").to_numpy())
+    found: npt.NDArray[np.float64] = known[~known.index.duplicated()].reindex(ids).to_numpy(np.float64)
+    missing = int(np.isnan(found).sum())
+    if missing:
+        first = ids[np.isnan(found)][0]
+        raise TruthError(f"{path}: {missing} of {len(ids)} impressions have no true probability, the first {first!r}")
+    return found
+
+
+def baseline_scores(name: BaselineName, contract: Contract, samples: str, train: str, split: str) -> npt.NDArray[np.float64]:
+    """Fit a baseline on the training split; its probabilities for another, in the order of :func:`score_split`."""
+    baseline = PopularityBaseline(contract) if name == "popularity" else LogisticRegressionBaseline(contract)
+    columns = read_columns(contract, samples, train)
+    return baseline.fit(columns, columns[LABEL_COLUMN]).predict_proba(read_columns(contract, samples, split))
+
+
+def read_columns(contract: Contract, samples: str, split: str) -> dict[str, npt.NDArray[np.generic]]:
+    """All columns of a split at once, ``(N,)`` or ``(N, T)``."""
+    batches = list(_stream(contract, samples, split).epoch(0))
+    return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
+
+
+def compare(scores: Scores, others: Mapping[str, npt.NDArray[np.float64]], best: str | None) -> pd.DataFrame:
+    """Metrics of several probabilities for the same rows.
+
+    Args:
+        scores: labels and users of the rows, and the model's probabilities.
+        others: probabilities by name.
+        best: the name among ``others`` of the true probabilities, if they are known.
+
+    Returns:
+        A row a name, ``model`` first; with ``share`` where the best is known: ``(AUC - 0.5) / (best AUC - 0.5)``.
+    """
+    everything = {"model": scores.probabilities, **others}
+    table = pd.DataFrame({name: evaluate(scores.labels, p, scores.users) for name, p in everything.items()}).T
+    if best is not None:
+        ceiling = table.loc[best, "auc"] - 0.5
+        table["share"] = (table["auc"] - 0.5) / ceiling if ceiling > 0 else math.nan
+    return table
+
+
+def _stream(contract: Contract, samples: str, split: str) -> SampleStream:
+    return SampleStream(samples, contract, split, BATCH_SIZE, shuffle=False, drop_last=False)

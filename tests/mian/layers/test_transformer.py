@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch import nn
+
+from mian.layers import PreLNTransformer, initialize
+
+
+def block(width=8, heads=4, head_dim=2, dropout=0.0):
+    torch.manual_seed(0)
+    layer = PreLNTransformer(width, heads, head_dim, 4 * width, dropout)
+    initialize(layer, 0.5)
+    return layer
+
+
+def test_it_is_torchs_own_pre_ln_block_given_the_same_weights():
+    layer = block()
+    oracle = nn.TransformerEncoderLayer(8, 4, 32, dropout=0.0, norm_first=True, batch_first=True)
+    nn.init.zeros_(oracle.self_attn.in_proj_bias)
+    nn.init.zeros_(oracle.self_attn.out_proj.bias)
+    with torch.no_grad():
+        for mine, theirs in [
+            (layer.query_key_value.weight, oracle.self_attn.in_proj_weight),
+            (layer.attention_output.weight, oracle.self_attn.out_proj.weight),
+            (layer.inner.weight, oracle.linear1.weight),
+            (layer.inner.bias, oracle.linear1.bias),
+            (layer.outer.weight, oracle.linear2.weight),
+            (layer.outer.bias, oracle.linear2.bias),
+        ]:
+            theirs.copy_(mine)
+    x, mask = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [2], [1]])
+    expected = oracle.train()(x, src_key_padding_mask=~mask)
+    torch.testing.assert_close(layer(x, mask)[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
+def test_no_position_depends_on_one_that_is_masked():
+    layer, x = block(), torch.randn(1, 4, 8)
+    mask = torch.tensor([[True, True, False, False]])
+    other = torch.cat([x[:, :2], torch.randn(1, 2, 8)], dim=1)
+    torch.testing.assert_close(layer(other, mask)[:, :2], layer(x, mask)[:, :2])
+    torch.testing.assert_close(layer(x[:, :2], mask[:, :2]), layer(x, mask)[:, :2])
+
+
+@pytest.mark.parametrize(("width", "heads", "head_dim"), [(5, 3, 2), (8, 8, 1), (3, 1, 7)])
+def test_heads_need_not_divide_the_width(width, heads, head_dim):
+    output = block(width, heads, head_dim)(torch.randn(2, 4, width), torch.ones(2, 4, dtype=torch.bool))
+    assert output.shape == (2, 4, width)
+
+
+def test_dropout_is_active_in_training_alone():
+    layer, x, mask = block(dropout=0.5), torch.randn(2, 4, 8), torch.ones(2, 4, dtype=torch.bool)
+    assert not torch.equal(layer.train()(x, mask), layer(x, mask))
+    assert torch.equal(layer.eval()(x, mask), layer(x, mask))

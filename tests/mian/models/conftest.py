@@ -1,0 +1,63 @@
+"""Random batches for small contracts, and models whose weights are large enough for a difference to show."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from mian.models import ClickModel, Mian, MianConfig
+from pipeline.contract import Contract
+from tests.mian.models.contracts import CONTRACTS, SIZES
+
+Batch = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def contract() -> Contract:
+    return CONTRACTS["all groups"]
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """Random rows of a contract, lengths of history from empty to full, padded with 0."""
+
+    def make(contract: Contract, rows: int = 16, seed: int = 0) -> Batch:
+        rng = np.random.default_rng(seed)
+        steps = contract.history.length
+        lengths = np.resize(rng.permutation(steps + 1), rows)
+        batch = {"behavior_length": torch.tensor(lengths, dtype=torch.int32), "label": torch.tensor(rng.integers(0, 2, rows))}
+        for field in contract.fields:
+            shape = (rows, steps) if field.group == "behaviors" else (rows,)
+            values = rng.integers(1, SIZES[field.vocabulary], shape) if field.vocabulary else rng.normal(size=shape)
+            if field.group == "behaviors":
+                values = values * (np.arange(steps) < lengths[:, None])
+            batch[field.column] = torch.tensor(values, dtype=torch.int32 if field.vocabulary else torch.float32)
+        return batch
+
+    return make
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Mian]:
+    """A model in evaluation mode, its weights drawn wide enough that its logits are far apart."""
+
+    def make(contract: Contract, **options: object) -> Mian:
+        torch.manual_seed(1)
+        model = Mian(contract, MianConfig(**{"embedding_dim": 4, "global_dim": 10, "init_std": 0.5, **options}))
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:  # biases and layer normalization, which start at 0 and 1
+                    parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def loss_of() -> Callable[[ClickModel, Batch], torch.Tensor]:
+    def loss(model: ClickModel, batch: Batch) -> torch.Tensor:
+        return torch.nn.functional.binary_cross_entropy_with_logits(model(batch), batch["label"].float())
+
+    return loss

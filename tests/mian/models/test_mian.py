@@ -1,0 +1,286 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+
+from mian.models import Mian, MianConfig
+from pipeline.contract import ContractError
+from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
+from tests.mian.models.paper_numpy import Paper
+
+OPTIONS = [
+    {},
+    {"score_activation": "none"},
+    {"score_activation": "learned_temperature"},
+    {"global_fusion": "weighted_concat"},
+    {"global_fusion": "weighted_concat", "score_activation": "learned_temperature"},
+    {"positions": "none"},
+    {"max_positions": 2},
+    {"heads": 3, "head_dim": 5, "ffn_multiplier": 2},
+    {"mlp": (7, 5, 3)},
+    {"mlp": ()},
+    {"sparse": False},
+]
+
+
+def padded(batch, contract, length, fill=None):
+    """The same rows in columns of ``length`` behaviors; with ``fill``, a generator, padding is random instead of 0."""
+    wider = dict(batch)
+    for field in contract.group("behaviors"):
+        column = batch[field.column]
+        wider[field.column] = F.pad(column, (0, length - column.shape[1]))
+        if fill is not None:
+            padding = torch.arange(length) >= batch["behavior_length"][:, None]
+            noise = torch.randint(1, 9, padding.shape, generator=fill).to(column.dtype)
+            wider[field.column] = torch.where(padding, noise, wider[field.column])
+    return wider
+
+
+def assert_same_scores(model, batch, other):
+    """Click probabilities to 1e-6 in float32, and logits to 1e-12 in float64: the same function, but for rounding."""
+    torch.testing.assert_close(model(other).sigmoid(), model(batch).sigmoid(), atol=1e-6, rtol=0)
+    exact = copy.deepcopy(model).double()
+    logits = exact(batch)
+    assert logits.std() > 0.1
+    torch.testing.assert_close(exact(other), logits, atol=1e-12, rtol=0)
+
+
+def assert_the_papers_scores(model, contract, batch, spread):
+    expected = Paper(contract, model.config, model.state_dict()).logits(batch)
+    assert np.std(expected) > spread
+    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
+    np.testing.assert_allclose(copy.deepcopy(model).double()(batch).detach(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_the_papers_equations_under_every_option(contract, make_batch, make_model, options):
+    model, batch = make_model(contract, **options), make_batch(contract)
+    assert_the_papers_scores(model, contract, batch, spread=0.1)
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+@pytest.mark.parametrize("options", [{}, {"global_fusion": "weighted_concat"}], ids=str)
+def test_it_is_the_papers_equations_over_every_contract(make_batch, make_model, name, options):
+    contract = CONTRACTS[name]
+    model, batch = make_model(contract, **options), make_batch(contract)
+    assert_the_papers_scores(model, contract, batch, spread=0.03)
+
+
+def test_it_is_the_papers_equations_at_the_papers_size(make_batch):
+    contract = contract_of(*CONTRACTS["all groups"].fields, length=30)
+    torch.manual_seed(3)
+    model, batch = Mian(contract, MianConfig(init_std=0.2)).eval(), make_batch(contract, rows=31)
+    assert_the_papers_scores(model, contract, batch, spread=0.05)
+
+
+@pytest.mark.parametrize("positions", ["learned", "none"])
+def test_a_sample_padded_to_30_or_to_50_scores_the_same(make_batch, make_model, positions):
+    contract = contract_of(*CONTRACTS["all groups"].fields, length=30)
+    model, batch = make_model(contract, positions=positions), make_batch(contract, rows=62)
+    assert_same_scores(model, batch, padded(batch, contract, 50))
+
+
+@pytest.mark.parametrize("length", [6, 7, 50])
+def test_what_stands_in_the_padding_changes_nothing(contract, make_batch, make_model, length):
+    model, batch = make_model(contract), make_batch(contract)
+    weights = model.explain(batch)["behaviors"]
+    for seed in (1, 2):
+        other = padded(batch, contract, length, torch.Generator().manual_seed(seed))
+        assert_same_scores(model, batch, other)
+        torch.testing.assert_close(model.explain(other)["behaviors"][:, :6], weights, atol=1e-6, rtol=0)
+
+
+def test_padding_has_no_gradient(contract, make_batch, make_model, loss_of):
+    model, batch = make_model(contract, sparse=False), make_batch(contract)
+    loss_of(model, batch).backward()
+    plain = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    loss_of(model, padded(batch, contract, 9, torch.Generator().manual_seed(1))).backward()
+    for parameter, grad in zip(model.parameters(), plain, strict=True):
+        torch.testing.assert_close(parameter.grad, grad, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", [[0] * 16, [0] * 15 + [6], [0, 1] * 8], ids=["all empty", "all but one", "half"])
+def test_empty_histories_give_numbers_in_output_and_gradients(contract, make_batch, make_model, loss_of, lengths):
+    model, batch = make_model(contract), make_batch(contract)
+    batch["behavior_length"] = torch.tensor(lengths, dtype=torch.int32)
+    model.train()
+    loss_of(model, batch).backward()
+    assert model(batch).isfinite().all()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        grad = parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
+        assert grad.isfinite().all(), name
+    assert (model.explain(batch)["behaviors"][batch["behavior_length"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_parameter_has_a_gradient(contract, make_batch, loss_of, options):
+    torch.manual_seed(0)
+    model, batch = Mian(contract, MianConfig(**options)), make_batch(contract, rows=256)
+    loss_of(model, batch).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.to_dense().count_nonzero() > 0, name
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_the_rows_of_a_table_that_were_seen_have_gradients_and_padding_has_none(
+    contract, make_batch, make_model, loss_of, sparse
+):
+    model, batch = make_model(contract, sparse=sparse), make_batch(contract, rows=8)
+    loss_of(model, batch).backward()
+    for table, columns in zip(model.embedding.tables, model.embedding.columns_of.values(), strict=True):
+        seen = torch.cat([batch[column].flatten() for column in columns]).unique()
+        grad = table.weight.grad.to_dense()
+        trained = grad.abs().sum(dim=1).nonzero().flatten()
+        assert trained.tolist() == [row for row in seen.tolist() if row != 0]
+        assert (table.weight[0] == 0).all()
+
+
+def test_dense_tables_give_the_same_scores_and_gradients_as_sparse_ones(contract, make_batch, make_model, loss_of):
+    sparse, dense, batch = make_model(contract), make_model(contract, sparse=False), make_batch(contract)
+    assert torch.equal(sparse(batch), dense(batch))
+    loss_of(sparse, batch).backward()
+    loss_of(dense, batch).backward()
+    for one, other in zip(sparse.parameters(), dense.parameters(), strict=True):
+        torch.testing.assert_close(one.grad.to_dense(), other.grad)
+
+
+def test_sparse_and_dense_parameters_are_all_parameters_once(contract, make_batch, make_model, loss_of):
+    for model, tables in ((make_model(contract), 4), (make_model(contract, sparse=False), 0)):
+        loss_of(model, make_batch(contract)).backward()
+        assert len(model.sparse_parameters()) == tables
+        assert all(parameter.grad.is_sparse for parameter in model.sparse_parameters())
+        assert not any(parameter.grad.is_sparse for parameter in model.dense_parameters())
+        both = {id(parameter) for parameter in [*model.sparse_parameters(), *model.dense_parameters()]}
+        assert both == {id(parameter) for parameter in model.parameters()}
+        assert len(model.sparse_parameters()) + len(model.dense_parameters()) == len(both)
+
+
+def test_fields_of_one_vocabulary_share_its_table(contract, make_batch, make_model):
+    model, batch = make_model(contract), make_batch(contract)
+    assert len(model.embedding.tables) == len({field.vocabulary for field in contract.fields if field.vocabulary})
+    embedded = model.embedding({**batch, "behavior_item_id": batch["candidate_item_id"][:, None].expand(-1, 6)})
+    assert torch.equal(embedded["behavior_item_id"][:, 3], embedded["candidate_item_id"])
+
+
+def test_dropout_is_active_in_training_alone(contract, make_batch, make_model):
+    model, batch = make_model(contract), make_batch(contract)
+    assert torch.equal(model(batch), model(batch))
+    model.train()
+    assert not torch.equal(model(batch), model(batch))
+    without = make_model(contract, dropout=0.0).train()
+    assert torch.equal(without(batch), model.eval()(batch))
+
+
+def test_a_samples_score_does_not_depend_on_its_batch(contract, make_batch, make_model):
+    model, batch = make_model(contract), make_batch(contract)
+    together = model(batch).sigmoid()
+    for row in range(len(together)):
+        alone = model({name: column[row : row + 1] for name, column in batch.items()}).sigmoid()
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-6, rtol=0)
+
+
+def test_the_order_of_behaviors_counts_with_learned_positions_and_not_with_none(contract, make_batch, make_model):
+    batch = make_batch(contract)
+    batch["behavior_length"].fill_(6)
+    turned = {**batch, **{field.column: batch[field.column].flip(1) for field in contract.group("behaviors")}}
+    without, learned = make_model(contract, positions="none"), make_model(contract)
+    torch.testing.assert_close(without(turned), without(batch), atol=1e-5, rtol=0)
+    assert (learned(turned) - learned(batch)).abs().max() > 0.01
+
+
+def test_explain_gives_the_weights_of_every_attention(contract, make_batch, make_model):
+    model, batch = make_model(contract), make_batch(contract)
+    weights = model.explain(batch)
+    assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
+        "behaviors": (16, 6),
+        "user": (16, 3),
+        "context": (16, 2),
+        "global": (16, 7),
+    }
+    assert model.part_names == ("e_i", "e_c", "e_b", "e_u", "R_ibim", "R_iuim", "R_icim")
+    assert model.user_columns == ("user_age", "user_tenure", "user_favorite")
+    for name, weight in weights.items():
+        assert (weight >= 0).all()
+        total = (batch["behavior_length"] > 0).float() if name == "behaviors" else torch.ones(16)
+        torch.testing.assert_close(weight.sum(dim=1), total)
+    padding = torch.arange(6) >= batch["behavior_length"][:, None]
+    assert (weights["behaviors"][padding] == 0).all()
+    assert (weights["behaviors"][~padding] > 0).all()
+
+
+def test_without_an_activation_the_weights_of_behaviors_do_not_depend_on_the_candidate(contract, make_batch, make_model):
+    model, batch = make_model(contract, score_activation="none"), make_batch(contract)
+    other = {**batch, "candidate_item_id": batch["candidate_item_id"].flip(0)}
+    assert torch.equal(model.explain(other)["behaviors"], model.explain(batch)["behaviors"])
+    assert not torch.equal(model.explain(other)["user"], model.explain(batch)["user"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "attentions"),
+    [
+        ("no user fields", ("e_i", "e_c", "e_b", "R_ibim", "R_icim"), {"behaviors", "context", "global"}),
+        ("no context fields", ("e_i", "e_b", "e_u", "R_ibim", "R_iuim"), {"behaviors", "user", "global"}),
+        ("no behaviors", ("e_i", "e_c", "e_u", "R_iuim", "R_icim"), {"user", "context", "global"}),
+        ("candidate alone", ("e_i",), {"global"}),
+    ],
+)
+def test_a_group_that_a_contract_lacks_is_left_out(make_batch, make_model, name, parts, attentions):
+    model = make_model(CONTRACTS[name])
+    assert model.part_names == parts
+    assert set(model.explain(make_batch(CONTRACTS[name]))) == attentions
+
+
+def test_a_contract_without_candidate_fields_is_refused():
+    with pytest.raises(ContractError, match=r"contract 'small' has no candidate field"):
+        Mian(contract_of(*BEHAVIORS, *USER), MianConfig())
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_logits_are_one_number_a_sample_and_the_batch_is_left_as_it_was(make_batch, make_model, name):
+    batch = make_batch(CONTRACTS[name])
+    before = {column: values.clone() for column, values in batch.items()}
+    logits = make_model(CONTRACTS[name])(batch)
+    assert (logits.shape, logits.dtype) == ((16,), torch.float32)
+    assert all(torch.equal(batch[column], values) for column, values in before.items())
+
+
+def test_ids_may_be_int64(contract, make_batch, make_model):
+    model, batch = make_model(contract), make_batch(contract)
+    wide = {name: column.long() if column.dtype == torch.int32 else column for name, column in batch.items()}
+    assert torch.equal(model(wide), model(batch))
+
+
+def test_weights_that_are_saved_and_loaded_give_the_same_scores(contract, make_batch, make_model, tmp_path):
+    model, batch = make_model(contract), make_batch(contract)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other = Mian(contract, model.config).eval()
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(other(batch), model(batch))
+
+
+def test_weights_start_from_a_truncated_normal_of_the_papers_deviation(contract):
+    torch.manual_seed(0)
+    for name, parameter in Mian(contract, MianConfig()).named_parameters():
+        if parameter.ndim >= 2:
+            assert parameter.abs().max() <= 0.04, name
+            assert parameter.count_nonzero() > 0, name
+        else:
+            assert (parameter == (1 if name.endswith("norm.weight") else 0)).all(), name
+
+
+@pytest.mark.parametrize("bad", [{"hedas": 8}, {"heads": 0}, {"dropout": 1.0}, {"positions": "sine"}, {"mlp": (32, 0)}], ids=str)
+def test_options_that_make_no_sense_are_refused(bad):
+    with pytest.raises(ValidationError):
+        MianConfig(**bad)
+
+
+def test_the_papers_settings_are_the_defaults():
+    config = MianConfig()
+    assert (config.heads, config.mlp, config.dropout, config.init_std) == (8, (32, 8), 0.2, 0.02)
+    assert (config.score_activation, config.global_fusion, config.positions) == ("tanh", "project", "learned")

@@ -1,0 +1,35 @@
+import pytest
+
+from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build
+from tests.mian.models.contracts import CONTRACTS
+
+
+def test_a_model_is_built_by_name_from_a_contract_and_options(contract):
+    model = build("mian", contract, {"embedding_dim": 4, "mlp": [16, 4]})
+    assert isinstance(model, Mian)
+    assert model.config == MianConfig(embedding_dim=4, mlp=(16, 4))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("contract_name", CONTRACTS)
+def test_every_model_scores_every_contract_with_its_defaults(make_batch, name, contract_name):
+    model = build(name, CONTRACTS[contract_name], {})
+    assert isinstance(model, ClickModel)
+    assert model(make_batch(CONTRACTS[contract_name])).shape == (16,)
+
+
+def test_an_unknown_name_is_an_error_that_names_the_nearest(contract):
+    with pytest.raises(ModelError, match=r"there is no model 'main'; did you mean 'mian'\?"):
+        build("main", contract, {})
+    with pytest.raises(ModelError, match=r"there is no model 'xgboost'; there are mian"):
+        build("xgboost", contract, {})
+
+
+def test_an_unknown_option_is_an_error_that_names_the_nearest(contract):
+    with pytest.raises(ModelError, match=r"model 'mian' has no option 'embeding_dim'; did you mean 'embedding_dim'\?"):
+        build("mian", contract, {"embeding_dim": 4})
+
+
+def test_a_value_that_is_not_allowed_is_an_error_that_names_option_and_value(contract):
+    with pytest.raises(ModelError, match=r"model 'mian', option 'heads': .*greater than 0.*; it is -1"):
+        build("mian", contract, {"heads": -1})
