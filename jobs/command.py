@@ -23,6 +23,13 @@ Config = TypeVar("Config", bound=BaseModel)
 #: What libraries say at a job's terminal; MLflow's and Petastorm's daily words would hide the job's own.
 QUIET = {"py4j": logging.ERROR, "petastorm": logging.ERROR, "mlflow": logging.WARNING, "alembic": logging.WARNING}
 
+#: MLflow's own defaults wait several minutes for a server that is not there.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used: which file, which key, what to do."""
@@ -61,7 +68,7 @@ def load_config(model: type[Config], path: str, overrides: Sequence[str] = ()) -
         values = OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
-    except (YAMLError, OmegaConfBaseException, TypeError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     try:
         return model.model_validate(values)
@@ -81,7 +88,8 @@ def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for chatty, level in QUIET.items():
         logging.getLogger(chatty).setLevel(level)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     try:
         job()
     except errors as error:

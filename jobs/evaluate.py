@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from jobs import command
 from mian.evaluation import (
@@ -21,9 +20,10 @@ from mian.evaluation import (
     score_split,
     true_probabilities,
 )
+from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
-from mian.tracking import DEFAULT_URI
+from mian.tracking import DEFAULT_URI, STORE_ERRORS
 from pipeline.contract import ContractError, read_contract
 
 BEST = "best possible"
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--predictions", metavar="FILE", help="also write impression_id, label and probability as Parquet")
     parser.add_argument("--tracking-uri", help=f"MLFLOW_TRACKING_URI, or else {DEFAULT_URI}, where it is not given")
     options = parser.parse_args(arguments)
-    errors = (ContractError, MlflowException, ServableError, StreamError, TruthError)
+    errors = (ContractError, ModelError, ServableError, StreamError, TruthError, *STORE_ERRORS)
     return command.run(lambda: print(_evaluate(options)), errors)
 
 

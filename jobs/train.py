@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from jobs import command
 from mian.config import TrainConfig
@@ -15,7 +17,7 @@ from mian.models import ModelError
 from mian.serving import ServableError, input_example, save_servable
 from mian.stream import StreamError
 from mian.tracking import Tracker
-from mian.trainer import RankError, Ranks, Streams, Trained, Trainer, TrainingError, open_streams
+from mian.trainer import RankError, Ranks, Streams, Trained, Trainer, TrainingError, open_streams, other_ranks_needed
 from pipeline.contract import Contract, ContractError, read_contract
 
 log = logging.getLogger(__name__)
@@ -33,15 +35,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     ranks = Ranks()
+    before = signal.signal(signal.SIGTERM, _unwind)
     try:
-        return command.run(lambda: _job(options.config, options.overrides, ranks), ERRORS)
-    except RankError:
-        return 1  # the rank that failed has said why
+        with other_ranks_needed():
+            return command.run(lambda: _job(options.config, options.overrides, ranks), ERRORS)
+    except RankError as error:
+        log.warning("rank %d ends: %s", ranks.rank, error)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    """End as after an error, so that the run is not left open in the tracking store."""
+    sys.exit(128 + number)
 
 
 def _job(path: str, overrides: Sequence[str], ranks: Ranks) -> None:
     def prepare() -> tuple[TrainConfig, Contract, Streams]:
         config = command.load_config(TrainConfig, path, overrides)
+        _make_output_folder(config.output)
         contract = read_contract(config.samples)
         return config, contract, open_streams(config, contract, ranks)
 
@@ -58,8 +71,17 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks) -> None:
             _keep(config, contract, trained, tracker)
         finished = True
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
         if ranks.is_first:
             tracker.end(failed=not finished)
+
+
+def _make_output_folder(folder: str) -> None:
+    """Before the training, which would be lost if there were no place for it."""
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise command.ConfigError(f"output: {folder} cannot be made a folder ({error}); name another one") from error
 
 
 def _announce(contract: Contract, streams: Streams, config: TrainConfig, ranks: Ranks) -> None:
@@ -79,7 +101,7 @@ def _announce(contract: Contract, streams: Streams, config: TrainConfig, ranks: 
 
 def _keep(config: TrainConfig, contract: Contract, trained: Trained, tracker: Tracker) -> None:
     """Save the model here first, then tell the tracking store."""
-    name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S}"
+    name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S%f}"
     folder = str(pathlib.Path(config.output) / name)
     save_servable(folder, trained.model, config.model.name, config.model.options, contract, config.samples)
     log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from mian.baselines import LogisticRegressionBaseline, PopularityBaseline
 from mian.metrics import evaluate
-from mian.serving import Servable, load_servable
+from mian.serving import Servable, ServableError, load_servable
 from mian.serving.servable import MODEL_FILE
 from mian.stream import SampleStream
+from mian.tracking import check_store
 from mian.trainer.evaluation import Scores, score
 from pipeline.contract import Contract, ContractError
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
@@ -37,13 +38,16 @@ def load_model(uri: str) -> Servable:
     """A servable model from a folder that a training kept, or from MLflow: ``models:/mian/1``, ``models:/mian@newest``.
 
     Raises:
-        MlflowException: MLflow has no such model, or does not answer.
-        ServableError: the folder is damaged.
+        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+        ServableError: it is no such model, or is damaged.
     """
-    if (pathlib.Path(uri) / MODEL_FILE).exists():
-        return load_servable(uri)
-
-    return load_servable(pathlib.Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "servable")
+    folder = pathlib.Path(uri)
+    if ":" in uri and not folder.exists():
+        check_store(mlflow.get_tracking_uri())
+        folder = pathlib.Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "servable"
+    if not (folder / MODEL_FILE).exists():
+        raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
+    return load_servable(folder)
 
 
 def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:

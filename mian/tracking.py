@@ -17,6 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 import mian
 from mian.config import TrackingConfig
@@ -30,7 +33,7 @@ ARTIFACTS = "mlartifacts"
 FLUSH_SECONDS = 5.0
 
 #: What a tracking store raises when it is not there, or goes away.
-STORE_ERRORS = (MlflowException, OSError)
+STORE_ERRORS = (MlflowException, OSError, SQLAlchemyError)
 
 
 class Tracker:
@@ -49,9 +52,6 @@ class Tracker:
         self._flushed = time.monotonic()
         self.run_id: str | None = None
         self.failure: str | None = None
-        # MLflow's own defaults wait several minutes for a server that is not there
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         self.uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
     def start(self, params: Mapping[str, Any], contract: Contract, samples: str) -> None:
@@ -59,6 +59,7 @@ class Tracker:
 
         def begin() -> None:
             mlflow.set_tracking_uri(self.uri)
+            check_store(self.uri)
             if mlflow.get_experiment_by_name(self._config.experiment) is None:
                 local = self.uri.startswith("sqlite:")
                 location = pathlib.Path(ARTIFACTS).resolve().as_uri() if local else None
@@ -117,10 +118,13 @@ class Tracker:
         return uris[0] if uris else None
 
     def end(self, failed: bool = False) -> None:
-        """End the run."""
+        """End the run; also where the store has once failed: it may be back."""
         self.flush()
         if self.run_id is not None:
-            self._try(lambda: mlflow.end_run("FAILED" if failed else "FINISHED"))
+            try:
+                mlflow.end_run("FAILED" if failed else "FINISHED")
+            except STORE_ERRORS as error:
+                self._give_up(error)
 
     def _run(self) -> str:
         assert self.run_id is not None, "the run was begun"
@@ -132,8 +136,31 @@ class Tracker:
         try:
             call()
         except STORE_ERRORS as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if self.failure is None:
             self.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             log.warning("the tracking store %s does not answer, training goes on without it (%s)", self.uri, self.failure)
+
+
+def check_store(uri: str) -> None:
+    """Look once whether a tracking store that is a database answers; MLflow itself would ask again for most of an hour.
+
+    Raises:
+        SQLAlchemyError: it does not.
+        OSError: there cannot be a file of that name.
+    """
+    if uri.partition(":")[0].partition("+")[0] not in DATABASE_ENGINES:
+        return
+    url = make_url(uri)
+    if url.get_backend_name() == "sqlite" and url.database:
+        pathlib.Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def register(folder: str, example: pd.DataFrame, config: TrackingConfig) -> str:

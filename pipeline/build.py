@@ -11,6 +11,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -84,7 +85,7 @@ def build_samples(spark: SparkSession, config: DataConfig, first: dt.date, last:
         update={
             "name": config.name,
             "splits": config.splits,
-            "config_fingerprint": fingerprint(config.model_dump(mode="json", exclude={"simulate"})),
+            "config_fingerprint": fingerprint(_settings(config)),
             "code_fingerprint": code_fingerprint(),
             "days": tuple(finished[day] for day in sorted(finished)),
         }
@@ -182,6 +183,11 @@ def _build_days(
     }
 
 
+def _settings(config: DataConfig) -> dict[str, Any]:
+    """What a day's samples depend on, but for where they go and what they are called."""
+    return config.model_dump(mode="json", exclude={"simulate", "splits", "name", "samples", "logs"})
+
+
 def _values(publisher: Publisher, vocabulary: Vocabulary) -> pa.Array:
     content = publisher.read_vocabulary(vocabulary.path)
     if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
@@ -201,8 +207,7 @@ def _fingerprints(spark: SparkSession, config: DataConfig, base: Contract, days:
         sources.append((config.log.clicks, history, config.attribution + ONE_DAY))
     sources += [(source, None, dt.timedelta(0)) for source in (config.users, config.items, *config.lookups) if source is not None]
     listed = [(list(_list(storage, source)), back, ahead) for source, back, ahead in sources]
-    settings = config.model_dump(mode="json", exclude={"simulate", "splits", "name", "samples", "logs"})
-    common = {"config": settings, "code": code_fingerprint(), "vocabularies": base.vocabulary_fingerprint}
+    common = {"config": _settings(config), "code": code_fingerprint(), "vocabularies": base.vocabulary_fingerprint}
     marks = {}
     for day in days:
         inputs = [

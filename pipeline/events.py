@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig, Source
@@ -51,7 +51,9 @@ def read_events(spark: SparkSession, config: DataConfig, first: dt.date, last: d
         clicks = _read(spark, "log.clicks", config.log.clicks, clicks_from, clicks_to)
         check_events(clicks, "log.clicks", _span(clicks_from, clicks_to))
         labeled = attribute_clicks(distinct_impressions(_with_day(impressions)), clicks, config.attribution)
-        return Events(labeled, _distinct_behaviors(clicks), counts)
+        # a click after the last day may be a label, but is no behavior of these days, nor a word of their vocabularies
+        past = clicks.where(F.col("time") < _midnight(last + ONE_DAY))
+        return Events(labeled, _distinct_behaviors(past), counts)
 
     back = history if config.log.kind == "labeled" else max(history, (POOL_DAYS - 1) * ONE_DAY)
     log = _read(spark, "log.impressions", config.log.impressions, first - back, last)
@@ -73,10 +75,14 @@ def _read(spark: SparkSession, name: str, source: Source, first: dt.date, last: 
     frame = read_source(spark, name, source, days=(first, last))
     if frame.schema["time"].dataType.typeName() != "timestamp":
         return frame  # check_events says so
-    begin, end = F.lit(str(first)).cast("timestamp"), F.lit(str(last + ONE_DAY)).cast("timestamp")
+    begin, end = _midnight(first), _midnight(last + ONE_DAY)
     # rows without a time, or with an impossible one, stay in: check_events refuses them
     plausible = F.year("time").between(1990, 2100)
     return frame.where(F.col("time").isNull() | ~plausible | ((F.col("time") >= begin) & (F.col("time") < end)))
+
+
+def _midnight(day: dt.date) -> Column:
+    return F.lit(str(day)).cast("timestamp")
 
 
 def _span(first: dt.date, last: dt.date) -> str:

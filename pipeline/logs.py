@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -42,6 +43,9 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
         if error.getCondition() == "PATH_NOT_FOUND":
             raise LogError(f"{name}: no such path: {source.path}; correct {name}.path") from error
         raise LogError(f"{name}: cannot read {source.path} as {source.format}: {_first_line(error)}") from error
+    except Py4JJavaError as error:  # a footer that cannot be read, in a job of Spark's own
+        reason = next((line for line in str(error).splitlines() if "Caused by: " in line), str(error).splitlines()[0])
+        raise LogError(f"{name}: cannot read {source.path} as {source.format}: {reason.removeprefix('Caused by: ')}") from error
     if source.day_column is not None:
         day = evaluate(frame, f"{name}.day_column", F.col(source.day_column).cast("date"))
         if days is not None:
@@ -145,6 +149,6 @@ def _check_labels(frame: DataFrame, name: str) -> None:
         )
 
 
-def _first_line(error: AnalysisException) -> str:
+def _first_line(error: Exception) -> str:
     message = str(error).strip().splitlines()[0]
     return message.split(" SQLSTATE")[0]

@@ -61,8 +61,10 @@ class _Pools:
     """For each day the items that can be drawn, as codes, and their events' running sum."""
 
     def __init__(self, daily: pa.Table) -> None:
-        self.items = daily.column("item_id").combine_chunks().dictionary_encode()
-        self._codes: IntArray = self.items.indices.to_numpy().astype(np.int64)
+        names = daily.column("item_id").combine_chunks()
+        # in the order of names, so that a draw does not depend on which days are built together
+        self.items = pa.compute.unique(names).sort()
+        self._codes: IntArray = pa.compute.index_in(names, self.items).to_numpy().astype(np.int64)
         self._days: IntArray = daily.column("day").cast(pa.int32()).to_numpy().astype(np.int64)
         self._counts: IntArray = daily.column("count").to_numpy()
 
@@ -112,9 +114,7 @@ def _worker(
         is_positive = table.column("_positive").to_numpy(zero_copy_only=False).astype(bool)
         users: IntArray = _codes(table.column("user_id"))
         micros: IntArray = table.column("_micros").to_numpy()
-        items: IntArray = (
-            pa.compute.index_in(table.column("item_id").combine_chunks(), pools.items.dictionary).to_numpy().astype(np.int64)
-        )
+        items: IntArray = pa.compute.index_in(table.column("item_id").combine_chunks(), pools.items).to_numpy().astype(np.int64)
         past = _Past(users[~is_positive], items[~is_positive], micros[~is_positive])
         places = np.flatnonzero(is_positive)
         if not len(places):
@@ -182,7 +182,7 @@ def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, pools: _Pool
     ids = pa.compute.binary_join_element_wise(
         negatives.column("impression_id").combine_chunks(), pa.array((slot + 1).astype(str)), "#"
     )
-    items = pools.items.dictionary.take(pa.array(drawn[row, slot]))
+    items = pools.items.take(pa.array(drawn[row, slot]))
     negatives = negatives.set_column(columns.index("impression_id"), "impression_id", ids)
     negatives = negatives.set_column(columns.index("item_id"), "item_id", items)
     both = [(positives.select(columns), 1), (negatives, 0)]

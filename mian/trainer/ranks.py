@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import horovod.torch as hvd
 import numpy as np
 import numpy.typing as npt
 import torch
+from horovod.common.exceptions import HorovodInternalError
 from torch import nn
 
 Value = TypeVar("Value")
@@ -17,6 +19,19 @@ Value = TypeVar("Value")
 
 class RankError(RuntimeError):
     """Another rank could not go on; it has said why."""
+
+
+@contextmanager
+def other_ranks_needed() -> Iterator[None]:
+    """Say plainly that another rank ended while this one worked with it.
+
+    Raises:
+        RankError: in the place of Horovod's own error.
+    """
+    try:
+        yield
+    except HorovodInternalError as error:
+        raise RankError("another rank ended before this one; what it said, or what the launcher says, tells why") from error
 
 
 class Ranks:

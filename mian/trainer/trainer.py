@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from mian.models import ClickModel, build
 from mian.stream import SampleStream
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import Optimizer
-from mian.trainer.ranks import Ranks
+from mian.trainer.ranks import RankError, Ranks
 from pipeline.contract import Contract
 from pipeline.contract.document import LABEL_COLUMN
 
@@ -117,7 +118,8 @@ class Trainer:
         """Train.
 
         Raises:
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss is no longer a number; on the first rank, which says so for all.
+            RankError: on the others then.
             StreamError: samples cannot be read.
         """
         total = self._planned_steps * self._global_batch
@@ -155,10 +157,7 @@ class Trainer:
         mean = float(self._ranks.mean(self._curve.mean()))
         self._curve = _Curve()
         if not math.isfinite(mean):
-            raise TrainingError(
-                f"the training loss is {mean} within the {steps} steps before step {self._step}; "
-                "lower optimizer.learning_rate, or set optimizer.clip_norm"
-            )
+            raise self._diverged(f"the training loss is {mean} within the last {steps} steps before step {self._step}")
         if self._ranks.is_first:
             rate = steps * self._global_batch / seconds
             self._report({"train_logloss": mean, "samples_per_second": rate, "epoch": epoch}, self._step)
@@ -166,7 +165,10 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> None:
         """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict."""
-        metrics = score_together(self.model, self._streams.validation, self._ranks).metrics()
+        scores = score_together(self.model, self._streams.validation, self._ranks)
+        if not np.isfinite(scores.probabilities).all():
+            raise self._diverged(f"the model's scores are not numbers any more after step {self._step}")
+        metrics = scores.metrics()
         self._curve.pause()
         better = metrics["logloss"] < self._best["logloss"]
         if better:
@@ -179,6 +181,12 @@ class Trainer:
                 f"step {self._step:>7,}  epoch {epoch}  validation: logloss {metrics['logloss']:.5f}  AUC {metrics['auc']:.5f}  "
                 f"gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}{'  best' if better else ''}"
             )
+
+    def _diverged(self, what: str) -> Exception:
+        """All ranks come to this together; one of them says it."""
+        if not self._ranks.is_first:
+            return RankError("rank 0 has said why the training ends")
+        return TrainingError(f"{what}; lower optimizer.learning_rate, or set optimizer.clip_norm")
 
 
 class _Curve:

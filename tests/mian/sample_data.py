@@ -53,6 +53,15 @@ FIELDS = (
     Field(group="context", name="hour", vocabulary="hour"),
     Field(group="context", name="slot", transform=NumericTransform(kind="identity", mean=4.5, std=3.0)),
 )
+#: Options of a MIAN that learns these samples in seconds.
+SMALL_MODEL: Mapping[str, Any] = {
+    "embedding_dim": 8,
+    "heads": 2,
+    "mlp": [16, 8],
+    "global_dim": 16,
+    "dropout": 0.0,
+    "init_std": 0.1,
+}
 
 ChangeLabels = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -134,7 +143,9 @@ def _draw(day: dt.date, name: str, rows: int, rng: np.random.Generator) -> pd.Da
     histories = [rng.integers(0, len(VALUES["item"]), length) for length in lengths]
     slots = rng.integers(0, 10, rows)
     users = rng.integers(0, 60, rows)
-    alike = np.array([np.mean(_category(h[:T]) == _category(i)) if len(h) else 0.0 for h, i in zip(histories, items, strict=True)])
+    alike = np.array(
+        [np.mean(_category(h[:T]) == _category(i)) if len(h) else 0.0 for h, i in zip(histories, items, strict=True)]
+    )
     logits = 2.0 * np.sin(2.4 * items) + 2.0 * alike - 0.15 * slots - 0.6
     unknown = rng.random(rows) < 0.05
     midnight = dt.datetime.combine(day, dt.time(), dt.timezone.utc)

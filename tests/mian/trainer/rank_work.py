@@ -18,7 +18,7 @@ from mian.trainer.evaluation import score_together
 from pipeline.contract import read_contract
 
 
-def main(folder: Path) -> None:
+def work(folder: Path) -> None:
     work = json.loads((folder / "work.json").read_text())
     config = TrainConfig.model_validate(work["config"])
     contract = read_contract(config.samples)
@@ -44,4 +44,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    work(Path(sys.argv[1]))

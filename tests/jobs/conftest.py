@@ -1,0 +1,111 @@
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from jobs import train
+from pipeline.contract import Contract
+from tests.mian.sample_data import SMALL_MODEL, write_samples
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with samples and a training's configuration; jobs are run in it, so that their stores are there."""
+
+    folder: Path
+    contract: Contract
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "train.yaml"
+
+    @property
+    def models(self) -> list[Path]:
+        """The folders of the models that trainings kept."""
+        return sorted((self.folder / "models").glob("*"))
+
+    def store(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+
+@dataclass(frozen=True)
+class Finished(Workplace):
+    """A workplace after a training."""
+
+    code: int
+    log: str
+
+
+def make_workplace(folder: Path) -> Workplace:
+    contract = write_samples(folder / "samples")
+    values = {
+        "samples": str(folder / "samples"),
+        "output": str(folder / "models"),
+        "model": {"name": "mian", "options": dict(SMALL_MODEL)},
+        "optimizer": {"learning_rate": 3e-3},
+        "batch_size": 32,
+        "epochs": 1,
+        "threads": 1,
+        "log_every": 20,
+        "tracking": {"run_name": "first"},
+    }
+    (folder / "train.yaml").write_text(yaml.safe_dump(values))
+    return Workplace(folder, contract)
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Jobs run in a folder, with MLflow as a new process finds it, and leave this process as it was."""
+    before = mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+            patch.delenv(name, raising=False)
+        patch.setattr(sys, "path", list(sys.path))  # MLflow puts the code of each model that it loads before everything else
+        patch.chdir(folder)
+        try:
+            yield
+        finally:
+            assert mlflow.active_run() is None, "a job is to leave no run open"
+            mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    place = make_workplace(tmp_path)
+    with working_in(tmp_path):
+        yield place
+
+
+@pytest.fixture(scope="session")
+def once_trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A training with an override, in a store of its own; tests leave it as it is."""
+    place = make_workplace(tmp_path_factory.mktemp("trained"))
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger("jobs").addHandler(handler)
+    level = logging.getLogger("jobs").level
+    logging.getLogger("jobs").setLevel(logging.INFO)
+    with working_in(place.folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+        code = train.main(["--config", str(place.config), "evaluations_per_epoch=2", "model.options.dropout=0.1"])
+    logging.getLogger("jobs").setLevel(level)
+    logging.getLogger("jobs").removeHandler(handler)
+    return Finished(place.folder, place.contract, code, said.getvalue())
+
+
+@pytest.fixture
+def beside(once_trained: Finished, tmp_path: Path) -> Iterator[Finished]:
+    """To run other jobs on what ``once_trained`` left, from an empty folder."""
+    with working_in(tmp_path):
+        yield once_trained

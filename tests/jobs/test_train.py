@@ -1,0 +1,264 @@
+"""The training job on a real MLflow store: what it records, and that it never loses a model."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import get_model_info
+
+import mian.tracking
+from jobs import evaluate, register, train
+from jobs.command import load_config
+from mian.config import TrainConfig
+from mian.serving import load_servable
+from pipeline.contract import Contract
+from tests.jobs.conftest import Finished, Workplace
+from tests.mian.sample_data import read_examples
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]  # those of once_trained
+
+
+def the_run(place: Workplace) -> mlflow.entities.Run:
+    client = place.store()
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return run
+
+
+def points(place: Workplace, metric: str) -> dict[int, float]:
+    return {point.step: point.value for point in place.store().get_metric_history(the_run(place).info.run_id, metric)}
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_a_training_ends_with_one_finished_run(once_trained: Finished) -> None:
+    assert once_trained.code == 0
+    run = the_run(once_trained)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "first"
+    assert once_trained.store().get_experiment(run.info.experiment_id).name == "mian"
+
+
+def test_every_value_of_the_configuration_is_a_parameter(once_trained: Finished) -> None:
+    config = load_config(TrainConfig, str(once_trained.config), OVERRIDES)
+    (flat,) = pd.json_normalize(config.model_dump()).to_dict("records")
+    params = the_run(once_trained).data.params
+    assert params == {name: str(value) for name, value in flat.items()} | {"ranks": "1"}
+    assert params["evaluations_per_epoch"] == "2"
+    assert params["model.options.dropout"] == "0.1"
+    assert params["optimizer.beta2"] == "0.999"
+
+
+def test_tags_say_what_was_trained_on_and_by_which_code(once_trained: Finished) -> None:
+    tags = the_run(once_trained).data.tags
+    contract = once_trained.contract
+    assert tags["mian.version"] == "0.1.0"
+    assert re.fullmatch("[0-9a-f]{64}", tags["mian.code"])
+    assert tags["mian.samples"] == str(once_trained.samples)
+    assert tags["mian.contract"] == contract.name
+    assert tags["mian.contract.fields"] == contract.fields_fingerprint
+    assert tags["mian.contract.vocabularies"] == contract.vocabulary_fingerprint
+    assert tags["mian.contract.config"] == contract.config_fingerprint
+    assert tags["mian.contract.code"] == contract.code_fingerprint
+
+
+def test_curves_have_their_points(once_trained: Finished) -> None:
+    assert list(points(once_trained, "train_logloss")) == [20, 40, 60]
+    assert list(points(once_trained, "samples_per_second")) == [20, 40, 60]
+    for metric in ("logloss", "auc", "gauc", "calibration"):
+        assert list(points(once_trained, f"validation_{metric}")) == [32, 63]
+
+
+def test_test_metrics_are_those_of_the_best_weights(once_trained: Finished) -> None:
+    losses = points(once_trained, "validation_logloss")
+    best = min(losses, key=lambda step: losses[step])
+    assert list(points(once_trained, "best_step").values()) == [best]
+    rows = sum(day.rows for day in once_trained.contract.split("test"))
+    assert points(once_trained, "test_rows") == {best: rows}
+    assert 0.6 < points(once_trained, "test_auc")[best] < 1
+    assert f"AUC {points(once_trained, 'test_auc')[best]:.5f}" in once_trained.log
+
+
+def test_artifacts_are_there(once_trained: Finished, tmp_path: Path) -> None:
+    client, run_id = once_trained.store(), the_run(once_trained).info.run_id
+    names = {artifact.path for artifact in client.list_artifacts(run_id)}
+    assert {"contract.json", "reliability.png", "reliability.csv"} <= names
+    contract = Contract.from_json(Path(client.download_artifacts(run_id, "contract.json", str(tmp_path))).read_text())
+    assert contract == once_trained.contract
+    table = pd.read_csv(client.download_artifacts(run_id, "reliability.csv", str(tmp_path)))
+    assert table["count"].sum() == sum(day.rows for day in contract.split("test"))
+    assert Path(client.download_artifacts(run_id, "reliability.png", str(tmp_path))).read_bytes().startswith(b"\x89PNG")
+
+
+def test_system_metrics_are_on(once_trained: Finished) -> None:
+    assert "system/cpu_utilization_percentage" in the_run(once_trained).data.metrics
+
+
+def test_the_model_is_registered_with_signature_and_example(beside: Finished) -> None:
+    client = beside.store()
+    version = client.get_model_version_by_alias("mian", "newest")
+    assert (str(version.version), version.run_id) == ("1", the_run(beside).info.run_id)
+    mlflow.set_tracking_uri(f"sqlite:///{beside.folder}/mlflow.db")
+    info = get_model_info("models:/mian@newest")
+    assert info.signature.inputs.input_names() == [field.column for field in beside.contract.fields]
+    assert info.signature.outputs.input_names() == ["probability"]
+    assert info.saved_input_example_info is not None
+    assert "models:/mian/1" in beside.log
+
+
+def test_the_registered_model_gives_the_scores_of_evaluation_for_raw_rows(beside: Finished, capsys: Any) -> None:
+    """What is served is what was trained: raw rows by pyfunc, samples by the stream, the same impressions."""
+    uri = f"sqlite:///{beside.folder}/mlflow.db"
+    arguments = ["--model", "models:/mian/1", "--samples", str(beside.samples), "--tracking-uri", uri]
+    assert evaluate.main([*arguments, "--predictions", "predictions.parquet"]) == 0
+    evaluated = pd.read_parquet("predictions.parquet").set_index("impression_id")["probability"]
+    raw = read_examples(beside.samples, beside.contract, "test")
+    served = mlflow.pyfunc.load_model("models:/mian@newest").predict(raw)["probability"]
+    assert len(raw) == 40
+    np.testing.assert_allclose(served, evaluated[raw["impression_id"]], atol=1e-6, rtol=0)
+
+
+def test_the_kept_folder_is_the_registered_model(once_trained: Finished) -> None:
+    (folder,) = once_trained.models
+    assert folder.name in once_trained.log
+    raw = read_examples(once_trained.samples, once_trained.contract, "test")
+    with_alias = once_trained.store().get_model_version_by_alias("mian", "newest")
+    servable = Path(
+        mlflow.artifacts.download_artifacts(with_alias.source, tracking_uri=f"sqlite:///{once_trained.folder}/mlflow.db")
+    )
+    registered = load_servable(servable / "artifacts" / "servable")
+    np.testing.assert_array_equal(load_servable(folder).predict_proba(raw), registered.predict_proba(raw))
+
+
+def test_a_second_training_is_version_2_and_takes_the_alias(once_trained: Finished, workplace: Workplace) -> None:
+    shutil.copy(once_trained.folder / "mlflow.db", workplace.folder)
+    assert train.main(["--config", str(workplace.config), "max_steps=10", "seed=1", "tracking.run_name=second"]) == 0
+    client = workplace.store()
+    assert {str(version.version) for version in client.search_model_versions("name = 'mian'")} == {"1", "2"}
+    newest = client.get_model_version_by_alias("mian", "newest")
+    assert str(newest.version) == "2"
+    assert client.get_run(newest.run_id).info.run_name == "second"
+
+
+def test_a_server_that_is_not_there_costs_the_record_and_not_the_model(workplace: Workplace, caplog: Any) -> None:
+    arguments = ["--config", str(workplace.config), "max_steps=10"]
+    assert train.main([*arguments, f"tracking.uri=http://127.0.0.1:{closed_port()}"]) == 0
+    (folder,) = workplace.models
+    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking")]
+    assert sum("does not answer, training goes on without it" in line for line in said) == 1
+    assert f"python jobs/register.py --model {folder} --config" in said[-1]
+
+    assert register.main(["--model", str(folder), *arguments]) == 0
+    version = workplace.store().get_model_version_by_alias("mian", "newest")
+    assert str(version.version) == "1"
+    assert the_run(workplace).info.status == "FINISHED"
+    assert the_run(workplace).info.run_id == version.run_id
+    raw = read_examples(workplace.samples, workplace.contract, "test")
+    registered = mlflow.pyfunc.load_model("models:/mian@newest").predict(raw)["probability"]
+    np.testing.assert_allclose(registered, load_servable(folder).predict_proba(raw), atol=1e-6, rtol=0)
+
+
+def test_a_store_that_goes_away_during_training_costs_the_record_and_not_the_model(
+    workplace: Workplace, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mian.tracking, "FLUSH_SECONDS", 0.0)
+    report = mian.tracking.Tracker.report
+
+    def report_to_a_broken_store(tracker: Any, metrics: Any, step: int) -> None:
+        if step == 40:
+            Path("mlflow.db").write_bytes(b"no database any more " * 500)
+        report(tracker, metrics, step)
+
+    monkeypatch.setattr(mian.tracking.Tracker, "report", report_to_a_broken_store)
+    assert train.main(["--config", str(workplace.config)]) == 0
+    (folder,) = workplace.models
+    assert load_servable(folder).contract.fields == workplace.contract.fields
+    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking")]
+    assert [line for line in said if "does not answer" in line] == said[:1]
+    assert str(folder) in said[-1]
+
+    store = f"tracking.uri=sqlite:///{workplace.folder}/new.db"
+    assert register.main(["--model", str(folder), "--config", str(workplace.config), store]) == 0
+    client = mlflow.MlflowClient(store.partition("=")[2])
+    assert str(client.get_model_version_by_alias("mian", "newest").version) == "1"
+
+
+def test_register_says_in_one_line_what_is_wrong(workplace: Workplace, capsys: Any) -> None:
+    for model, expected in (("no-folder", "no-folder: no model"), (str(workplace.samples), "samples: no model")):
+        assert register.main(["--model", model, "--config", str(workplace.config)]) == 1
+        assert expected in one_error(capsys)
+
+
+def test_a_model_may_stay_unregistered(workplace: Workplace) -> None:
+    assert train.main(["--config", str(workplace.config), "max_steps=3", "tracking.registered_name=null"]) == 0
+    assert workplace.store().search_registered_models() == []
+    assert len(workplace.models) == 1
+
+
+def test_a_training_that_is_told_to_stop_ends_its_run(workplace: Workplace) -> None:
+    job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(workplace.config), "epochs=100000", "patience=100000"]
+    with subprocess.Popen(job, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            next(line for line in process.stderr if "validation: logloss" in line)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert the_run(workplace).info.status == "FAILED"
+    assert workplace.models == []
+
+
+def test_a_training_that_diverges_ends_with_one_error_and_a_failed_run(workplace: Workplace, capsys: Any) -> None:
+    assert train.main(["--config", str(workplace.config), "optimizer.learning_rate=1e30"]) == 1
+    assert "step 20" in one_error(capsys)
+    assert the_run(workplace).info.status == "FAILED"
+
+
+def test_an_output_that_cannot_be_is_an_error_before_the_training(workplace: Workplace, capsys: Any) -> None:
+    assert train.main(["--config", str(workplace.config), f"output={workplace.config}/models"]) == 1
+    assert "output" in one_error(capsys)
+
+
+def test_a_contract_that_cannot_be_used_is_one_error(workplace: Workplace, capsys: Any) -> None:
+    path = workplace.samples / "contract.json"
+    good = path.read_text()
+    for damaged, expected in damaged_contracts(good).items():
+        path.write_text(damaged)
+        assert train.main(["--config", str(workplace.config)]) == 1
+        assert re.search(expected, one_error(capsys))
+    path.unlink()
+    assert train.main(["--config", str(workplace.config)]) == 1
+    assert "contract.json: no such file" in one_error(capsys)
+
+
+def damaged_contracts(good: str) -> dict[str, str]:
+    """Documents that are no contract of this release, and what is to be said of each."""
+    document = json.loads(good)
+    return {
+        json.dumps(document | {"version": 2}): "contract of version 2, this release reads version 1",
+        json.dumps({name: value for name, value in document.items() if name != "history"}): "damaged contract at 'history'",
+        good[: len(good) // 2]: "not a JSON document",
+        json.dumps(document | {"format": "another"}): "not a mian-samples contract",
+    }
+
+
+def one_error(capsys: Any) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return str(lines[0])
