@@ -22,6 +22,8 @@ class OptimizerConfig(_Strict):
     """Adam; embedding rows that a batch does not hold keep their moments (lazy Adam)."""
 
     learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "linear"] = "constant"
+    """``linear``: the learning rate falls to a hundredth of itself over the planned steps."""
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     l2: float = Field(0.0, ge=0)

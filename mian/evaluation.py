@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from mlflow.models import Model
 
 from mian.baselines import LogisticRegressionBaseline, PopularityBaseline
 from mian.metrics import evaluate
@@ -44,10 +45,17 @@ def load_model(uri: str) -> Servable:
     folder = pathlib.Path(uri)
     if ":" in uri and not folder.exists():
         check_store(mlflow.get_tracking_uri())
-        folder = pathlib.Path(mlflow.artifacts.download_artifacts(uri)) / "artifacts" / "servable"
+        folder = _servable_in(pathlib.Path(mlflow.artifacts.download_artifacts(uri)))
     if not (folder / MODEL_FILE).exists():
         raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
     return load_servable(folder)
+
+
+def _servable_in(model: pathlib.Path) -> pathlib.Path:
+    """Where in a model of MLflow the servable folder is; the model itself where it has none."""
+    flavor = Model.load(str(model)).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
+    artifacts = flavor.get("artifacts", {})
+    return model / artifacts["servable"]["path"] if "servable" in artifacts else model
 
 
 def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:

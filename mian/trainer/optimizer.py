@@ -11,6 +11,9 @@ from torch import nn
 from mian.config import OptimizerConfig
 from mian.models import ClickModel
 
+#: What is left of the learning rate at the end of a linear schedule.
+FINAL_SHARE = 0.01
+
 
 class Optimizer:
     """Both of a model's optimizers, each wrapped by Horovod so that gradients are averaged over the ranks while they are computed.
@@ -43,12 +46,13 @@ class Optimizer:
             for optimizer in optimizers
         ]
 
-    def step(self, loss: torch.Tensor) -> None:
+    def step(self, loss: torch.Tensor, progress: float) -> None:
         """Backward, exchange, regularize, clip, update.
 
         Args:
             loss: scalar, the mean over this rank's samples. With batches of one size on all ranks the averaged gradient is that of
                 the mean over the global batch.
+            progress: share of the planned steps that are done, from 0 to 1.
         """
         for optimizer in self._optimizers:
             optimizer.zero_grad()
@@ -59,8 +63,14 @@ class Optimizer:
         if self._config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._dense, self._config.clip_norm)
         for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate(progress)
             with optimizer.skip_synchronize():
                 optimizer.step()
+
+    def _learning_rate(self, progress: float) -> float:
+        falling = max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0
+        return self._config.learning_rate * falling
 
     @torch.no_grad()
     def _regularize(self) -> None:

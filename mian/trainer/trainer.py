@@ -139,7 +139,7 @@ class Trainer:
             for step_of_epoch, batch in enumerate(batches, start=1):
                 logits = self.model(batch)
                 loss = nn.functional.binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float())  # Eq. 18
-                self._optimizer.step(loss)
+                self._optimizer.step(loss, self._step / self._planned_steps)
                 self._step += 1
                 self._curve.add(loss)
                 self._bar.update(self._global_batch)

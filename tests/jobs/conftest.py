@@ -1,30 +1,29 @@
 import contextlib
 import io
+import json
 import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 import yaml
 
 from jobs import train
-from pipeline.contract import Contract
+from pipeline.contract import Contract, read_contract
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder with samples and a training's configuration; jobs are run in it, so that their stores are there."""
+    """A folder with a training's configuration; jobs are run in it, so that their stores are there."""
 
     folder: Path
+    samples: Path
     contract: Contract
-
-    @property
-    def samples(self) -> Path:
-        return self.folder / "samples"
 
     @property
     def config(self) -> Path:
@@ -47,10 +46,17 @@ class Finished(Workplace):
     log: str
 
 
-def make_workplace(folder: Path) -> Workplace:
-    contract = write_samples(folder / "samples")
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For all tests that leave them as they are."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(folder)
+    return folder
+
+
+def make_workplace(folder: Path, samples: Path) -> Workplace:
     values = {
-        "samples": str(folder / "samples"),
+        "samples": str(samples),
         "output": str(folder / "models"),
         "model": {"name": "mian", "options": dict(SMALL_MODEL)},
         "optimizer": {"learning_rate": 3e-3},
@@ -61,7 +67,7 @@ def make_workplace(folder: Path) -> Workplace:
         "tracking": {"run_name": "first"},
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(values))
-    return Workplace(folder, contract)
+    return Workplace(folder, samples, read_contract(str(samples)))
 
 
 @contextlib.contextmanager
@@ -69,8 +75,9 @@ def working_in(folder: Path) -> Iterator[None]:
     """Jobs run in a folder, with MLflow as a new process finds it, and leave this process as it was."""
     before = mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+        for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
             patch.delenv(name, raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")  # one process knows a relative path only once
         patch.setattr(sys, "path", list(sys.path))  # MLflow puts the code of each model that it loads before everything else
         patch.chdir(folder)
         try:
@@ -81,16 +88,16 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Iterator[Workplace]:
-    place = make_workplace(tmp_path)
+def workplace(tmp_path: Path, samples: Path) -> Iterator[Workplace]:
+    place = make_workplace(tmp_path, samples)
     with working_in(tmp_path):
         yield place
 
 
 @pytest.fixture(scope="session")
-def once_trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def once_trained(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Finished:
     """A training with an override, in a store of its own; tests leave it as it is."""
-    place = make_workplace(tmp_path_factory.mktemp("trained"))
+    place = make_workplace(tmp_path_factory.mktemp("trained"), samples)
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     logging.getLogger("jobs").addHandler(handler)
@@ -101,7 +108,7 @@ def once_trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         code = train.main(["--config", str(place.config), "evaluations_per_epoch=2", "model.options.dropout=0.1"])
     logging.getLogger("jobs").setLevel(level)
     logging.getLogger("jobs").removeHandler(handler)
-    return Finished(place.folder, place.contract, code, said.getvalue())
+    return Finished(place.folder, samples, place.contract, code, said.getvalue())
 
 
 @pytest.fixture
@@ -109,3 +116,22 @@ def beside(once_trained: Finished, tmp_path: Path) -> Iterator[Finished]:
     """To run other jobs on what ``once_trained`` left, from an empty folder."""
     with working_in(tmp_path):
         yield once_trained
+
+
+def damaged_contracts(contract: Contract) -> dict[str, str]:
+    """Documents that are no contract of this release, and what is to be said of each."""
+    good = contract.to_json()
+    document = json.loads(good)
+    return {
+        json.dumps(document | {"version": 2}): "contract of version 2, this release reads version 1",
+        json.dumps({name: value for name, value in document.items() if name != "history"}): "damaged contract at 'history'",
+        good[: len(good) // 2]: "not a JSON document",
+        json.dumps(document | {"format": "another"}): "not a mian-samples contract",
+    }
+
+
+def one_error(capsys: Any) -> str:
+    """The one line in which a job said why it ended."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return str(lines[0])

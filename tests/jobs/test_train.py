@@ -1,12 +1,12 @@
 """The training job on a real MLflow store: what it records, and that it never loses a model."""
 
-import json
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import mian.tracking
 from jobs import evaluate, register, train
 from jobs.command import load_config
 from mian.config import TrainConfig
+from mian.evaluation import load_model
 from mian.serving import load_servable
 from pipeline.contract import Contract
-from tests.jobs.conftest import Finished, Workplace
+from tests.jobs.conftest import Finished, Workplace, damaged_contracts, one_error
 from tests.mian.sample_data import read_examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,16 +133,13 @@ def test_the_registered_model_gives_the_scores_of_evaluation_for_raw_rows(beside
     np.testing.assert_allclose(served, evaluated[raw["impression_id"]], atol=1e-6, rtol=0)
 
 
-def test_the_kept_folder_is_the_registered_model(once_trained: Finished) -> None:
-    (folder,) = once_trained.models
-    assert folder.name in once_trained.log
-    raw = read_examples(once_trained.samples, once_trained.contract, "test")
-    with_alias = once_trained.store().get_model_version_by_alias("mian", "newest")
-    servable = Path(
-        mlflow.artifacts.download_artifacts(with_alias.source, tracking_uri=f"sqlite:///{once_trained.folder}/mlflow.db")
-    )
-    registered = load_servable(servable / "artifacts" / "servable")
-    np.testing.assert_array_equal(load_servable(folder).predict_proba(raw), registered.predict_proba(raw))
+def test_the_kept_folder_is_the_registered_model(beside: Finished) -> None:
+    (folder,) = beside.models
+    assert folder.name in beside.log
+    raw = read_examples(beside.samples, beside.contract, "test")
+    mlflow.set_tracking_uri(f"sqlite:///{beside.folder}/mlflow.db")
+    registered = load_model("models:/mian@newest")
+    np.testing.assert_array_equal(load_model(str(folder)).predict_proba(raw), registered.predict_proba(raw))
 
 
 def test_a_second_training_is_version_2_and_takes_the_alias(once_trained: Finished, workplace: Workplace) -> None:
@@ -162,7 +160,8 @@ def test_a_server_that_is_not_there_costs_the_record_and_not_the_model(workplace
     assert sum("does not answer, training goes on without it" in line for line in said) == 1
     assert f"python jobs/register.py --model {folder} --config" in said[-1]
 
-    assert register.main(["--model", str(folder), *arguments]) == 0
+    store = f"tracking.uri=sqlite:///{workplace.folder}/mlflow.db"
+    assert register.main(["--model", str(folder), *arguments, store]) == 0
     version = workplace.store().get_model_version_by_alias("mian", "newest")
     assert str(version.version) == "1"
     assert the_run(workplace).info.status == "FINISHED"
@@ -211,14 +210,14 @@ def test_a_model_may_stay_unregistered(workplace: Workplace) -> None:
 
 def test_a_training_that_is_told_to_stop_ends_its_run(workplace: Workplace) -> None:
     job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(workplace.config), "epochs=100000", "patience=100000"]
-    with subprocess.Popen(job, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            next(line for line in process.stderr if "validation: logloss" in line)
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=60)
-        finally:
-            process.kill()
+    with subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        too_late = threading.Timer(60, process.kill)
+        too_late.start()
+        assert process.stdout is not None
+        next(line for line in process.stdout if "validation: logloss" in line)
+        process.terminate()
+        process.communicate()
+        too_late.cancel()
     assert process.returncode == 128 + signal.SIGTERM
     assert the_run(workplace).info.status == "FAILED"
     assert workplace.models == []
@@ -236,29 +235,11 @@ def test_an_output_that_cannot_be_is_an_error_before_the_training(workplace: Wor
 
 
 def test_a_contract_that_cannot_be_used_is_one_error(workplace: Workplace, capsys: Any) -> None:
-    path = workplace.samples / "contract.json"
-    good = path.read_text()
-    for damaged, expected in damaged_contracts(good).items():
-        path.write_text(damaged)
-        assert train.main(["--config", str(workplace.config)]) == 1
-        assert re.search(expected, one_error(capsys))
-    path.unlink()
-    assert train.main(["--config", str(workplace.config)]) == 1
-    assert "contract.json: no such file" in one_error(capsys)
-
-
-def damaged_contracts(good: str) -> dict[str, str]:
-    """Documents that are no contract of this release, and what is to be said of each."""
-    document = json.loads(good)
-    return {
-        json.dumps(document | {"version": 2}): "contract of version 2, this release reads version 1",
-        json.dumps({name: value for name, value in document.items() if name != "history"}): "damaged contract at 'history'",
-        good[: len(good) // 2]: "not a JSON document",
-        json.dumps(document | {"format": "another"}): "not a mian-samples contract",
-    }
-
-
-def one_error(capsys: Any) -> str:
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return str(lines[0])
+    arguments = ["--config", str(workplace.config), "samples=damaged"]
+    assert train.main(arguments) == 1
+    assert "damaged/contract.json: no such file" in one_error(capsys)
+    for document, expected in damaged_contracts(workplace.contract).items():
+        Path("damaged").mkdir(exist_ok=True)
+        Path("damaged/contract.json").write_text(document)
+        assert train.main(arguments) == 1
+        assert expected in one_error(capsys)

@@ -1,0 +1,171 @@
+"""The evaluation job on a model in a real MLflow store."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from jobs import evaluate
+from pipeline.contract import Contract, NumericTransform
+from tests.jobs.conftest import Finished, damaged_contracts, one_error
+
+
+@pytest.fixture
+def run(beside: Finished) -> Callable[..., int]:
+    """Evaluates the registered model on the samples that it was trained on, unless told otherwise."""
+
+    def evaluate_(*more: object, model: object = "models:/mian/1", samples: object = beside.samples) -> int:
+        uri = f"sqlite:///{beside.folder}/mlflow.db"
+        return evaluate.main(["--model", str(model), "--samples", str(samples), "--tracking-uri", uri, *map(str, more)])
+
+    return evaluate_
+
+
+def split_rows(place: Finished, split: str) -> pd.DataFrame:
+    """A split's rows in the order of the contract's files."""
+    files = [file.path for day in place.contract.split(split) for file in day.files]
+    return pd.concat([pq.read_table(place.samples / path).to_pandas() for path in files], ignore_index=True)
+
+
+def write_truth(folder: str, rows: pd.DataFrame) -> None:
+    Path(folder).mkdir()
+    probability = np.where(rows["label"] == 1, 0.9, 0.2) - np.linspace(0, 0.15, len(rows))
+    truth = pd.DataFrame({"impression_id": rows["impression_id"], "probability": probability})
+    truth.sample(frac=1, random_state=0).to_parquet(f"{folder}/part-00000.parquet", index=False)
+
+
+def changed(place: Finished, folder: str, **changes: Any) -> str:
+    """A copy of the samples with another contract."""
+    shutil.copytree(place.samples, folder)
+    contract = Contract.model_validate(place.contract.model_dump() | changes)
+    Path(folder, "contract.json").write_text(contract.to_json())
+    return folder
+
+
+def test_the_table_has_the_model_the_baselines_and_the_best_possible(
+    run: Callable[..., int], beside: Finished, capsys: Any
+) -> None:
+    rows = split_rows(beside, "test")
+    write_truth("truth", rows)
+    more = ["--compare", "popularity", "logistic_regression", "--truth", "truth"]
+    assert run(*more, "--json", "table.json", "--predictions", "predictions.parquet") == 0
+
+    predictions = pd.read_parquet("predictions.parquet")
+    assert list(predictions["impression_id"]) == list(rows["impression_id"])
+    assert list(predictions["label"]) == list(rows["label"])
+    table = json.loads(Path("table.json").read_text())
+    assert list(table) == ["model", "popularity", "logistic_regression", "best possible"]
+    labels, probabilities = predictions["label"], predictions["probability"]
+    assert table["model"]["auc"] == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-9)
+    assert table["model"]["logloss"] == pytest.approx(log_loss(labels, probabilities), abs=1e-9)
+    truth = pd.read_parquet("truth").set_index("impression_id")["probability"]
+    best = roc_auc_score(labels, truth[predictions["impression_id"]])
+    assert table["best possible"]["auc"] == pytest.approx(best, abs=1e-9)
+    for row in table.values():
+        assert row["rows"] == len(rows)
+        assert row["share"] == pytest.approx((row["auc"] - 0.5) / (best - 0.5), abs=1e-9)
+
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"models:/mian/1 on split test of {beside.samples}")
+    assert f"{table['model']['auc']:.5f}" in printed
+    assert all(name in printed for name in table)
+
+
+def test_without_the_truth_there_is_no_share(run: Callable[..., int]) -> None:
+    assert run("--json", "table.json") == 0
+    assert list(json.loads(Path("table.json").read_text())) == ["model"]
+    assert "share" not in json.loads(Path("table.json").read_text())["model"]
+
+
+def test_every_way_to_name_the_model_is_the_same_model(run: Callable[..., int], beside: Finished) -> None:
+    tables = []
+    for model in ("models:/mian/1", "models:/mian@newest", beside.models[0]):
+        assert run("--json", "table.json", "--split", "validation", model=model) == 0
+        tables.append(json.loads(Path("table.json").read_text()))
+    assert tables[0] == tables[1] == tables[2]
+    assert tables[0]["model"]["rows"] == len(split_rows(beside, "validation"))
+
+
+def test_scores_are_those_of_the_training(run: Callable[..., int], beside: Finished) -> None:
+    assert run("--json", "table.json") == 0
+    client = beside.store()
+    metrics = client.get_run(client.get_model_version_by_alias("mian", "newest").run_id).data.metrics
+    table = json.loads(Path("table.json").read_text())["model"]
+    for name in ("auc", "logloss", "gauc", "calibration", "rows", "positives"):
+        assert table[name] == pytest.approx(metrics[f"test_{name}"], abs=1e-6)
+
+
+def test_samples_of_other_fields_are_an_error_that_names_them(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    kept = [field for field in beside.contract.fields if field.column != "user_visits"]
+    other = NumericTransform(kind="log", mean=0.0, std=1.0)
+    fields = [field.model_copy(update={"transform": other}) if field.name == "price" else field for field in kept]
+    assert run(samples=changed(beside, "others", fields=fields)) == 1
+    error = one_error(capsys)
+    assert "field user_visits is missing" in error
+    assert "field candidate_price is of another kind or transform" in error
+
+
+def test_samples_of_another_vocabulary_are_an_error_that_names_it(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    vocabularies = [
+        vocabulary.model_copy(update={"sha256": "0" * 64}) if vocabulary.name == "item" else vocabulary
+        for vocabulary in beside.contract.vocabularies
+    ]
+    assert run(samples=changed(beside, "others", vocabularies=vocabularies)) == 1
+    assert "vocabulary item has other contents" in one_error(capsys)
+
+
+def test_a_contract_that_cannot_be_used_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    for document, expected in damaged_contracts(beside.contract).items():
+        Path("damaged").mkdir(exist_ok=True)
+        Path("damaged/contract.json").write_text(document)
+        assert run(samples="damaged") == 1
+        assert expected in one_error(capsys)
+
+
+def test_what_is_not_there_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    Path("empty").mkdir()
+    write_truth("half", split_rows(beside, "test").iloc[10:])
+    first = split_rows(beside, "test")["impression_id"][0]
+    cases: list[tuple[list[str], dict[str, object], list[str]]] = [
+        (["--split", "tests"], {}, ["no split 'tests'", "test, train, validation"]),
+        (["--compare", "popularity", "--train-split", "training"], {}, ["no split 'training'"]),
+        ([], {"samples": "nowhere"}, ["nowhere/contract.json: no such file"]),
+        ([], {"model": "nowhere"}, ["nowhere: no model"]),
+        ([], {"model": beside.samples}, ["no model"]),
+        ([], {"model": "models:/mian/7"}, ["mian", "7", "not found"]),
+        ([], {"model": "models:/another/1"}, ["another", "not found"]),
+        (["--truth", "nowhere"], {}, ["nowhere: no table of true probabilities"]),
+        (["--truth", "empty"], {}, ["empty: no table of true probabilities"]),
+        (["--truth", "half"], {}, ["half: 10 of 333 impressions have no true probability", first]),
+        (["--predictions", "nowhere/predictions.parquet"], {}, ["nowhere"]),
+        (["--json", "nowhere/table.json"], {}, ["nowhere"]),
+    ]
+    for more, changes, expected in cases:
+        assert run(*more, **changes) == 1
+        error = one_error(capsys)
+        assert all(part in error for part in expected), error
+
+
+def test_samples_that_are_cut_off_are_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    shutil.copytree(beside.samples, "cut")
+    path = Path("cut") / beside.contract.split("test")[0].files[1].path
+    path.write_bytes(path.read_bytes()[:-100])
+    assert run(samples="cut") == 1
+    assert str(path) in one_error(capsys)
+
+
+def test_a_store_that_is_not_there_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    for uri in (f"http://127.0.0.1:{port}", f"sqlite:///{beside.folder}"):  # a closed port; a folder where a file should be
+        assert run("--tracking-uri", uri) == 1
+        one_error(capsys)
