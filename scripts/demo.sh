@@ -21,13 +21,13 @@ run() {
 }
 
 run "impressions, clicks, users and items of a simulated shop" \
-  spark-submit --driver-memory 3g jobs/simulate_logs.py --config conf/data/demo.yaml
+  spark-submit jobs/simulate_logs.py --config conf/data/demo.yaml
 run "one sample an impression, as of its time" \
-  spark-submit --driver-memory 3g jobs/build_samples.py --config conf/data/demo.yaml --from 2026-01-01 --to 2026-02-14
+  spark-submit jobs/build_samples.py --config conf/data/demo.yaml --from 2026-01-01 --to 2026-02-14
 run "MIAN, trained on $ranks ranks" \
-  horovodrun -np "$ranks" --gloo python jobs/train.py --config conf/train/demo.yaml
+  horovodrun -np "$ranks" --gloo python jobs/train.py --config conf/train/mian.yaml
 run "the registered model on days it has not seen, beside simpler ones" \
-  python jobs/evaluate.py --model models:/mian@latest --samples data/demo/samples --split test \
+  python jobs/evaluate.py --model models:/mian@newest --samples data/demo/samples --split test \
   --truth data/demo/logs/truth --compare logistic_regression popularity
 
 cat <<EOF

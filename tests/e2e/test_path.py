@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "spark-submit", f"{ROOT}/jobs/simulate_logs.py", "--config", f"{ROOT}/conf/data/demo.yaml", *WORLD)
     assert "26 days built" in build(folder)
     training = ["samples=samples", "output=models", "epochs=1", "batch_size=256", "tracking.uri=sqlite:///mlflow.db"]
-    config = ["--config", f"{ROOT}/conf/train/demo.yaml"]
+    config = ["--config", f"{ROOT}/conf/train/mian.yaml"]
     run(folder, "horovodrun", "-np", "2", "--gloo", "python", f"{ROOT}/jobs/train.py", *config, *training)
     return folder
 

@@ -15,6 +15,7 @@ import yaml
 from jobs import train
 from pipeline.contract import Contract, read_contract
 from tests.mian.sample_data import SMALL_MODEL, write_samples
+from tests.stores import new_store
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def working_in(folder: Path) -> Iterator[None]:
 @pytest.fixture
 def workplace(tmp_path: Path, samples: Path) -> Iterator[Workplace]:
     place = make_workplace(tmp_path, samples)
+    new_store(tmp_path / "mlflow.db")
     with working_in(tmp_path):
         yield place
 

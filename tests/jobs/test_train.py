@@ -25,6 +25,7 @@ from mian.serving import load_servable
 from pipeline.contract import Contract
 from tests.jobs.conftest import Finished, Workplace, damaged_contracts, one_error
 from tests.mian.sample_data import read_examples
+from tests.stores import new_store
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]  # those of once_trained
@@ -190,14 +191,14 @@ def test_a_store_that_goes_away_during_training_costs_the_record_and_not_the_mod
     assert [line for line in said if "does not answer" in line] == said[:1]
     assert str(folder) in said[-1]
 
-    store = f"tracking.uri=sqlite:///{workplace.folder}/new.db"
-    assert register.main(["--model", str(folder), "--config", str(workplace.config), store]) == 0
-    client = mlflow.MlflowClient(store.partition("=")[2])
+    store = new_store(Path("new.db").absolute())
+    assert register.main(["--model", str(folder), "--config", str(workplace.config), f"tracking.uri={store}"]) == 0
+    client = mlflow.MlflowClient(store)
     assert str(client.get_model_version_by_alias("mian", "newest").version) == "1"
 
 
 def test_register_says_in_one_line_what_is_wrong(workplace: Workplace, capsys: Any) -> None:
-    for model, expected in (("no-folder", "no-folder: no model"), (str(workplace.samples), "samples: no model")):
+    for model, expected in (("no-folder", "no-folder: no model"), (str(workplace.samples), f"{workplace.samples}: no model")):
         assert register.main(["--model", model, "--config", str(workplace.config)]) == 1
         assert expected in one_error(capsys)
 

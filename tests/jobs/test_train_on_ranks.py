@@ -1,0 +1,89 @@
+"""The training job on two real ranks: one run, one error, and nobody left behind."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import Workplace
+from tests.launcher import Launched, on_ranks, processes_with
+from tests.mian.sample_data import write_samples
+
+pytestmark = pytest.mark.horovod
+
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
+
+
+def train_on_two(place: Workplace, *overrides: str) -> Launched:
+    launched = on_ranks(2, JOB, "--config", place.config, "batch_size=16", *overrides, folder=place.folder)
+    assert processes_with(place.folder) == []
+    return launched
+
+
+def statuses(place: Workplace) -> list[str]:
+    client = place.store()
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return [run.info.status for run in runs]
+
+
+def test_two_ranks_make_one_run_and_one_model(workplace: Workplace) -> None:
+    launched = train_on_two(workplace, "max_steps=25", "log_every=5")
+    assert launched.code == 0, launched.output
+    assert statuses(workplace) == ["FINISHED"]
+    client = workplace.store()
+    version = client.get_model_version_by_alias("mian", "newest")
+    run = client.get_run(version.run_id)
+    assert (str(version.version), run.data.params["ranks"]) == ("1", "2")
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train_logloss")] == [5, 10, 15, 20, 25]
+    assert run.data.metrics["test_rows"] == sum(day.rows for day in workplace.contract.split("test"))
+    assert len(workplace.models) == 1
+    assert launched.lines_of(1) == []
+
+
+def test_an_error_on_one_rank_ends_all_and_is_told(workplace: Workplace) -> None:
+    """Samples that lie on each machine by themselves; on that of rank 1, a file is damaged where no check but reading sees it."""
+    copies = {rank: workplace.folder / f"samples-{rank}" for rank in (0, 1)}
+    for copy in copies.values():
+        shutil.copytree(workplace.samples, copy)
+    for file in workplace.contract.split("train")[2].files:
+        path = copies[1] / file.path
+        content = bytearray(path.read_bytes())
+        content[4 : len(content) // 2] = b"\x55" * (len(content) // 2 - 4)
+        path.write_bytes(content)
+
+    samples = f"samples={workplace.folder}/samples-${{oc.env:HOROVOD_RANK}}"
+    launched = train_on_two(workplace, samples, "epochs=3", "patience=100")
+    assert launched.code != 0
+    (error,) = launched.errors()
+    assert f"{copies[1]}/day=" in error
+    assert "cannot be read" in error
+    assert any(error in line for line in launched.lines_of(1))
+    assert not [line for line in launched.lines_of(0) if "Traceback" in line], launched.output
+    assert [line for line in launched.lines_of(0) if "rank 0 ends: another rank ended" in line]
+    assert statuses(workplace) == ["FAILED"]
+    assert workplace.models == []
+
+
+def test_an_error_of_the_configuration_is_told_once(workplace: Workplace) -> None:
+    launched = train_on_two(workplace, "batchsize=3")
+    assert launched.code != 0
+    (error,) = launched.errors()
+    assert "unknown key 'batchsize'; did you mean 'batch_size'?" in error
+    assert "step" not in launched.output
+    assert statuses(workplace) == []
+
+
+def test_fewer_row_groups_than_ranks_are_told_once(workplace: Workplace) -> None:
+    write_samples(workplace.folder / "few", train=[[500]])
+    launched = train_on_two(workplace, f"samples={workplace.folder}/few")
+    assert launched.code != 0
+    (error,) = launched.errors()
+    assert "split 'train' has fewer row groups than ranks: 1 for 2; train on fewer ranks" in error
+
+
+def test_a_training_that_diverges_on_two_ranks_tells_it_once(workplace: Workplace) -> None:
+    launched = train_on_two(workplace, "optimizer.learning_rate=1e30")
+    assert launched.code != 0
+    (error,) = launched.errors()
+    assert "step 20" in error
+    assert statuses(workplace) == ["FAILED"]

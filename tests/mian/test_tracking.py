@@ -1,0 +1,206 @@
+"""The record of a training, on real stores: databases, a server that is not there, a store that goes away."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from mian.config import TrackingConfig
+from mian.tracking import DEFAULT_URI, FLUSH_SECONDS, STORE_ERRORS, Tracker, check_store, code_fingerprint, flatten
+from tests.mian.models.contracts import CONTRACTS
+from tests.stores import new_store
+
+CONTRACT = CONTRACTS["all groups"]
+PARAMS = {"seed": 3, "optimizer": {"l2": 0.5, "clip_norm": None}}
+
+
+@pytest.fixture(autouse=True)
+def _a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder, MLflow as it is when a process begins, and no trace afterwards."""
+    before = mlflow.get_tracking_uri()
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert mlflow.active_run() is None
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return new_store(tmp_path / "store.db")
+
+
+def tracker_of(uri: str, **config: Any) -> Tracker:
+    tracker = Tracker(TrackingConfig(uri=uri, **config))
+    tracker.start(PARAMS, CONTRACT, "data/samples")
+    return tracker
+
+
+def run_of(tracker: Tracker) -> mlflow.entities.Run:
+    assert tracker.run_id is not None
+    return mlflow.MlflowClient(tracker.uri).get_run(tracker.run_id)
+
+
+@contextmanager
+def seconds(limit: int) -> Iterator[None]:
+    """Fails where something takes longer: it hangs, or tries again and again."""
+
+    def too_long(number: int, frame: object) -> None:
+        raise AssertionError(f"not done within {limit} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(limit)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_run_is_recorded(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/new/mlflow.db"
+    tracker = tracker_of(store, experiment="trials", run_name="one")
+    tracker.report({"loss": 0.5, "rate": 10.0}, 20)
+    tracker.report({"loss": 0.4, "rate": 11.0}, 40)
+    tracker.figure(Figure(), "empty.png")
+    tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
+    tracker.end()
+
+    run, client = run_of(tracker), mlflow.MlflowClient(store)
+    assert (run.info.run_name, run.info.status) == ("one", "FINISHED")
+    assert client.get_experiment(run.info.experiment_id).name == "trials"
+    assert run.data.params == {"seed": "3", "optimizer.l2": "0.5", "optimizer.clip_norm": "None"}
+    assert run.data.tags["mian.contract.fields"] == CONTRACT.fields_fingerprint
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(20, 0.5), (40, 0.4)]
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"contract.json", "empty.png", "table.csv"}
+    assert list((tmp_path / "mlartifacts").rglob("table.csv")), "artifacts lie in the folder where the training was started"
+
+
+def test_more_points_than_mlflow_takes_at_once_all_arrive(store: str) -> None:
+    tracker = tracker_of(store)
+    for step in range(1500):
+        tracker.report({"loss": step / 1500}, step)
+    tracker.end()
+    assert len(mlflow.MlflowClient(store).get_metric_history(tracker.run_id, "loss")) == 1500
+
+
+def test_an_undefined_metric_is_recorded_as_such(store: str) -> None:
+    tracker = tracker_of(store)
+    tracker.report({"gauc": float("nan"), "loss": 0.3}, 1)
+    tracker.end()
+    assert tracker.failure is None
+    assert run_of(tracker).data.metrics["loss"] == 0.3
+
+
+def test_runs_share_an_experiment_and_a_failed_one_says_so(store: str) -> None:
+    first, second = tracker_of(store), None
+    first.end(failed=True)
+    second = tracker_of(store)
+    second.end()
+    assert (run_of(first).info.status, run_of(second).info.status) == ("FAILED", "FINISHED")
+    assert run_of(first).info.experiment_id == run_of(second).info.experiment_id
+    assert first.run_id != second.run_id
+
+
+def test_where_to_is_the_configuration_s_or_the_environment_s_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Tracker(TrackingConfig()).uri == DEFAULT_URI
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert Tracker(TrackingConfig()).uri == "http://tracking:5000"
+    assert Tracker(TrackingConfig(uri="sqlite:///own.db")).uri == "sqlite:///own.db"
+
+
+def closed_port(folder: Path) -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def no_database(folder: Path) -> str:
+    (folder / "notes.txt").write_text("this is no database, whatever its name says\n" * 100)
+    return f"sqlite:///{folder}/notes.txt"
+
+
+def a_folder(folder: Path) -> str:
+    return f"sqlite:///{folder}"
+
+
+def below_a_file(folder: Path) -> str:
+    (folder / "file").touch()
+    return f"sqlite:///{folder}/file/mlflow.db"
+
+
+@pytest.mark.parametrize("broken_store", [closed_port, no_database, a_folder, below_a_file])
+def test_a_store_that_is_not_there_is_said_once_and_stops_nothing(broken_store: Any, tmp_path: Path, caplog: Any) -> None:
+    with seconds(30):
+        tracker = tracker_of(broken_store(tmp_path))
+        assert tracker.failure is not None
+        tracker.report({"loss": 0.5}, 20)
+        tracker.flush()
+        tracker.figure(Figure(), "empty.png")
+        tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
+        assert tracker.register("no matter", pd.DataFrame()) is None
+        tracker.end()
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "mian.tracking"]
+    assert tracker.uri in warning
+    assert "training goes on without it" in warning
+
+
+def test_a_store_that_goes_away_is_said_once_and_stops_nothing(store: str, tmp_path: Path, caplog: Any) -> None:
+    tracker = tracker_of(store)
+    tracker.report({"loss": 0.5}, 20)
+    tracker.flush()
+    assert tracker.failure is None
+    (tmp_path / "store.db").write_bytes(b"no database any more" * 2000)
+    with seconds(30):
+        tracker.report({"loss": 0.4}, 40)
+        tracker.flush()
+        tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
+        assert tracker.register("no matter", pd.DataFrame()) is None
+        tracker.end()
+    assert tracker.failure is not None
+    assert len([record for record in caplog.records if record.name == "mian.tracking"]) == 1
+
+
+def test_a_store_that_is_back_at_the_end_has_no_open_run(store: str, tmp_path: Path) -> None:
+    tracker = tracker_of(store)
+    database = tmp_path / "store.db"
+    content = database.read_bytes()
+    database.write_bytes(b"no database for a while" * 2000)
+    tracker.report({"loss": 0.4}, 40)
+    tracker.flush()
+    assert tracker.failure is not None
+    database.write_bytes(content)
+    tracker.end()
+    assert run_of(tracker).info.status == "FINISHED"
+
+
+def test_check_store_takes_a_database_or_makes_it(tmp_path: Path) -> None:
+    check_store(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
+    check_store("sqlite://")
+    check_store(closed_port(tmp_path))  # not a database: MLflow itself soon says
+    with pytest.raises(STORE_ERRORS):
+        check_store(a_folder(tmp_path))
+
+
+def test_points_wait_no_longer_than_some_seconds() -> None:
+    assert FLUSH_SECONDS <= 10
+
+
+def test_flatten() -> None:
+    assert flatten({"a": 1, "b": {"c": [2], "d": {"e": None}}}) == [("a", 1), ("b.c", [2]), ("b.d.e", None)]
+
+
+def test_the_code_has_a_fingerprint() -> None:
+    assert re.fullmatch("[0-9a-f]{64}", code_fingerprint())
+    assert code_fingerprint() == code_fingerprint()
