@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 120  # seconds until ranks that wait for one another count as hanging
 
 
@@ -34,7 +35,7 @@ def on_ranks(ranks: int, program: Path, *arguments: object, folder: Path, timeou
     """Run ``python program arguments`` on so many ranks of this machine, in a folder; fails where it does not end by itself."""
     launcher = Path(sys.executable).with_name("horovodrun")
     command = [str(launcher), "-np", str(ranks), "--gloo", sys.executable, str(program), *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command,
         cwd=folder,

@@ -7,7 +7,6 @@ import pytest
 
 from tests.jobs.conftest import Workplace
 from tests.launcher import Launched, on_ranks, processes_with
-from tests.mian.sample_data import write_samples
 
 pytestmark = pytest.mark.horovod
 
@@ -71,19 +70,3 @@ def test_an_error_of_the_configuration_is_told_once(workplace: Workplace) -> Non
     assert "unknown key 'batchsize'; did you mean 'batch_size'?" in error
     assert "step" not in launched.output
     assert statuses(workplace) == []
-
-
-def test_fewer_row_groups_than_ranks_are_told_once(workplace: Workplace) -> None:
-    write_samples(workplace.folder / "few", train=[[500]])
-    launched = train_on_two(workplace, f"samples={workplace.folder}/few")
-    assert launched.code != 0
-    (error,) = launched.errors()
-    assert "split 'train' has fewer row groups than ranks: 1 for 2; train on fewer ranks" in error
-
-
-def test_a_training_that_diverges_on_two_ranks_tells_it_once(workplace: Workplace) -> None:
-    launched = train_on_two(workplace, "optimizer.learning_rate=1e30")
-    assert launched.code != 0
-    (error,) = launched.errors()
-    assert "step 20" in error
-    assert statuses(workplace) == ["FAILED"]

@@ -13,6 +13,7 @@ from mian.models import build
 from mian.stream import SampleStream
 from mian.trainer.evaluation import score
 from tests.launcher import on_ranks
+from tests.mian.sample_data import write_samples
 from tests.mian.trainer import rank_work
 
 pytestmark = pytest.mark.horovod
@@ -48,9 +49,13 @@ def work_on(folder: Path, ranks: int, **work: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def trained(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    """What each of one and of two ranks has after the same training."""
+    """What each of one and of two ranks has after the same training; two ranks then try what must fail."""
+    write_samples(few := tmp_path_factory.mktemp("few"), train=[[500]])
+    on_two = configuration(samples, 2)
+    failing = {"diverges": on_two | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}, "few": on_two | {"samples": str(few)}}
     return {
-        ranks: work_on(tmp_path_factory.mktemp(f"on-{ranks}"), ranks, config=configuration(samples, ranks)) for ranks in (1, 2)
+        1: work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1)),
+        2: work_on(tmp_path_factory.mktemp("two"), 2, config=on_two, failing=failing),
     }
 
 
@@ -108,6 +113,18 @@ def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
     work = {"config": configuration(samples, 1), "weights": str(tmp_path / "weights.pt")}
     for rank in work_on(tmp_path, ranks, **work):
         assert_metrics(rank["metrics"], of_scikit_learn)
+
+
+def test_fewer_row_groups_than_ranks_are_said_by_one_rank(trained: Any) -> None:
+    first, second = (rank["errors"]["few"] for rank in trained[2])
+    assert first.startswith("StreamError: split 'train' has fewer row groups than ranks: 1 for 2; train on fewer ranks")
+    assert second == "RankError: rank 0 could not go on"
+
+
+def test_a_loss_that_is_no_number_is_said_by_one_rank(trained: Any) -> None:
+    first, second = (rank["errors"]["diverges"] for rank in trained[2])
+    assert first.startswith("TrainingError: the training loss is nan within the last 4 steps before step 4; lower")
+    assert second.startswith("RankError: ")
 
 
 def assert_metrics(metrics: dict[str, float], expected: dict[str, float]) -> None:

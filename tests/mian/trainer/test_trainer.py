@@ -139,20 +139,25 @@ def test_a_loss_that_is_no_number_ends_training_and_names_the_step(samples: Any,
         train(samples, log_every=log_every, optimizer={"learning_rate": 1e30})
 
 
-def test_steps_are_those_of_adam_for_dense_weights_and_of_lazy_adam_for_embeddings(samples: Any) -> None:
+@pytest.mark.parametrize(("schedule", "rates"), [("constant", [1e-2, 1e-2, 1e-2]), ("linear", [1e-2, 1e-2 * 2 / 3, 1e-2 / 3])])
+def test_steps_are_those_of_adam_for_dense_weights_and_of_lazy_adam_for_embeddings(
+    samples: Any, schedule: str, rates: list[float]
+) -> None:
     """Three steps by hand: gradient, L2, clipping, update; a table's row is updated in the steps whose batch holds it."""
-    lr, beta1, beta2, epsilon, steps = 1e-2, 0.8, 0.95, 1e-8, 3
-    optimizer = {"learning_rate": lr, "beta1": beta1, "beta2": beta2, "l2": 0.05, "l2_embedding": 0.03, "clip_norm": 0.05}
+    beta1, beta2, epsilon, steps = 0.8, 0.95, 1e-8, 3
+    regularization = {"l2": 0.05, "l2_embedding": 0.03, "clip_norm": 0.05}
+    optimizer = {"learning_rate": rates[0], "schedule": schedule, "beta1": beta1, "beta2": beta2, **regularization}
     config = samples.config(batch_size=4, optimizer=optimizer)
     trained = train(samples, batch_size=4, optimizer=optimizer, max_steps=steps).model
 
     model = fresh_model(samples, config, sparse=False)
     tables = [table.weight for table in model.embedding.tables]
     dense = [parameter for parameter in model.parameters() if not any(parameter is table for table in tables)]
-    adam = torch.optim.Adam(dense, lr=lr, betas=(beta1, beta2), eps=epsilon)
+    adam = torch.optim.Adam(dense, betas=(beta1, beta2), eps=epsilon)
     moments = [(torch.zeros_like(table), torch.zeros_like(table)) for table in tables]
-    for step, batch in enumerate(first_batches(samples, config, steps), start=1):
+    for step, (batch, lr) in enumerate(zip(first_batches(samples, config, steps), rates, strict=True), start=1):
         model.zero_grad()
+        adam.param_groups[0]["lr"] = lr
         binary_cross_entropy_with_logits(model(batch), batch["label"].float()).backward()
         with torch.no_grad():
             for parameter in dense:
