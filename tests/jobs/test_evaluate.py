@@ -16,6 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from jobs import evaluate
 from pipeline.contract import Contract, NumericTransform
 from tests.jobs.conftest import Finished, damaged_contracts, one_error
+from tests.timeouts import seconds
 
 
 @pytest.fixture
@@ -167,5 +168,6 @@ def test_a_store_that_is_not_there_is_one_error(run: Callable[..., int], beside:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     for uri in (f"http://127.0.0.1:{port}", f"sqlite:///{beside.folder}"):  # a closed port; a folder where a file should be
-        assert run("--tracking-uri", uri) == 1
+        with seconds(60):
+            assert run("--tracking-uri", uri) == 1
         one_error(capsys)

@@ -26,6 +26,7 @@ from pipeline.contract import Contract
 from tests.jobs.conftest import Finished, Workplace, damaged_contracts, one_error
 from tests.mian.sample_data import read_examples
 from tests.stores import new_store
+from tests.timeouts import seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]  # those of once_trained
@@ -155,7 +156,8 @@ def test_a_second_training_is_version_2_and_takes_the_alias(once_trained: Finish
 
 def test_a_server_that_is_not_there_costs_the_record_and_not_the_model(workplace: Workplace, caplog: Any) -> None:
     arguments = ["--config", str(workplace.config), "max_steps=10"]
-    assert train.main([*arguments, f"tracking.uri=http://127.0.0.1:{closed_port()}"]) == 0
+    with seconds(60):
+        assert train.main([*arguments, f"tracking.uri=http://127.0.0.1:{closed_port()}"]) == 0
     (folder,) = workplace.models
     said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking")]
     assert sum("does not answer, training goes on without it" in line for line in said) == 1
@@ -184,7 +186,8 @@ def test_a_store_that_goes_away_during_training_costs_the_record_and_not_the_mod
         report(tracker, metrics, step)
 
     monkeypatch.setattr(mian.tracking.Tracker, "report", report_to_a_broken_store)
-    assert train.main(["--config", str(workplace.config)]) == 0
+    with seconds(60):
+        assert train.main(["--config", str(workplace.config)]) == 0
     (folder,) = workplace.models
     assert load_servable(folder).contract.fields == workplace.contract.fields
     said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking")]

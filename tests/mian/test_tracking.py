@@ -1,10 +1,8 @@
 """The record of a training, on real stores: databases, a server that is not there, a store that goes away."""
 
 import re
-import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from mian.config import TrackingConfig
 from mian.tracking import DEFAULT_URI, FLUSH_SECONDS, STORE_ERRORS, Tracker, check_store, code_fingerprint, flatten
 from tests.mian.models.contracts import CONTRACTS
 from tests.stores import new_store
+from tests.timeouts import seconds
 
 CONTRACT = CONTRACTS["all groups"]
 PARAMS = {"seed": 3, "optimizer": {"l2": 0.5, "clip_norm": None}}
@@ -51,24 +50,7 @@ def run_of(tracker: Tracker) -> mlflow.entities.Run:
     return mlflow.MlflowClient(tracker.uri).get_run(tracker.run_id)
 
 
-@contextmanager
-def seconds(limit: int) -> Iterator[None]:
-    """Fails where something takes longer: it hangs, or tries again and again."""
-
-    def too_long(number: int, frame: object) -> None:
-        raise AssertionError(f"not done within {limit} s")
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(limit)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_a_run_is_recorded(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path}/new/mlflow.db"
+def test_a_run_is_recorded(store: str, tmp_path: Path) -> None:
     tracker = tracker_of(store, experiment="trials", run_name="one")
     tracker.report({"loss": 0.5, "rate": 10.0}, 20)
     tracker.report({"loss": 0.4, "rate": 11.0}, 40)
