@@ -4,9 +4,7 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from tests.mian.sample_data import read_examples
 from tests.stores import new_store
 from tests.timeouts import seconds
 
-ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]  # those of once_trained
 
 
@@ -46,6 +43,17 @@ def closed_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def before_each_report(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Something happens in the middle of a training, given the steps that it has done."""
+    report = mian.tracking.Tracker.report
+
+    def act_and_report(tracker: Any, metrics: Any, step: int) -> None:
+        act(step)
+        report(tracker, metrics, step)
+
+    monkeypatch.setattr(mian.tracking.Tracker, "report", act_and_report)
 
 
 def test_a_training_ends_with_one_finished_run(once_trained: Finished) -> None:
@@ -177,15 +185,12 @@ def test_a_server_that_is_not_there_costs_the_record_and_not_the_model(workplace
 def test_a_store_that_goes_away_during_training_costs_the_record_and_not_the_model(
     workplace: Workplace, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mian.tracking, "FLUSH_SECONDS", 0.0)
-    report = mian.tracking.Tracker.report
-
-    def report_to_a_broken_store(tracker: Any, metrics: Any, step: int) -> None:
+    def break_store(step: int) -> None:
         if step == 40:
             Path("mlflow.db").write_bytes(b"no database any more " * 500)
-        report(tracker, metrics, step)
 
-    monkeypatch.setattr(mian.tracking.Tracker, "report", report_to_a_broken_store)
+    before_each_report(monkeypatch, break_store)
+    monkeypatch.setattr(mian.tracking, "FLUSH_SECONDS", 0.0)
     with seconds(60):
         assert train.main(["--config", str(workplace.config)]) == 0
     (folder,) = workplace.models
@@ -212,19 +217,20 @@ def test_a_model_may_stay_unregistered(workplace: Workplace) -> None:
     assert len(workplace.models) == 1
 
 
-def test_a_training_that_is_told_to_stop_ends_its_run(workplace: Workplace) -> None:
-    job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(workplace.config), "epochs=100000", "patience=100000"]
-    with subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        too_late = threading.Timer(60, process.kill)
-        too_late.start()
-        assert process.stdout is not None
-        next(line for line in process.stdout if "validation: logloss" in line)
-        process.terminate()
-        process.communicate()
-        too_late.cancel()
-    assert process.returncode == 128 + signal.SIGTERM
+def test_a_training_that_is_told_to_stop_ends_its_run(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(step: int) -> None:
+        if step == 40:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    before_each_report(monkeypatch, stop)
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--config", str(workplace.config)])
+    assert ended.value.code == 128 + signal.SIGTERM
     assert the_run(workplace).info.status == "FAILED"
+    assert list(points(workplace, "train_logloss")) == [20]
     assert workplace.models == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_training_that_diverges_ends_with_one_error_and_a_failed_run(workplace: Workplace, capsys: Any) -> None:
