@@ -1,48 +1,60 @@
-"""What was known of a user, of an item, of a place at the time of an impression."""
+"""What was known of a user, of an item, of a place at the time of an event, joined by Spark."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from pipeline.config import AttributeSource
 from pipeline.logs import LogError
 
 
-def join_attributes(events: DataFrame, table: DataFrame, key: str, name: str) -> DataFrame:
-    """Add a table's columns to events; events without a row get nulls.
+def join_attributes(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:
+    """Add a table's columns to events; the rule of time is that of :class:`pipeline.config.AttributeSource`.
 
-    Where the table has ``valid_from`` (a timestamp), the row with the greatest ``valid_from`` strictly before the event's ``time``
-    counts: a snapshot that was taken later was not known. Of several rows with one key (and one ``valid_from``) the greatest counts.
+    Of several rows with one key (and one ``valid_from``) the greatest counts: its attributes, then its ``valid_to``, null being the least.
 
     Args:
         events: columns ``key``, ``time`` and any others.
-        table: columns ``key``, maybe ``valid_from``, and the attributes.
+        table: columns ``key``, those that say when, and the attributes.
+        source: how long a row counts.
         key: ``user_id`` or ``item_id``.
         name: what to call the table in errors.
 
     Returns:
-        The events, each once, with the attributes.
+        The events, each once, with the attributes (null where nothing is known), and ``_<name>_known``, a boolean.
 
     Raises:
         LogError: an attribute has the name of a column that the events have already.
     """
-    attributes = [c for c in table.columns if c not in (key, "valid_from")]
-    _refuse_twice(events, attributes, name)
+    attributes = source.attributes
+    refuse_twice(events, attributes, name)
+    known = f"_{name}_known"
     if "valid_from" not in table.columns:
-        return _join_once(events, table, [key], attributes)
-    rows = _greatest(table, [key, "valid_from"], attributes)
-    order = Window.partitionBy(key).orderBy("valid_from")
-    spans = rows.withColumn("valid_to", F.lead("valid_from").over(order)).alias("spans")
-    left = events.alias("events")
-    known = (
-        (F.col(f"events.{key}") == F.col(f"spans.{key}"))
-        & (F.col("spans.valid_from") < F.col("events.time"))
-        & (F.col("spans.valid_to").isNull() | (F.col("events.time") <= F.col("spans.valid_to")))
+        rows = _greatest(table, [key], attributes).withColumn(known, F.lit(True))
+        return _flagged(events.join(rows, key, "left"), known)
+    effective = F.greatest("valid_from", "arrived") if "arrived" in table.columns else F.col("valid_from")
+    parts = [c for c in ("valid_from", *attributes, "valid_to") if c in table.columns]
+    so_far = Window.partitionBy(key).orderBy("_effective").rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    spans = (
+        table.withColumn("_effective", effective)
+        .withColumn("_best", F.max(F.struct(*parts)).over(so_far))
+        .groupBy(key, "_effective")
+        .agg(F.max("_best").alias("_best"))  # one for all rows of that moment
+        .withColumn("_until", F.lead("_effective").over(Window.partitionBy(key).orderBy("_effective")))
     )
-    joined = left.join(spans, known, "left")
-    return joined.select("events.*", *[F.col(f"spans.{c}").alias(c) for c in attributes])
+    spans = spans.withColumnRenamed(key, "_key")
+    known_then = (
+        (F.col(key) == F.col("_key"))
+        & (F.col("_effective") < F.col("time"))
+        & (F.col("_until").isNull() | (F.col("time") <= F.col("_until")))
+    )
+    joined = events.join(spans, known_then, "left")
+    counts = F.col("_best").isNotNull() & _in_force(source)
+    columns = {c: F.when(counts, F.col("_best")[c]) for c in attributes}
+    return joined.withColumns({**columns, known: counts}).select(*events.columns, *attributes, known)
 
 
 def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: str) -> DataFrame:
@@ -57,18 +69,34 @@ def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: 
             f"{name}.keys: the impressions have no column {lacking[0]!r}; they have {', '.join(sorted(events.columns))}"
         )
     attributes = [c for c in table.columns if c not in keys]
-    _refuse_twice(events, attributes, name)
-    return _join_once(events, table, keys, attributes)
+    refuse_twice(events, attributes, name)
+    return events.join(_greatest(table, keys, attributes), list(keys), "left")
 
 
-def _refuse_twice(events: DataFrame, attributes: Sequence[str], name: str) -> None:
+def refuse_twice(events: DataFrame, attributes: Sequence[str], name: str) -> None:
+    """Two columns of one name cannot be told apart.
+
+    Raises:
+        LogError: there are such.
+    """
     twice = [c for c in attributes if c in events.columns]
     if twice:
         raise LogError(f"{name}.columns: {twice[0]!r} is a column of the events already; give it another name")
 
 
-def _join_once(events: DataFrame, table: DataFrame, keys: Sequence[str], attributes: Sequence[str]) -> DataFrame:
-    return events.join(_greatest(table, keys, attributes), list(keys), "left")
+def _in_force(source: AttributeSource) -> Column:
+    """Whether the row ``_best`` has not ended and is not too old at ``time``."""
+    counts = F.lit(True)
+    if "valid_to" in source.columns:
+        counts = F.col("_best")["valid_to"].isNull() | (F.col("time") < F.col("_best")["valid_to"])
+    if source.max_age_days is not None:
+        age = F.expr(f"INTERVAL {round(source.max_age_days * 86_400_000_000)} MICROSECONDS")
+        counts = counts & (F.col("time") <= F.col("_best")["valid_from"] + age)
+    return counts
+
+
+def _flagged(frame: DataFrame, known: str) -> DataFrame:
+    return frame.withColumn(known, F.coalesce(known, F.lit(False)))
 
 
 def _greatest(table: DataFrame, keys: Sequence[str], attributes: Sequence[str]) -> DataFrame:

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import hashlib
 import io
+import json
 import logging
-import pathlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import SparkSession
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-import pipeline
-from pipeline.config import DataConfig, Source
-from pipeline.contract import (
-    Contract,
-    ContractError,
-    Day,
-    History,
-    Label,
-    Vocabulary,
-    vocabulary_from_parquet,
-    vocabulary_to_parquet,
+from pipeline.config import DataConfig
+from pipeline.contract import Contract, ContractError, Day, History, Label, Split, vocabulary_from_parquet, vocabulary_to_parquet
+from pipeline.encode import EncodePlan, encode_files
+from pipeline.events import ONE_DAY, EventLogs, Events, days_between
+from pipeline.findings import day_quality, refuse_day
+from pipeline.fingerprints import (
+    code_fingerprint,
+    day_fingerprint,
+    input_fingerprints,
+    settings_fingerprint,
+    vocabulary_fingerprint,
 )
-from pipeline.contract.document import fingerprint
-from pipeline.encode import encoded_samples, raw_samples
-from pipeline.events import days_between, read_events
-from pipeline.negatives import POOL_DAYS
-from pipeline.publish import Publisher, by_day
-from pipeline.samples import behavior_columns, impression_columns
-from pipeline.storage import FileInfo, Storage
-from pipeline.vocabularies import fit
+from pipeline.join.blobs import ipc_bytes
+from pipeline.join.plan import day_number, files_of, join_plan
+from pipeline.join.worker import NO_FILE, OUTPUT, REJECTED, SAMPLES, join_by_user
+from pipeline.lock import DatasetLock
+from pipeline.logs import LogError
+from pipeline.publish import Publisher, WrittenDay
+from pipeline.rows import all_rows
+from pipeline.statistics import total
+from pipeline.vocabularies import Fitted, TrainingDays, extend, fit, references
 
 log = logging.getLogger(__name__)
 
-ONE_DAY = dt.timedelta(days=1)
-_DAY_IN_PATH = re.compile(r"/[A-Za-z_]+=(\d{4}-\d{2}-\d{2})/")
+#: Impressions that one Python worker joins at a time, with their behaviors: about a gigabyte where histories are long.
+ROWS_PER_PARTITION = 500_000
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,48 @@ class BuildReport:
     contract: Contract
 
 
-def build_samples(spark: SparkSession, config: DataConfig, first: dt.date, last: dt.date) -> BuildReport:
+@dataclass(frozen=True)
+class PlannedDay:
+    """What a build would do with a day: ``reason`` is empty where it would leave it as it is. ``rows`` is about how many it has."""
+
+    day: dt.date
+    reason: str
+    rows: int
+
+
+def build_samples(
+    spark: SparkSession,
+    config: DataConfig,
+    first: dt.date,
+    last: dt.date,
+    *,
+    extend_vocabularies: bool = False,
+    wait: float = 0.0,
+) -> BuildReport:
     """Build the days from ``first`` to ``last`` that are missing, or whose logs, configuration or code changed.
 
-    A day is published with the contract that names its files, so that a build that is stopped leaves the data set as it was.
+    Days are published with the contract that names their files, so that a build that is stopped leaves the data set as it was, or
+    with some more days, all whole.
+
+    Args:
+        spark: the session.
+        config: the data set.
+        first: first day, UTC.
+        last: last day.
+        extend_vocabularies: give ids to values of training days that came after those that the vocabularies were made from.
+        wait: seconds to wait for another build of the same data set.
+
+    Raises:
+        LogError: a log cannot be used, or a day passes a threshold.
+        ContractError: the folder holds a contract that this release cannot read, or another build is at work in it.
+    """
+    publisher = Publisher(spark, config.samples)
+    with DatasetLock(publisher.storage, config.samples, wait):
+        return _Build(spark, config, publisher, extend_vocabularies).run(first, last)
+
+
+def plan_build(spark: SparkSession, config: DataConfig, first: dt.date, last: dt.date) -> list[PlannedDay]:
+    """What :func:`build_samples` would do; nothing is written.
 
     Raises:
         LogError: a log cannot be used.
@@ -64,183 +101,327 @@ def build_samples(spark: SparkSession, config: DataConfig, first: dt.date, last:
     """
     publisher = Publisher(spark, config.samples)
     before = publisher.contract()
-    base = before if before is not None and before.vocabulary_fingerprint == _vocabulary_fingerprint(config) else None
+    base = _usable(config, before)
+    days = days_between(first, last)
+    inputs = input_fingerprints(spark, config, days)
+    finished = {day.day: day for day in base.days} if base is not None else {}
+    mark = base.vocabulary_fingerprint if base is not None else vocabulary_fingerprint(config)
+    reasons = {day: _reason(config, finished.get(day), mark, day, inputs[day]) for day in days}
     if before is not None and base is None:
-        log.info("vocabularies: the configuration or the code changed, all days are built anew")
-    publisher.clean(before)
-    if base is None:
-        base = _fit(spark, config, publisher)
-
-    wanted = _fingerprints(spark, config, base, days_between(first, last))
-    finished = {day.day: day for day in base.days}
-    stale = [day for day, mark in wanted.items() if day not in finished or finished[day].fingerprint != mark]
-    kept = tuple(day for day in wanted if day not in stale)
-    if kept:
-        log.info("%d of %d days are finished and unchanged: %s", len(kept), len(wanted), _spans(kept))
-    if stale:
-        log.info("building %d days: %s", len(stale), _spans(stale))
-        for span in _runs(stale):
-            finished |= _build_days(spark, config, base, publisher, {day: wanted[day] for day in span})
-    contract = base.model_copy(
-        update={
-            "name": config.name,
-            "splits": config.splits,
-            "config_fingerprint": fingerprint(_settings(config)),
-            "code_fingerprint": code_fingerprint(),
-            "days": tuple(finished[day] for day in sorted(finished)),
-        }
-    )
-    if contract != before:
-        publisher.publish(contract)
-    return BuildReport(tuple(stale), kept, contract)
+        reasons = dict.fromkeys(days, "configuration or code changed, vocabularies are made anew")
+    rows = {day: finished[day].rows for day in days if not reasons[day]}
+    for span in runs(day for day in days if reasons[day]):
+        rows |= EventLogs(spark, config).read(span[0], span[-1]).rows
+    return [PlannedDay(day, reasons[day], rows.get(day, 0)) for day in days]
 
 
-@functools.cache
-def code_fingerprint() -> str:
-    """Of the code that a sample depends on: this package, but for the simulated world."""
-    root = pathlib.Path(pipeline.__file__).parent
-    files = sorted(path for path in root.rglob("*.py") if "simulate" not in path.relative_to(root).parts)
-    return fingerprint({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+class _Build:
+    def __init__(self, spark: SparkSession, config: DataConfig, publisher: Publisher, extend_vocabularies: bool) -> None:
+        self._spark = spark
+        self._config = config
+        self._publisher = publisher
+        self._extend = extend_vocabularies
+        self._logs = EventLogs(spark, config)
 
+    def run(self, first: dt.date, last: dt.date) -> BuildReport:
+        config, publisher = self._config, self._publisher
+        before = publisher.contract()
+        base = _usable(config, before)
+        if before is not None and base is None:
+            log.info("vocabularies: the configuration or the code changed, all days are built anew")
+        publisher.clean(before)
+        if base is not None and self._extend:
+            base = self._extended(base)
+        inputs = input_fingerprints(self._spark, config, days_between(first, last))
+        finished = {day.day: day for day in base.days} if base is not None else {}
+        mark = base.vocabulary_fingerprint if base is not None else vocabulary_fingerprint(config)
+        stale = [day for day in inputs if _reason(config, finished.get(day), mark, day, inputs[day])]
+        kept = tuple(day for day in inputs if day not in stale)
+        if kept:
+            log.info("%d of %d days are finished and unchanged: %s", len(kept), len(inputs), spans(kept))
+        if stale:
+            log.info("building %d days: %s", len(stale), spans(stale))
+        for run in runs(stale):
+            events = self._logs.read(run[0], run[-1])
+            for part in _passes(run, events.rows, config.rows_per_pass):
+                if part != run:
+                    events = self._logs.read(part[0], part[-1])
+                try:
+                    base, built = self._pass(base, events, part, inputs)
+                except (LogError, ContractError):
+                    publisher.clean(publisher.contract())
+                    raise
+                finished |= built
+                base = self._published(base, finished)
+        if base is None:
+            base = self._fitted()
+        contract = self._contract(base, finished)
+        if contract != before:
+            publisher.publish(contract)
+        return BuildReport(tuple(stale), kept, contract)
 
-def _vocabulary_fingerprint(config: DataConfig) -> str:
-    """Of all that vocabularies are made from, but for the logs' contents: once made, they stay."""
-    parts = config.model_dump(
-        mode="json", include={"log", "users", "items", "lookups", "fields", "vocabularies", "history", "seed"}
-    )
-    return fingerprint({**parts, "train": config.splits["train"].model_dump(mode="json"), "code": code_fingerprint()})
-
-
-def _fit(spark: SparkSession, config: DataConfig, publisher: Publisher) -> Contract:
-    """Make the vocabularies; a contract with no days yet."""
-    train = config.splits["train"]
-    log.info("making vocabularies from the training days %s to %s", train.first, train.last)
-    events = read_events(spark, config, train.first, train.last)
-    fitted = fit(config, impression_columns(spark, config, events), behavior_columns(spark, config, events))
-    mark = _vocabulary_fingerprint(config)
-    vocabularies = []
-    for name, table in fitted.vocabularies.items():
-        content = io.BytesIO()
-        vocabulary_to_parquet(table.column("value"), table.column("count"), content)
-        path = f"vocabularies/{mark[:12]}/{name}.parquet"
-        publisher.write_vocabulary(path, content.getvalue())
-        sha256 = hashlib.sha256(content.getvalue()).hexdigest()
-        vocabularies.append(Vocabulary(name=name, size=table.num_rows + 2, path=path, sha256=sha256))
-    negatives = config.log.negatives
-    return Contract(
-        name=config.name,
-        fields=fitted.fields,
-        vocabularies=tuple(vocabularies),
-        vocabulary_fingerprint=mark,
-        history=History(length=config.history.length, days=config.history.days),
-        label=Label(
-            kind=config.log.kind,
-            attribution_hours=config.log.attribution_hours if config.log.clicks is not None else None,
-            negatives_per_positive=negatives.uniform + negatives.popularity if negatives is not None else None,
-        ),
-        splits=config.splits,
-        config_fingerprint="",
-        code_fingerprint="",
-        days=(),
-    )
-
-
-def _build_days(
-    spark: SparkSession, config: DataConfig, base: Contract, publisher: Publisher, marks: Mapping[dt.date, str]
-) -> dict[dt.date, Day]:
-    """Build a run of days without gaps."""
-    events = read_events(spark, config, min(marks), max(marks))
-    impressions, behaviors = impression_columns(spark, config, events), behavior_columns(spark, config, events)
-    rows = sum(events.counts.values())
-    values = {v.name: _values(publisher, v) for v in base.vocabularies}
-    broadcast = spark.sparkContext.broadcast(values)
-    samples = encoded_samples(impressions, behaviors, base.fields, base.history, broadcast, rows)
-    files_of = {day: -(-events.counts.get(day, 0) // config.rows_per_file) for day in marks}
-    files, positives = publisher.write_samples(samples, files_of, marks, config.seed)
-    lost = [day for day in marks if day not in files and day not in config.log.empty_days]
-    if lost:
-        raise ContractError(f"no samples were written for {_spans(lost)}, though the log has impressions then")
-    examples = {}
-    held_out = [day for day in files if day not in config.splits["train"]]
-    if config.examples_per_day and held_out:
-        every = by_day({day: max(1, sum(f.rows for f in files[day]) // config.examples_per_day) for day in held_out})
-        drawn = impressions.where(F.col("day").isin(held_out))
-        drawn = drawn.where(F.pmod(F.xxhash64("impression_id", F.lit(config.seed + 2)), every) == 0)
-        theirs = behaviors.join(drawn.select("user_id").distinct(), "user_id", "left_semi")
-        raw = raw_samples(drawn, theirs, base.fields, base.history, config.examples_per_day * len(held_out))
-        examples = publisher.write_examples(raw, marks, config.seed)
-    broadcast.destroy()
-    return {
-        day: Day(
-            day=day,
-            rows=sum(file.rows for file in files.get(day, ())),
-            positives=positives.get(day, 0),
-            fingerprint=mark,
-            files=files.get(day, ()),
-            examples=examples.get(day),
+    def _contract(self, base: Contract, finished: Mapping[dt.date, Day]) -> Contract:
+        return base.model_copy(
+            update={
+                "name": self._config.name,
+                "splits": self._config.splits,
+                "config_fingerprint": settings_fingerprint(self._config),
+                "code_fingerprint": code_fingerprint(),
+                "days": tuple(
+                    finished[day].model_copy(update={"final": finished[day].final or _final(self._config, None, day)})
+                    for day in sorted(finished)
+                ),
+            }
         )
-        for day, mark in marks.items()
-    }
+
+    def _published(self, base: Contract, finished: Mapping[dt.date, Day]) -> Contract:
+        contract = self._contract(base, finished)
+        self._publisher.publish(contract)
+        return contract
+
+    def _pass(
+        self, base: Contract | None, events: Events, days: list[dt.date], inputs: Mapping[dt.date, str]
+    ) -> tuple[Contract, dict[dt.date, Day]]:
+        """Build some days without gaps, and the vocabularies where there are none yet."""
+        train = self._config.splits["train"]
+        whole = base is None and days[0] <= train.first and days[-1] >= train.last
+        if base is None and not whole:
+            base = self._fitted()
+        joined = self._joined(events, days, train if whole else None, samples=True)
+        if whole:
+            joined = joined.persist(StorageLevel.DISK_ONLY)
+        try:
+            base = base if base is not None else self._fit(joined, train)
+            marks = {day: day_fingerprint(self._config, day, base.vocabulary_fingerprint, inputs[day]) for day in days}
+            written = self._written(base, events, joined, marks)
+        finally:
+            joined.unpersist()
+        finished = {day: self._day(base, events, day, marks[day], inputs[day], written.get(day)) for day in days}
+        return base, finished
+
+    def _joined(self, events: Events, days: list[dt.date], fit_days: Split | None, *, samples: bool) -> DataFrame:
+        rows = all_rows(self._spark, self._config, events)
+        plan = join_plan(self._config, events.rows, days, rows, fit_days=fit_days, samples=samples)
+        cores = self._spark.sparkContext.defaultParallelism
+        shown = sum(events.facts["log.impressions"].rows.values())
+        return join_by_user(rows, plan, max(cores, -(-shown // ROWS_PER_PARTITION)))
+
+    def _written(
+        self, base: Contract, events: Events, joined: DataFrame, marks: Mapping[dt.date, str]
+    ) -> dict[dt.date, WrittenDay]:
+        config = self._config
+        examples = {}
+        for day in marks:
+            rows = events.rows.get(day, 0)
+            if rows and day not in config.splits["train"]:
+                examples[day_number(day)] = config.examples_per_day * files_of(config, events.rows, day) / rows
+        tables = {name: table.column("value").combine_chunks() for name, table in self._tables(base).items()}
+        broadcast = self._spark.sparkContext.broadcast(tables)
+        blobs = joined.where(F.col("kind").isin(SAMPLES, REJECTED))
+        if any(facts.broken for facts in events.facts.values()):
+            blobs = blobs.unionByName(_packed(events.quarantine))
+        files = sum(files_of(config, events.rows, day) for day in marks)
+        cores = self._spark.sparkContext.defaultParallelism
+        partitions = min(files, max(cores, -(-files // 4)))
+        # the contract travels to the workers without the days that it has, which may be many
+        plan = EncodePlan(base.model_copy(update={"days": ()}), examples)
+        written = self._publisher.write_files(encode_files(blobs, plan, broadcast, partitions), marks)
+        broadcast.destroy()
+        lost = [day for day in marks if day not in config.log.empty_days and not written.get(day, WrittenDay()).files]
+        if lost:
+            raise LogError(
+                f"no samples were made for {spans(lost)}, though the log has impressions then: all of them are in the quarantine"
+            )
+        return written
+
+    def _day(self, base: Contract, events: Events, day: dt.date, mark: str, inputs: str, written: WrittenDay | None) -> Day:
+        written = written if written is not None else WrittenDay()
+        counts = total(written.counts)
+        quality = day_quality(base, events, day, counts, written.rejected)
+        refuse_day(self._config, day, quality, counts["rows"])
+        statistics = None
+        if written.counts:
+            content = json.dumps(counts, separators=(",", ":")).encode()
+            statistics = self._publisher.write(f"day={day}/statistics-{mark[:12]}.json", content, 1)
+        return Day(
+            day=day,
+            rows=counts["rows"],
+            positives=counts["positives"],
+            fingerprint=mark,
+            inputs=inputs,
+            files=tuple(written.files),
+            examples=written.examples,
+            statistics=statistics,
+            quarantine=written.quarantine,
+            quality=quality,
+            vocabulary_version=base.vocabulary_version,
+            negatives_kept=self._config.sampled(day),
+            final=_final(self._config, events, day),
+        )
+
+    def _fitted(self) -> Contract:
+        """Make the vocabularies alone; a contract with no days yet."""
+        train = self._config.splits["train"]
+        events = self._logs.read(train.first, train.last)
+        joined = self._joined(events, days_between(train.first, train.last), train, samples=False)
+        joined = joined.persist(StorageLevel.DISK_ONLY)
+        try:
+            return self._fit(joined, train)
+        finally:
+            joined.unpersist()
+
+    def _fit(self, joined: DataFrame, train: Split) -> Contract:
+        config = self._config
+        log.info("making vocabularies from the training days %s to %s", train.first, train.last)
+        days = TrainingDays(config, joined)
+        fitted = fit(days)
+        clicks, negatives = config.log.clicks is not None, config.log.negatives
+        contract = Contract(
+            name=config.name,
+            fields=fitted.fields,
+            vocabularies=(),
+            vocabulary_fingerprint=vocabulary_fingerprint(config),
+            vocabulary_days=train,
+            history=History(**config.history.model_dump()),
+            label=Label(
+                kind=config.log.kind,
+                attribution_hours=config.log.attribution_hours if clicks else None,
+                attribution_by=config.log.attribution_by if clicks else None,
+                negatives_per_positive=negatives.uniform + negatives.popularity if negatives is not None else None,
+            ),
+            splits=config.splits,
+            config_fingerprint="",
+            code_fingerprint="",
+            days=(),
+        )
+        contract = self._with_tables(contract, fitted)
+        return contract.model_copy(update={"reference": references(contract, fitted.tables, days)})
+
+    def _extended(self, base: Contract) -> Contract:
+        """Give ids to the values of the training days after those that the vocabularies were made from."""
+        train, known = self._config.splits["train"], base.vocabulary_days
+        assert known is not None
+        first = max(train.first, known.last + ONE_DAY)
+        if first > train.last:
+            log.info("vocabularies: made from the training days up to %s already", known.last)
+            return base
+        log.info("extending vocabularies by the training days %s to %s", first, train.last)
+        events = self._logs.read(first, train.last)
+        joined = self._joined(events, days_between(first, train.last), Split(first=first, last=train.last), samples=False)
+        joined = joined.persist(StorageLevel.DISK_ONLY)
+        try:
+            days = TrainingDays(self._config, joined)
+            tables = {name: extend(days, name, table) for name, table in self._tables(base).items()}
+        finally:
+            joined.unpersist()
+        sizes = {name: table.num_rows + 2 for name, table in tables.items()}
+        specs = tuple(v.model_copy(update={"size": sizes.get(v.name, v.size)}) for v in base.vocabularies)
+        grown = base.model_copy(
+            update={
+                "vocabulary_version": base.vocabulary_version + 1,
+                "vocabulary_days": Split(first=known.first, last=train.last),
+            }
+        )
+        return self._with_tables(grown, Fitted(base.fields, specs, tables))
+
+    def _with_tables(self, contract: Contract, fitted: Fitted) -> Contract:
+        """Write the tables of vocabularies, and name them."""
+        folder = f"vocabularies/{contract.vocabulary_fingerprint[:12]}-v{contract.vocabulary_version}"
+        vocabularies = []
+        for vocabulary in fitted.vocabularies:
+            if vocabulary.kind == "table":
+                table, content = fitted.tables[vocabulary.name], io.BytesIO()
+                vocabulary_to_parquet(table.column("value"), table.column("count"), content)
+                file = self._publisher.write(f"{folder}/{vocabulary.name}.parquet", content.getvalue(), table.num_rows)
+                vocabulary = vocabulary.model_copy(update={"path": file.path, "sha256": file.sha256})
+            vocabularies.append(vocabulary)
+        return contract.model_copy(update={"vocabularies": tuple(vocabularies)})
+
+    def _tables(self, contract: Contract) -> dict[str, pa.Table]:
+        tables = {}
+        for vocabulary in contract.vocabularies:
+            if vocabulary.path is not None:
+                content = self._publisher.read(vocabulary.path)
+                if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
+                    raise ContractError(
+                        f"{vocabulary.path}: does not have the checksum that the contract says; build into an empty folder"
+                    )
+                tables[vocabulary.name] = vocabulary_from_parquet(io.BytesIO(content))
+        return tables
 
 
-def _settings(config: DataConfig) -> dict[str, Any]:
-    """What a day's samples depend on, but for where they go and what they are called."""
-    return config.model_dump(mode="json", exclude={"simulate", "splits", "name", "samples", "logs"})
+def _usable(config: DataConfig, contract: Contract | None) -> Contract | None:
+    """The contract, if its vocabularies can stay: made by this configuration and code, and from no day that is held out now."""
+    if contract is None or contract.vocabulary_fingerprint != vocabulary_fingerprint(config) or contract.vocabulary_days is None:
+        return None
+    made = contract.vocabulary_days
+    held_out = [split for name, split in config.splits.items() if name != "train"]
+    if made.last > config.splits["train"].last or any(s.first <= made.last and made.first <= s.last for s in held_out):
+        return None
+    return contract
 
 
-def _values(publisher: Publisher, vocabulary: Vocabulary) -> pa.Array:
-    content = publisher.read_vocabulary(vocabulary.path)
-    if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
-        raise ContractError(f"{vocabulary.path}: does not have the checksum that the contract says; build into an empty folder")
-    return vocabulary_from_parquet(io.BytesIO(content)).column("value").combine_chunks()
+def _reason(config: DataConfig, finished: Day | None, vocabularies: str, day: dt.date, inputs: str) -> str:
+    """Why a day is to be built; nothing where it is finished and unchanged."""
+    if finished is None:
+        return "missing"
+    if finished.fingerprint == day_fingerprint(config, day, vocabularies, inputs):
+        return ""
+    return "its logs changed" if finished.inputs != inputs else "configuration or code changed"
 
 
-def _fingerprints(spark: SparkSession, config: DataConfig, base: Contract, days: Iterable[dt.date]) -> dict[dt.date, str]:
-    """What each day's samples depend on, and would be built anew for if it changed."""
-    storage = Storage(spark)
-    history = config.history.days * ONE_DAY
-    before = history if config.log.clicks is None else dt.timedelta(0)
-    if config.log.kind == "positives_only":
-        before = max(history, (POOL_DAYS - 1) * ONE_DAY)
-    sources: list[tuple[Source, dt.timedelta | None, dt.timedelta]] = [(config.log.impressions, before, dt.timedelta(0))]
-    if config.log.clicks is not None:
-        sources.append((config.log.clicks, history, config.attribution + ONE_DAY))
-    sources += [(source, None, dt.timedelta(0)) for source in (config.users, config.items, *config.lookups) if source is not None]
-    listed = [(list(_list(storage, source)), back, ahead) for source, back, ahead in sources]
-    common = {"config": _settings(config), "code": code_fingerprint(), "vocabularies": base.vocabulary_fingerprint}
-    marks = {}
-    for day in days:
-        inputs = [
-            [(info.path, info.size, info.modified) for info in files if _concerns(info, day, back, ahead)]
-            for files, back, ahead in listed
-        ]
-        marks[day] = fingerprint({**common, "inputs": inputs})
-    return marks
-
-
-def _list(storage: Storage, source: Source) -> Iterable[FileInfo]:
-    for path in storage.glob(source.path):
-        yield from storage.files(path)
-
-
-def _concerns(info: FileInfo, day: dt.date, back: dt.timedelta | None, ahead: dt.timedelta) -> bool:
-    """Whether a file can hold rows that a day's samples need: by the day in its path, where it has one."""
-    found = _DAY_IN_PATH.search(info.path)
-    if found is None:
+def _final(config: DataConfig, events: Events | None, day: dt.date) -> bool:
+    """Whether no click can change a label of the day any more, as far as the configuration or the clicks themselves say."""
+    if config.log.clicks is None:
         return True
-    of = dt.date.fromisoformat(found[1])
-    return of <= day + ahead and (back is None or of >= day - back)
+    end = dt.datetime.combine(day + ONE_DAY, dt.time(), dt.timezone.utc) + config.log.attribution
+    if config.log.complete_to is not None:
+        return end <= dt.datetime.combine(config.log.complete_to + ONE_DAY, dt.time(), dt.timezone.utc)
+    return events is not None and events.facts["log.clicks"].rows.get(end.date(), 0) > 0
 
 
-def _runs(days: Iterable[dt.date]) -> list[list[dt.date]]:
-    runs: list[list[dt.date]] = []
+def _packed(quarantine: DataFrame) -> DataFrame:
+    """Rows that break a rule, as the join gives its own."""
+
+    def pack(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            days = batch.column("day")
+            for day in days.unique():
+                rows = pa.Table.from_batches([batch]).filter(pa.compute.equal(days, day)).select(["reason", "row"])
+                columns = {
+                    "kind": [REJECTED],
+                    "day": pa.array([day.as_py()], pa.date32()),
+                    "file": pa.array([NO_FILE], pa.int32()),
+                }
+                yield pa.RecordBatch.from_pydict({**columns, "payload": [ipc_bytes(rows)]})
+
+    return quarantine.mapInArrow(pack, OUTPUT)
+
+
+def _passes(days: list[dt.date], rows: Mapping[dt.date, int], most: int) -> list[list[dt.date]]:
+    """A run of days cut so that each part has about so many rows at most, but a day at least."""
+    parts: list[list[dt.date]] = []
+    size = 0
+    for day in days:
+        if not parts or size + rows.get(day, 0) > most:
+            parts.append([])
+            size = 0
+        parts[-1].append(day)
+        size += rows.get(day, 0)
+    return parts
+
+
+def runs(days: Iterable[dt.date]) -> list[list[dt.date]]:
+    """Days as runs without gaps."""
+    parts: list[list[dt.date]] = []
     for day in sorted(days):
-        if runs and day - runs[-1][-1] == ONE_DAY:
-            runs[-1].append(day)
+        if parts and day - parts[-1][-1] == ONE_DAY:
+            parts[-1].append(day)
         else:
-            runs.append([day])
-    return runs
+            parts.append([day])
+    return parts
 
 
-def _spans(days: Iterable[dt.date]) -> str:
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in _runs(days))
+def spans(days: Iterable[dt.date]) -> str:
+    """Days in words."""
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs(days))

@@ -1,140 +1,186 @@
-"""From raw columns to samples: histories found and everything encoded, in one pass over partitions by user."""
+"""From packed raw samples to the bytes of files: encoded, padded, put in order, counted."""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable, Iterable
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyspark.core.broadcast import Broadcast
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from pipeline.contract import Encoder, Field, History
+from pipeline.contract import Contract, Encoder
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
-from pipeline.histories import Histories, find_histories, padded_lists, raw_lists
-from pipeline.samples import micros
+from pipeline.contract.encoder import padded
+from pipeline.hashing import uniform
+from pipeline.join.blobs import ipc_table, unpack, widened
+from pipeline.join.timelines import IntArray
+from pipeline.join.worker import HASH_COLUMN, REJECTED, SEEN_COLUMN
+from pipeline.parquet_files import FILES, file_row
+from pipeline.statistics import Counts, measure
 
-Batches = Iterable[pa.RecordBatch]
-
-OUTPUT_ROWS = 20_000
-#: Rows that one Python worker holds at a time: about a gigabyte with a dozen fields and 30 behaviors.
-ROWS_PER_PARTITION = 500_000
+#: Kinds of files.
+PART, EXAMPLES, QUARANTINE, FACTS = "part", "examples", "quarantine", "facts"
 
 
-def encoded_samples(
-    impressions: DataFrame,
-    behaviors: DataFrame,
-    fields: tuple[Field, ...],
-    history: History,
-    vocabularies: Broadcast[dict[str, pa.Array]],
-    rows: int,
-) -> DataFrame:
-    """The finished samples.
+@dataclass(frozen=True)
+class EncodePlan:
+    """What the workers have to know: what samples are, and which share of the rows of a day's first file is kept as raw values too.
 
-    Args:
-        impressions: see :func:`pipeline.samples.impression_columns`.
-        behaviors: see :func:`pipeline.samples.behavior_columns`.
-        fields: what the samples hold.
-        history: length and window of the behaviors.
-        vocabularies: for each vocabulary its values, in the order of their ids.
-        rows: about how many impressions there are.
-
-    Returns:
-        ``day`` and the columns of a sample as the contract describes them.
+    Days count from 1970-01-01.
     """
 
-    def encode(table: pa.Table, behavior_table: pa.Table, histories: Histories) -> dict[str, pa.Array]:
-        encoder = _encoder(vocabularies)
-        places, real = histories.padded(history.length)
-        columns: dict[str, pa.Array] = {}
-        for field in fields:
+    contract: Contract
+    examples: Mapping[int, float]
+
+
+def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str, pa.Array]], partitions: int) -> DataFrame:
+    """Make files of packed samples, and of the rows that were left out.
+
+    Args:
+        blobs: see :func:`pipeline.join.worker.join_by_user`; only samples and rejected rows.
+        plan: what to make of them.
+        tables: for each vocabulary that is a table its values, in the order of their ids.
+        partitions: how many tasks.
+
+    Returns:
+        Columns of :data:`pipeline.parquet_files.FILES`: samples, raw examples, rejected rows, and for each file a row of facts.
+    """
+
+    def work(group: pa.Table) -> pa.Table:
+        kind, day, file = (group.column(name)[0].as_py() for name in ("kind", "day", "file"))
+        payloads = [payload.as_buffer() for payload in group.column("payload")]
+        if kind == REJECTED:
+            files, facts = _rejected(payloads)
+        else:
+            rows = _Samples(payloads, plan.contract, _encoder(plan.contract, tables))
+            number = group.column("day")[0].cast(pa.int32()).as_py()
+            files = rows.files(plan.examples.get(number, 0.0) if file == 0 else 0.0)
+            facts = rows.counts()
+        facts["files"] = {name: table.num_rows for name, table in files.items()}
+        files[FACTS] = pa.table({"facts": [json.dumps(facts)]})
+        return pa.concat_tables(file_row(name, day, file, table) for name, table in files.items())
+
+    keys = ["kind", "day", "file"]
+    return blobs.repartition(partitions, *keys).groupBy(*keys).applyInArrow(work, FILES)
+
+
+class _Samples:
+    """The samples of one file."""
+
+    def __init__(self, payloads: list[pa.Buffer], contract: Contract, encoder: Encoder) -> None:
+        self._contract = contract
+        self._encoder = encoder
+        tables, ages = zip(*(unpack(payload) for payload in payloads), strict=True)
+        self._tables: tuple[pa.Table, ...] = tables
+        self._ages = np.zeros(max(map(len, ages)), np.int64)
+        for part in ages:
+            self._ages[: len(part)] += part
+        self._hashes: IntArray = self._plain(HASH_COLUMN)
+        self._order = np.lexsort((self._plain(USER_COLUMN), self._hashes))
+        self._lengths = self._list_lengths()
+        self._columns: dict[str, npt.NDArray[Any]] = {LABEL_COLUMN: self._plain(LABEL_COLUMN), LENGTH_COLUMN: self._lengths}
+        self._behaviors: dict[str, npt.NDArray[Any]] = {}
+        for field in contract.fields:
+            of_behaviors = field.group == "behaviors"
+            values = encoder.encode(field, self._values(field.column, of_behaviors))
+            (self._behaviors if of_behaviors else self._columns)[field.column] = values
+
+    def files(self, examples: float) -> dict[str, pa.Table]:
+        """The samples in order, and a share of them as raw values."""
+        order = pa.array(self._order)
+        columns = {name: self._text(name).take(order) if name == ID_COLUMN else self._plain(name)[self._order] for name in _KEPT}
+        for field in self._contract.fields:
             if field.group == "behaviors":
-                encoded = encoder.encode(field, behavior_table.column(field.column))
-                columns[field.column] = padded_lists(encoded, real, places)
+                columns[field.column] = self._padded(self._behaviors[field.column])
             else:
-                columns[field.column] = pa.array(encoder.encode(field, table.column(field.column)))
-        columns[LENGTH_COLUMN] = pa.array(real.sum(axis=1).astype(np.int32))
-        return columns
+                columns[field.column] = self._columns[field.column][self._order]
+        columns[LENGTH_COLUMN] = self._lengths[self._order]
+        files = {PART: pa.table(columns)}
+        chosen = self._order[uniform(self._hashes.astype(np.uint64), 3)[self._order] < examples]
+        if len(chosen):
+            files[EXAMPLES] = self._raw(pa.array(chosen))
+        return files
 
-    schema = _schema(fields, lambda f: T.IntegerType() if f.is_categorical else T.FloatType())
-    schema = schema.add(LENGTH_COLUMN, T.IntegerType())
-    return _with_histories(impressions, behaviors, history, encode, schema, rows)
+    def counts(self) -> Counts:
+        """What is in them."""
+        seen = self._plain(SEEN_COLUMN)
+        return measure(self._contract, self._columns, self._behaviors, seen, self._ages)
+
+    def _values(self, name: str, of_lists: bool) -> pa.Array:
+        """A column's raw values, those of lists one after the other; of text with each value once."""
+        parts = [table.column(name).combine_chunks() for table in self._tables]
+        column = pa.chunked_array([widened(part.flatten() if of_lists else part) for part in parts])
+        return (column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column).combine_chunks()
+
+    def _plain(self, name: str) -> npt.NDArray[Any]:
+        return np.concatenate([table.column(name).to_numpy() for table in self._tables])
+
+    def _text(self, name: str) -> pa.Array:
+        return pa.chunked_array([chunk for table in self._tables for chunk in table.column(name).chunks]).combine_chunks()
+
+    def _list_lengths(self) -> npt.NDArray[np.int32]:
+        fields = self._contract.group("behaviors")
+        if not fields:
+            return np.zeros(len(self._hashes), np.int32)
+        lengths = [pa.compute.list_value_length(table.column(fields[0].column)).to_numpy() for table in self._tables]
+        together: npt.NDArray[np.int32] = np.concatenate(lengths).astype(np.int32)
+        return together
+
+    def _padded(self, values: npt.NDArray[Any]) -> pa.ListArray:
+        length = self._contract.history.length
+        rows = padded(values, self._lengths, length)[self._order]
+        offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(length)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.reshape(-1)))
+
+    def _raw(self, rows: pa.Array) -> pa.Table:
+        columns = {name: self._text(name).take(rows) if name == ID_COLUMN else self._plain(name)[rows] for name in _KEPT}
+        for field in self._contract.fields:
+            kind = pa.string() if field.is_text else pa.float64()
+            kind = pa.list_(kind) if field.group == "behaviors" else kind
+            parts = [_decoded(table.column(field.column).combine_chunks()).cast(kind) for table in self._tables]
+            columns[field.column] = pa.chunked_array(parts).take(rows)
+        return pa.table(columns)
 
 
-def raw_samples(
-    impressions: DataFrame, behaviors: DataFrame, fields: tuple[Field, ...], history: History, rows: int
-) -> DataFrame:
-    """The same rows before encoding: strings, doubles, and lists of them, the most recent first and as long as they are."""
-
-    def gather(table: pa.Table, behavior_table: pa.Table, histories: Histories) -> dict[str, pa.Array]:
-        return {
-            field.column: raw_lists(behavior_table.column(field.column).combine_chunks(), histories)
-            if field.group == "behaviors"
-            else table.column(field.column).combine_chunks()
-            for field in fields
-        }
-
-    schema = _schema(fields, lambda f: T.StringType() if f.is_categorical else T.DoubleType())
-    return _with_histories(impressions, behaviors, history, gather, schema, rows)
+#: Columns of a sample that are no fields.
+_KEPT = (ID_COLUMN, TIME_COLUMN, LABEL_COLUMN, USER_COLUMN)
 
 
-def _schema(fields: tuple[Field, ...], kind: Callable[[Field], T.DataType]) -> T.StructType:
-    schema = T.StructType()
-    for field in fields:
-        schema = schema.add(field.column, T.ArrayType(kind(field)) if field.group == "behaviors" else kind(field))
-    return schema
+def _decoded(column: pa.Array) -> pa.Array:
+    """Text in place of a dictionary, in lists too."""
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if pa.types.is_list(column.type):
+        return pa.ListArray.from_arrays(column.offsets, _decoded(column.flatten()))
+    return _null_for_nan(column)
 
 
-def _with_histories(
-    impressions: DataFrame,
-    behaviors: DataFrame,
-    history: History,
-    fill: Callable[[pa.Table, pa.Table, Histories], dict[str, pa.Array]],
-    schema: T.StructType,
-    rows: int,
-) -> DataFrame:
-    """Bring impressions and behaviors of a user together and let ``fill`` make the field columns of each partition."""
-    kept = T.StructType(
-        [
-            T.StructField("day", T.DateType()),
-            T.StructField(ID_COLUMN, T.StringType()),
-            T.StructField(TIME_COLUMN, T.LongType()),
-            T.StructField(LABEL_COLUMN, T.IntegerType()),
-            T.StructField(USER_COLUMN, T.LongType()),
-        ]
-    )
-    window = dt.timedelta(days=history.days)
+def _null_for_nan(column: pa.Array) -> pa.Array:
+    if not pa.types.is_floating(column.type):
+        return column
+    return pa.array(column.to_numpy(zero_copy_only=False), from_pandas=True)
 
-    def work(batches: Batches) -> Batches:
-        arrived = list(batches)
-        if not arrived:
-            return
-        table = pa.Table.from_batches(arrived).combine_chunks()
-        is_impression = pa.compute.is_valid(table.column("day"))
-        rows_in, events = table.filter(is_impression), table.filter(pa.compute.invert(is_impression))
-        if not rows_in.num_rows:
-            return
-        histories = find_histories(rows_in, events, history.length, window)
-        columns = {name: rows_in.column(name) for name in kept.fieldNames()} | fill(rows_in, events, histories)
-        yield from pa.table(columns).to_batches(OUTPUT_ROWS)
 
-    left = micros(impressions).withColumn(USER_COLUMN, F.xxhash64("user_id"))
-    both = left.unionByName(micros(behaviors), allowMissingColumns=True)
-    cores = impressions.sparkSession.sparkContext.defaultParallelism
-    partitions = max(cores, -(-rows // ROWS_PER_PARTITION))
-    return both.repartition(partitions, "user_id").mapInArrow(work, T.StructType(kept.fields + schema.fields))
+def _rejected(payloads: list[pa.Buffer]) -> tuple[dict[str, pa.Table], Counts]:
+    table = pa.concat_tables(ipc_table(payload) for payload in payloads)
+    table = table.sort_by([("reason", "ascending"), ("row", "ascending")])
+    reasons = Counter(table["reason"].to_pylist())
+    return {QUARANTINE: table}, {"rejected": dict(sorted(reasons.items()))}
 
 
 _encoders: dict[int, Encoder] = {}
 
 
-def _encoder(vocabularies: Broadcast[dict[str, pa.Array]]) -> Encoder:
-    """One encoder a worker process: its tables are built once, not for every partition."""
-    key = id(vocabularies.value)
+def _encoder(contract: Contract, tables: Broadcast[dict[str, pa.Array]]) -> Encoder:
+    """One encoder a worker process: its tables are built once, not for every file."""
+    key = id(tables.value)
     if key not in _encoders:
         _encoders.clear()
-        _encoders[key] = Encoder(vocabularies.value)
+        _encoders[key] = Encoder(contract.vocabularies, tables.value)
     return _encoders[key]

@@ -1,17 +1,18 @@
-"""From the logs, whatever their kind, to two tables: impressions with labels, and behaviors."""
+"""From the logs, whatever their kind, to three tables: impressions, clicks, behaviors."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig, Source
-from pipeline.labels import attribute_clicks, distinct_impressions
-from pipeline.logs import EVENT_COLUMNS, check_events, read_source
+from pipeline.logs import CORRUPT, PARTITION_DAY, read_source
 from pipeline.negatives import POOL_DAYS, draw_negatives
+from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse
 
 ONE_DAY = dt.timedelta(days=1)
 
@@ -23,80 +24,152 @@ def days_between(first: dt.date, last: dt.date) -> list[dt.date]:
 
 @dataclass(frozen=True)
 class Events:
-    """What happened on a range of days.
+    """What happened on a range of days; rows that break a rule are left out.
 
-    ``impressions``: columns ``day``, ``impression_id``, ``user_id``, ``item_id``, ``time``, ``label`` and the log's others; each
-    impression of a day once. ``behaviors``: columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and others, from the
-    history's window before the first day on; each once. ``counts``: rows of the log a day, before duplicates are left out.
+    ``impressions``: columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``label`` where the log has it, and the
+    log's others. Where clicks go to the latest impression of an item, those of the attribution window after the last day are there
+    too. ``clicks``: ``impression_id`` where it is known, ``user_id``, ``item_id``, ``time``. ``behaviors``: ``impression_id`` where
+    it is known, ``user_id``, ``item_id``, ``time``, ``arrived`` where it is known, ``action`` and others, from the
+    history's reach before the first day on, and ``_once``: rows that agree in it, in user, item, action and impression are one event.
+    Rows of all three may be there twice.
+
+    ``rows``: about how many impressions there are a day. ``facts``: of each log. ``quarantine``: the rows that break a
+    rule: ``day``, ``reason`` and ``row``, a JSON text.
     """
 
     impressions: DataFrame
+    clicks: DataFrame | None
     behaviors: DataFrame
-    counts: dict[dt.date, int]
+    rows: Mapping[dt.date, int]
+    facts: Mapping[str, LogFacts]
+    quarantine: DataFrame
+    first: dt.date
+    last: dt.date
 
 
-def read_events(spark: SparkSession, config: DataConfig, first: dt.date, last: dt.date) -> Events:
-    """Read and check the events that the samples of ``first`` to ``last`` are made of.
+def reach_back(config: DataConfig) -> dt.timedelta:
+    """How many whole days before an impression's day the events lie that its sample can depend on."""
+    reach = _whole_days(config.history.reach)
+    return max(reach, (POOL_DAYS - 1) * ONE_DAY) if config.log.kind == "positives_only" else reach
 
-    Raises:
-        LogError: a log cannot be used, or a day has no impressions.
+
+def impressions_ahead(config: DataConfig) -> dt.timedelta:
+    """How far after a day the impressions lie that its labels can depend on."""
+    shared = config.log.clicks is not None and config.log.attribution_by == "user_and_item"
+    return config.log.attribution if shared else dt.timedelta(0)
+
+
+class EventLogs:
+    """The event logs of a data set, checked as they are read.
+
+    Args:
+        spark: the session.
+        config: the data set.
     """
-    days = [day for day in days_between(first, last) if day not in config.log.empty_days]
-    history = dt.timedelta(days=config.history.days)
-    if config.log.kind == "impressions_and_clicks":
-        assert config.log.clicks is not None
-        impressions = _read(spark, "log.impressions", config.log.impressions, first, last)
-        counts = check_events(impressions, "log.impressions", _span(first, last), days=days)
-        clicks_from, clicks_to = first - history, last + config.attribution + ONE_DAY
-        clicks = _read(spark, "log.clicks", config.log.clicks, clicks_from, clicks_to)
-        check_events(clicks, "log.clicks", _span(clicks_from, clicks_to))
-        labeled = attribute_clicks(distinct_impressions(_with_day(impressions)), clicks, config.attribution)
-        # a click after the last day may be a label, but is no behavior of these days, nor a word of their vocabularies
-        past = clicks.where(F.col("time") < _midnight(last + ONE_DAY))
-        return Events(labeled, _distinct_behaviors(past), counts)
 
-    back = history if config.log.kind == "labeled" else max(history, (POOL_DAYS - 1) * ONE_DAY)
-    log = _read(spark, "log.impressions", config.log.impressions, first - back, last)
-    counts = check_events(log, "log.impressions", _span(first - back, last), days=days, label=config.log.kind == "labeled")
-    counts = {day: count for day, count in counts.items() if day >= first}
-    log = distinct_impressions(_with_day(log))
-    asked = log.where(F.col("day") >= F.lit(first))
-    if config.log.kind == "labeled":
-        clicked = log.where("int(label) = 1").drop("day", "label")
-        return Events(asked.withColumn("label", F.col("label").cast("int")), clicked, counts)
-    assert config.log.negatives is not None
-    behaviors = log.drop("day")
-    drawn = draw_negatives(asked, behaviors, config.log.negatives, history, config.seed)
-    per_positive = 1 + config.log.negatives.uniform + config.log.negatives.popularity
-    return Events(drawn, behaviors, {day: count * per_positive for day, count in counts.items()})
+    def __init__(self, spark: SparkSession, config: DataConfig) -> None:
+        self._spark = spark
+        self._config = config
+
+    def read(self, first: dt.date, last: dt.date) -> Events:
+        """Read and check the events that the samples of ``first`` to ``last`` are made of.
+
+        Raises:
+            LogError: a log cannot be used, or a day has no impressions.
+        """
+        log = self._config.log
+        back = reach_back(self._config)
+        facts: dict[str, LogFacts] = {}
+        broken: list[DataFrame] = []
+
+        def events(name: str, source: Source, begin: dt.date, end: dt.date, days: list[dt.date]) -> DataFrame:
+            frame = read_source(self._spark, name, source, days=(begin, end))
+            marked = mark(frame, source, self._config.quality)
+            found = count(marked)
+            facts[name] = found.within(begin, end)
+            refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}")
+            broken.append(self._broken(name, marked, facts[name], first, last))
+            # where no row breaks a rule there is no need to look at each a second time
+            good = marked.where(F.col(REASON).isNull()) if found.broken else frame
+            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY), begin, end)
+
+        days = [day for day in days_between(first, last) if day not in log.empty_days]
+        from_log = log.clicks is None and not log.behaviors
+        begin = first - back if from_log or log.kind == "positives_only" else first
+        impressions = events("log.impressions", log.impressions, begin, last + _whole_days(impressions_ahead(self._config)), days)
+        clicks = None
+        if log.clicks is not None:
+            begin = first if log.behaviors else first - back
+            # a day more than labels need: whether there is one says whether the labels of the last day are final
+            clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
+        behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
+        asked = impressions.where(F.col("time") >= _midnight(first))
+        rows = {day: n for day, n in self._rows(facts).items() if first <= day <= last}
+        if log.kind == "labeled":
+            asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
+        if log.kind == "positives_only":
+            assert log.negatives is not None
+            asked = draw_negatives(asked, impressions, log.negatives, self._config.history.reach, self._config.seed)
+        quarantine = broken[0]
+        for other in broken[1:]:
+            quarantine = quarantine.unionByName(other)
+        return Events(asked, clicks, behaviors, rows, facts, quarantine, first, last)
+
+    def _behaviors(
+        self, impressions: DataFrame, clicks: DataFrame | None, last: dt.date, read: Callable[[str, Source], DataFrame]
+    ) -> DataFrame:
+        log = self._config.log
+        if log.behaviors:
+            frames = [
+                read(f"log.behaviors.{action}", source).withColumns({"_action": F.lit(action), "_once": F.unix_micros("time")})
+                for action, source in log.behaviors.items()
+            ]
+        elif clicks is not None:
+            frames = [clicks.withColumns({"_action": F.lit("click"), "_once": F.unix_micros("time")})]
+        else:
+            positive = impressions.where(is_positive(F.col("label"))).drop("label") if log.kind == "labeled" else impressions
+            # an impression of a day is one, also where a second delivery says another time
+            day = F.unix_micros(F.date_trunc("day", "time"))
+            frames = [positive.withColumns({"_action": F.lit("click"), "_once": day})]
+        frames = [f if "action" in f.columns else f.withColumnRenamed("_action", "action") for f in frames]
+        behaviors = frames[0].drop("_action")
+        for frame in frames[1:]:
+            behaviors = behaviors.unionByName(frame.drop("_action"), allowMissingColumns=True)
+        # what happened after the last day is no behavior of these days, nor a word of their vocabularies
+        return behaviors.where(F.col("time") < _midnight(last + ONE_DAY))
+
+    def _rows(self, facts: Mapping[str, LogFacts]) -> dict[dt.date, int]:
+        """About how many samples a day has: after sampling, with drawn negatives, before duplicates are left out."""
+        config, shown = self._config, facts["log.impressions"]
+        positives = facts["log.clicks"].rows if "log.clicks" in facts else shown.positives
+        drawn = config.log.negatives.uniform + config.log.negatives.popularity if config.log.negatives is not None else 0
+        rows = {}
+        for day, n in shown.rows.items():
+            if day is not None:
+                good = n - sum(shown.broken.get(day, {}).values())
+                clicked = good if drawn else min(good, positives.get(day, 0))
+                rows[day] = clicked + round((good - clicked + drawn * good) * config.sampled(day))
+        return rows
+
+    def _broken(self, name: str, marked: DataFrame, facts: LogFacts, first: dt.date, last: dt.date) -> DataFrame:
+        """The rows that break a rule, as text; those that no day can be said of are with the first day of all splits."""
+        start = min(split.first for split in self._config.splits.values())
+        values = [c for c in marked.columns if c not in (DAY, REASON, PARTITION_DAY)]
+        rows = marked.where(F.col(REASON).isNotNull()) if facts.broken else marked.limit(0)
+        return rows.select(
+            F.coalesce(F.col(DAY), F.lit(start)).alias(DAY),
+            F.concat(F.lit(f"{name}: "), F.col(REASON)).alias("reason"),
+            F.to_json(F.struct(*[F.substring(F.col(c).cast("string"), 1, 10_000).alias(c) for c in values])).alias("row"),
+        ).where(F.col(DAY).between(F.lit(first), F.lit(last)))
 
 
-def _read(spark: SparkSession, name: str, source: Source, first: dt.date, last: dt.date) -> DataFrame:
-    frame = read_source(spark, name, source, days=(first, last))
-    if frame.schema["time"].dataType.typeName() != "timestamp":
-        return frame  # check_events says so
-    begin, end = _midnight(first), _midnight(last + ONE_DAY)
-    # rows without a time, or with an impossible one, stay in: check_events refuses them
-    plausible = F.year("time").between(1990, 2100)
-    return frame.where(F.col("time").isNull() | ~plausible | ((F.col("time") >= begin) & (F.col("time") < end)))
+def _whole_days(span: dt.timedelta) -> dt.timedelta:
+    return -(-span // ONE_DAY) * ONE_DAY
+
+
+def _during(frame: DataFrame, first: dt.date, last: dt.date) -> DataFrame:
+    return frame.where((F.col("time") >= _midnight(first)) & (F.col("time") < _midnight(last + ONE_DAY)))
 
 
 def _midnight(day: dt.date) -> Column:
     return F.lit(str(day)).cast("timestamp")
-
-
-def _span(first: dt.date, last: dt.date) -> str:
-    return f"between {first} and {last}"
-
-
-def _with_day(frame: DataFrame) -> DataFrame:
-    return frame.withColumn("day", F.to_date("time"))
-
-
-def _distinct_behaviors(clicks: DataFrame) -> DataFrame:
-    """One row for each click: a row delivered twice is one click."""
-    rest = [c for c in clicks.columns if c not in EVENT_COLUMNS]
-    if not rest:
-        return clicks.distinct()
-    kept = clicks.groupBy(*EVENT_COLUMNS).agg(F.min(F.struct(*rest)).alias("kept"))
-    return kept.select(*EVENT_COLUMNS, *[F.col("kept")[c].alias(c) for c in rest])

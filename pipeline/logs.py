@@ -1,21 +1,46 @@
-"""Reading the logs that a configuration names, and refusing those that cannot be used."""
+"""Reading the tables that a configuration names."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import unquote, urlsplit
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import TimestampType
+from pyspark.sql import types as T
 
-from pipeline.config import Source
+from pipeline.config import DataConfig, Source
 
-#: Event times outside these years are taken for a wrong unit, not for data.
-PLAUSIBLE_YEARS = (1990, 2100)
-EVENT_COLUMNS = ("impression_id", "user_id", "item_id", "time")
+IDS = ("impression_id", "user_id", "item_id")
+MOMENTS = ("time", "arrived", "valid_from", "valid_to")
+
+#: A line that is no row of the table, as text; only where the format has lines.
+CORRUPT = "_corrupt_record"
+#: The date of the partition that a row lies in, null where it is none; only where the source has a day_column.
+PARTITION_DAY = "_partition_day"
+
+#: Part of what Spark says of a log that it cannot read -> what to do.
+_REMEDIES = {
+    "TIMESTAMP(NANOS": "give spark-submit `--conf spark.sql.legacy.parquet.nanosAsLong=true`, and the moment the expression "
+    "timestamp_micros(... DIV 1000)",
+    "COLUMN_ALREADY_EXISTS": "write the files anew, or give spark-submit `--conf spark.sql.caseSensitive=true` where these are two",
+    "CONFLICTING_PARTITION_COLUMN_NAMES": "bring the folders to one name, or take away what is of another table",
+    "PARQUET_COLUMN_DATA_TYPE_MISMATCH": "a column has one type in all files of a log: write this one anew",
+    "CSV header": "the files of a log have the same columns in the same order, and the separator and encoding that its options say; "
+    "`options: {enforceSchema: true}` takes columns by their place, whatever the headers say",
+    "FILE_NOT_EXIST": "the log changed while it was read: build again",
+}
+_SQLSTATE = re.compile(r"\s*SQLSTATE: \w+")
+#: The line of an expression that fails on a row: it has a heading above, and signs under the part that is meant.
+_EXPRESSION = re.compile(r"^== SQL[^\n]*==\n(.*)\n\s*\^+\s*$", flags=re.MULTILINE)
+_FILE = re.compile(r"\[FAILED_READ_FILE\.\w+\] Encountered error while reading file (\S+)\. (.*)")
+_STACK = re.compile(r"\s+at \S|\s+\.\.\. \d+ more|Driver stacktrace:")
+#: What would make Spark give nulls in silence.
+_BAD_ADVICE = 'If necessary set "spark.sql.ansi.enabled" to "false" to bypass this error.'
 
 
 class LogError(ValueError):
@@ -31,31 +56,32 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
         source: where it lies.
         days: the first and the last day needed; used where the source has a ``day_column``.
 
+    Returns:
+        The configured columns, and :data:`CORRUPT` and :data:`PARTITION_DAY` where the source can have them.
+
     Raises:
-        LogError: no such path, no files, a column that is not there, an expression that Spark does not accept.
+        LogError: no such path or table, no files, a column that is not there, an expression that Spark does not accept, a moment
+            that is no timestamp, an id that is neither text nor a whole number.
     """
-    reader = spark.read.format(source.format).options(**{key: str(value) for key, value in source.options.items()})
-    if source.table_schema is not None:
-        reader = reader.schema(source.table_schema)
-    try:
-        frame = reader.load(source.path)
-    except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
-            raise LogError(f"{name}: no such path: {source.path}; correct {name}.path") from error
-        raise LogError(f"{name}: cannot read {source.path} as {source.format}: {_first_line(error)}") from error
-    except Py4JJavaError as error:  # a footer that cannot be read, in a job of Spark's own
-        reason = next((line for line in str(error).splitlines() if "Caused by: " in line), str(error).splitlines()[0])
-        raise LogError(f"{name}: cannot read {source.path} as {source.format}: {reason.removeprefix('Caused by: ')}") from error
+    frame = _load(spark, name, source)
+    extra = {}
     if source.day_column is not None:
-        day = evaluate(frame, f"{name}.day_column", F.col(source.day_column).cast("date"))
+        day = _partition_day(frame, f"{name}.day_column", source.day_column)
+        extra[PARTITION_DAY] = day
         if days is not None:
-            frame = frame.where(day.between(F.lit(days[0]), F.lit(days[1])))
+            wanted = day.between(F.lit(days[0]), F.lit(days[1] + dt.timedelta(days=source.late_days)))
+            frame = frame.where(wanted | day.isNull())  # rows in a partition of no day are not to be lost in silence
     if source.where is not None:
-        frame = frame.where(evaluate(frame, f"{name}.where", source.where))
-    columns = select(frame, f"{name}.columns", source.columns)
-    return columns.withColumns(
-        {c: F.col(c).cast("string") for c in ("impression_id", "user_id", "item_id") if c in columns.columns}
-    )
+        condition = evaluate(frame, f"{name}.where", source.where)
+        _check_condition(frame.select(condition.alias("where")).schema, f"{name}.where")
+        frame = frame.where(condition)
+    columns = {c: evaluate(frame, f"{name}.columns.{c}", e) for c, e in source.columns.items()}
+    schema = frame.select(*[column.alias(c) for c, column in columns.items()]).schema
+    _check_kinds(schema, name)
+    if CORRUPT in frame.columns:
+        extra[CORRUPT] = _unparsed(schema, columns)
+    columns |= {c: columns[c].cast("string") for c in IDS if c in columns}
+    return frame.select(*[column.alias(c) for c, column in (columns | extra).items()])
 
 
 def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
@@ -66,10 +92,19 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
     """
     column = F.expr(expression) if isinstance(expression, str) else expression
     try:
-        frame.select(column)
+        frame.select("*", column)  # alone, an aggregate over all rows would be accepted
     except AnalysisException as error:
-        raise LogError(f"{where}: {_first_line(error)}; the columns there are {', '.join(sorted(frame.columns))}") from error
+        raise LogError(f"{where}: {_first_line(error)}; {_columns_of(frame)}") from error
     return column
+
+
+def fits(frame: DataFrame, expression: str) -> bool:
+    """Whether an expression can be evaluated over a frame's columns."""
+    try:
+        frame.select(F.expr(expression))
+    except AnalysisException:
+        return False
+    return True
 
 
 def select(frame: DataFrame, where: str, expressions: Mapping[str, str]) -> DataFrame:
@@ -77,78 +112,189 @@ def select(frame: DataFrame, where: str, expressions: Mapping[str, str]) -> Data
     return frame.select(*[evaluate(frame, f"{where}.{name}", e).alias(name) for name, e in expressions.items()])
 
 
-def check_events(
-    frame: DataFrame, name: str, span: str, *, days: Iterable[dt.date] = (), label: bool = False
-) -> dict[dt.date, int]:
-    """Refuse an event log that cannot be used, and count it.
+def log_error(error: PySparkException | Py4JJavaError, config: DataConfig) -> LogError:
+    """What Spark found wrong only when it read the rows of a log, as one sentence.
+
+    It names the file, or the place of the expression in the configuration, where Spark says which it was.
 
     Args:
-        frame: columns of :data:`EVENT_COLUMNS`, and ``label`` where asked.
-        name: what to call the log in errors.
-        span: which days the frame was cut to, in words, for errors.
-        days: days (UTC) that must have events.
-        label: whether to check the labels.
-
-    Returns:
-        The number of rows a day, days in order.
-
-    Raises:
-        LogError: the log is empty, ids or times are null, times are no timestamps or in a wrong unit, a day is empty, a label is
-            not 0 or 1.
+        error: that Spark ended with.
+        config: the data set that was built.
     """
-    kind = frame.schema["time"].dataType
-    if not isinstance(kind, TimestampType):
-        raise LogError(
-            f"{name}: time is {kind.simpleString()}, not a timestamp; write its expression as timestamp_millis(...), "
-            "timestamp_seconds(...) or to_timestamp(...)"
+    text, said = str(error), spark_words(error)
+    expression = _EXPRESSION.search(text)
+    if expression is not None:
+        line = expression[1].strip()
+        places = [place for place, known in _expressions(config) if line in map(str.strip, known.splitlines())]
+        return LogError(f"{', '.join(places) or 'an expression'}: {_short(line)!r} fails on a row: {said}")
+    file = _FILE.search(text)
+    if file is not None:
+        said = _short(file[2]).rstrip(".") or said
+        remedy = _remedy(text, "the file is damaged, or of another kind: write it anew or take it away")
+        return LogError(f"{_place_of(config, file[1])}: cannot read {file[1]}: {said}; {remedy}")
+    if "long overflow" in said:
+        places = [place for place, known in _expressions(config) if "timestamp_" in known]
+        return LogError(
+            f"{', '.join(places) or 'an expression'}: a number is too great for a moment ({said}); is its unit right?"
         )
-    year = F.year("time")
-    facts = frame.agg(
-        F.count("*").alias("rows"),
-        *[F.count_if(F.col(column).isNull()).alias(column) for column in EVENT_COLUMNS],
-        F.count_if(~year.between(*PLAUSIBLE_YEARS)).alias("implausible"),
-        # as text: a time in a wrong unit may lie beyond what Python's datetime can hold
-        F.min("time").cast("string").alias("first"),
-        F.max("time").cast("string").alias("last"),
-    ).first()
-    assert facts is not None
-    if facts["rows"] == 0:
-        raise LogError(f"{name}: no events {span}; correct the path, the condition (where) or the days asked for")
-    for column in EVENT_COLUMNS:
-        if facts[column]:
-            raise LogError(
-                f"{name}: {column} is null in {facts[column]} of {facts['rows']} rows {span}; "
-                f"leave such rows out with `where: {column} IS NOT NULL`, or correct the expression"
+    for name, source in _sources(config):
+        place = urlsplit(source.path or "")
+        if source.table is not None and "`" + source.table.replace(".", "`.`") + "`" in text:
+            return LogError(f"{name}: no table {source.table!r} that can be read: {said}")
+        if f'scheme "{place.scheme}"' in said or (place.hostname or " ") in said.split():
+            return LogError(
+                f"{name}: cannot reach {source.path}: {said}; correct {name}.path, or what the cluster knows of such paths"
             )
-    if facts["implausible"]:
-        raise LogError(
-            f"{name}: {facts['implausible']} of {facts['rows']} times lie outside the years {PLAUSIBLE_YEARS[0]} to "
-            f"{PLAUSIBLE_YEARS[1]} (from {facts['first']} to {facts['last']}): is the unit right, seconds or milliseconds? "
-            "Correct the expression of time: timestamp_seconds(...) or timestamp_millis(...)"
-        )
-    if label:
-        _check_labels(frame, name)
-    counts = {row["day"]: row["count"] for row in frame.groupBy(F.to_date("time").alias("day")).count().collect()}
-    empty = [day for day in days if day not in counts]
-    if empty:
-        raise LogError(
-            f"{name}: no events on {', '.join(map(str, empty[:5]))}{' and other days' * (len(empty) > 5)} "
-            f"(its events {span} run from {facts['first']} to {facts['last']} UTC); correct --from and --to, or bring the missing days"
-        )
-    return dict(sorted(counts.items()))
+    return LogError(f"Spark could not work on the logs: {said}")
 
 
-def _check_labels(frame: DataFrame, name: str) -> None:
-    text = F.coalesce(F.col("label").cast("string"), F.lit("null"))
-    wrong = frame.where(~text.isin("0", "1", "0.0", "1.0")).select(text.alias("label"), "impression_id")
-    first = wrong.first()
-    if first is not None:
+def spark_words(error: Exception) -> str:
+    """What an error of Spark says, on one line: its first cause, without the stack of the cluster."""
+    text = "\n".join(line for line in str(error).splitlines() if not _STACK.match(line))
+    cause = re.split(r"^Caused by: ", text, flags=re.MULTILINE)[-1]
+    cause = re.split(r"\s*SQLSTATE: |\n\s*Suppressed: ", cause)[0]  # behind it come the plan and the expression
+    cause = re.sub(r"^An error occurred while calling \S+\.\s+: ", "", cause)
+    of_python = re.findall(r"^[A-Za-z][\w.]*(?:Error|Exception|Invalid)\b.*", cause, flags=re.MULTILINE)
+    if "Traceback (most recent call last)" in cause and of_python:
+        cause = of_python[-1]
+    return _short(re.sub(r"^\s*(?:\w+\.)+(?=\w+: )", "", cause)).rstrip(".") or type(error).__name__
+
+
+def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
+    if source.table is not None:
+        try:
+            return spark.read.table(source.table)
+        except AnalysisException as error:
+            raise LogError(f"{name}: no table {source.table!r} that can be read: {_first_line(error)}") from error
+    options = {key: str(value) for key, value in source.options.items()}
+    if source.format == "csv":
+        options.setdefault("columnPruning", "false")  # else nobody looks at how many columns a line has
+    reader = spark.read.format(source.format).options(**options)
+    if source.table_schema is not None:
+        try:
+            reader = reader.schema(source.table_schema)
+        except Exception as error:  # Spark's parser and py4j each have their own
+            raise LogError(f"{name}.schema: {_first_line(error)}") from error
+    try:
+        frame = reader.load(source.path)
+        return _load_lines(reader, frame.schema, name, source) if source.format in ("csv", "json") else frame
+    except (PySparkException, Py4JJavaError) as error:  # the second where a footer cannot be read, in a job of Spark's own
+        condition = error.getCondition() if isinstance(error, PySparkException) else None
+        if condition == "PATH_NOT_FOUND":
+            raise LogError(f"{name}: no such path: {source.path}; correct {name}.path") from error
+        if condition == "UNABLE_TO_INFER_SCHEMA":
+            raise LogError(
+                f"{name}: {source.path} has no {source.format} files; correct {name}.path or {name}.format, or bring the files"
+            ) from error
+        remedy = _remedy(str(error), f"correct {name}.path, {name}.format or {name}.options, or write the files anew")
+        raise LogError(f"{name}: cannot read {source.path} as {source.format}: {spark_words(error)}; {remedy}") from error
+
+
+def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source: Source) -> DataFrame:
+    """Read lines so that a broken one is kept, as :data:`CORRUPT`, and no file is read by another's header."""
+    kept = [field for field in schema.fields if field.name != CORRUPT]
+    if source.format == "json" and len(kept) < len(schema.fields) and {field.name for field in kept} <= {source.day_column}:
         raise LogError(
-            f"{name}: label is {first['label']!r} at impression {first['impression_id']!r} (one of {wrong.count()} such rows); "
-            "a label is 0 or 1: write its expression so, as in `label: int(rating >= 4)`"
+            f"{name}: no line of {source.path} is a JSON object; correct {name}.format, or, where a file is one JSON array over "
+            "several lines, say `options: {multiLine: true}`"
         )
+    nameless = source.table_schema is None and any(re.fullmatch(r"_c\d+", field.name) for field in kept)
+    if source.format == "csv" and "enforceSchema" not in source.options and not nameless:
+        # else a file with its columns in another order is read as if they were in the first one's
+        reader = reader.option("enforceSchema", "false")
+    if "mode" not in source.options:
+        # else Spark makes what it can of a broken line, and says nothing
+        kept.append(T.StructField(CORRUPT, T.StringType()))
+        reader = reader.option("columnNameOfCorruptRecord", CORRUPT)
+    return reader.schema(T.StructType(kept)).load(source.path)
+
+
+def _unparsed(schema: T.StructType, columns: Mapping[str, Column]) -> Column:
+    """:data:`CORRUPT`, tied to all columns: Spark finds a line broken only by those that a query needs."""
+    hashed = [column for c, column in columns.items() if "map<" not in schema[c].dataType.simpleString()]
+    return F.when(F.xxhash64(*hashed) >= F.lit(-(2**63)), F.col(CORRUPT))
+
+
+def _partition_day(frame: DataFrame, where: str, name: str) -> Column:
+    column = evaluate(frame, where, F.col(name))
+    kind = frame.select(column.alias(name)).schema[name].dataType
+    if not isinstance(kind, (T.StringType, T.DateType, T.TimestampType, T.TimestampNTZType)):
+        raise LogError(
+            f"{where}: {name} is {kind.simpleString()}, not a date; name the folders as in {name}=2026-01-31, or leave day_column "
+            "out: then rows are taken by their time, from all files"
+        )
+    return column.try_cast("date")
+
+
+def _check_condition(schema: T.StructType, where: str) -> None:
+    kind = schema.fields[0].dataType
+    if not isinstance(kind, T.BooleanType):
+        raise LogError(f"{where}: it is {kind.simpleString()}, not true or false; compare it with something")
+
+
+def _check_kinds(schema: T.StructType, name: str) -> None:
+    for field in schema.fields:
+        kind = field.dataType
+        if field.name in MOMENTS and not isinstance(kind, T.TimestampType):
+            raise LogError(
+                f"{name}: {field.name} is {kind.simpleString()}, not a timestamp; write its expression as timestamp_millis(...), "
+                "timestamp_seconds(...) or to_timestamp(...)"
+            )
+        if field.name in IDS and not isinstance(kind, (T.StringType, T.IntegralType, T.DecimalType, T.BinaryType)):
+            raise LogError(
+                f"{name}: {field.name} is {kind.simpleString()}, and an id is text or a whole number; correct its expression, as "
+                f"with CAST(... AS BIGINT) for numbers or to_json(...) for what has parts"
+            )
+
+
+def _columns_of(frame: DataFrame) -> str:
+    names = sorted(c for c in frame.columns if not c.startswith("_"))
+    if any(sign in c for c in names for sign in "\0\ufffd"):
+        return (
+            "the columns there have names that are not UTF-8 text: say how the files are encoded, as in "
+            "`options: {encoding: UTF-16, multiLine: true}`"
+        )
+    return f"the columns there are {', '.join(names)}"
+
+
+def _sources(config: DataConfig) -> Iterator[tuple[str, Source]]:
+    """All tables of a data set, and their places in its configuration."""
+    log = config.log
+    named = {"log.impressions": log.impressions, "log.clicks": log.clicks, "users": config.users, "items": config.items}
+    named |= {f"log.behaviors.{action}": source for action, source in log.behaviors.items()}
+    named |= {f"lookups.{i}": lookup for i, lookup in enumerate(config.lookups)}
+    return ((name, source) for name, source in named.items() if source is not None)
+
+
+def _expressions(config: DataConfig) -> Iterator[tuple[str, str]]:
+    """All expressions of a data set, and their places in its configuration."""
+    for name, source in _sources(config):
+        yield from ((f"{name}.columns.{column}", text) for column, text in source.columns.items())
+        if source.where is not None:
+            yield f"{name}.where", source.where
+    for group, fields in config.fields:
+        yield from ((f"fields.{group}.{name}", field.expression) for name, field in fields.items() if field.expression)
+
+
+def _place_of(config: DataConfig, file: str) -> str:
+    """The place in the configuration of the table that a file is of."""
+    plain = unquote(re.sub("^file:/+", "/", file))
+    paths = {name: re.sub("^file:/+", "/", source.path) for name, source in _sources(config) if source.path is not None}
+    fitting = [(len(path), name) for name, path in paths.items() if re.split(r"[*?\[{]", path)[0] in plain]
+    return max(fitting)[1] if fitting else "a log"
+
+
+def _remedy(text: str, otherwise: str) -> str:
+    return next((words for sign, words in _REMEDIES.items() if sign in text), otherwise)
 
 
 def _first_line(error: Exception) -> str:
-    message = str(error).strip().splitlines()[0]
-    return message.split(" SQLSTATE")[0]
+    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    return _short(_SQLSTATE.split(lines[0])[0]).rstrip(".")
+
+
+def _short(text: str) -> str:
+    """One line of printable characters, of a length that is read."""
+    line = " ".join(_SQLSTATE.sub("", text).replace(_BAD_ADVICE, "").split())
+    line = "".join(c if c.isprintable() else "\ufffd" for c in line)
+    return line if len(line) <= 600 else f"{line[:600]} ..."

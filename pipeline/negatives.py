@@ -17,6 +17,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Negatives
+from pipeline.hashing import uniform
+from pipeline.join.blobs import ipc_bytes, ipc_table
+from pipeline.join.histories import DAY_MICROSECONDS
+from pipeline.join.timelines import codes
 
 POOL_DAYS = 7
 MAX_ATTEMPTS = 50
@@ -28,7 +32,7 @@ def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, w
     """Add negatives to positives.
 
     Args:
-        positives: columns ``day``, ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others.
+        positives: columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others.
         events: all events of the users from ``window`` before the first positive on, and of all items from six days before it on.
         counts: how many negatives of which kind for each positive.
         window: an item that the user had an event with in ``time - window`` to ``time``, both included, is not drawn.
@@ -41,7 +45,7 @@ def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, w
     """
     spark = positives.sparkSession
     daily = events.groupBy(F.to_date("time").alias("day"), "item_id").count()
-    pools = spark.sparkContext.broadcast(_ipc(daily.orderBy("day", "item_id").toArrow()))
+    pools = spark.sparkContext.broadcast(ipc_bytes(daily.orderBy("day", "item_id").toArrow()))
     columns = positives.columns
     marked = positives.withColumns(
         {"_micros": F.unix_micros("time"), "_hash": F.xxhash64("impression_id", F.lit(seed)), "_positive": F.lit(True)}
@@ -53,7 +57,7 @@ def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, w
         F.lit(False).alias("_positive"),
     )
     schema = positives.withColumn("label", F.lit(1)).schema
-    worker = _worker(lambda: _Pools(_read_ipc(pools.value)), columns, counts, window)
+    worker = _worker(lambda: _Pools(ipc_table(pools.value)), columns, counts, window)
     return marked.unionByName(bought).repartition("user_id").mapInArrow(worker, schema)
 
 
@@ -112,7 +116,7 @@ def _worker(
         table = pa.Table.from_batches(arrived).combine_chunks()
         pools = pools_of()
         is_positive = table.column("_positive").to_numpy(zero_copy_only=False).astype(bool)
-        users: IntArray = _codes(table.column("user_id"))
+        users: IntArray = codes(table.column("user_id"))[0]
         micros: IntArray = table.column("_micros").to_numpy()
         items: IntArray = pa.compute.index_in(table.column("item_id").combine_chunks(), pools.items).to_numpy().astype(np.int64)
         past = _Past(users[~is_positive], items[~is_positive], micros[~is_positive])
@@ -120,15 +124,25 @@ def _worker(
         if not len(places):
             return
         positives = table.filter(table.column("_positive"))
-        days: IntArray = positives.column("day").cast(pa.int32()).to_numpy().astype(np.int64)
+        days = micros[places] // DAY_MICROSECONDS
         hashes = positives.column("_hash").to_numpy().astype(np.uint64)
         drawn = np.full((len(places), counts.uniform + counts.popularity), -1, np.int64)
         for day in np.unique(days):
             rows = np.flatnonzero(days == day)
-            codes, running = pools.of(int(day))
+            choices, running = pools.of(int(day))
             for slot in range(drawn.shape[1]):
                 _fill_slot(
-                    drawn, rows, slot, slot >= counts.uniform, codes, running, hashes, past, users[places], micros[places], width
+                    drawn,
+                    rows,
+                    slot,
+                    slot >= counts.uniform,
+                    choices,
+                    running,
+                    hashes,
+                    past,
+                    users[places],
+                    micros[places],
+                    width,
                 )
         yield from _rows(positives, columns, drawn, pools).to_batches(max_chunksize=20_000)
 
@@ -152,7 +166,7 @@ def _fill_slot(
     for attempt in range(MAX_ATTEMPTS):
         if not len(rows):
             return
-        chance = _uniform(hashes[rows], slot * MAX_ATTEMPTS + attempt)
+        chance = uniform(hashes[rows], slot * MAX_ATTEMPTS + attempt)
         if by_popularity:
             choice = np.searchsorted(running, (chance * running[-1]).astype(np.int64), "right")
         else:
@@ -163,16 +177,6 @@ def _fill_slot(
         good = ~known & ~again
         drawn[rows[good], slot] = item[good]
         rows = rows[~good]
-
-
-def _uniform(hashes: npt.NDArray[np.uint64], draw: int) -> npt.NDArray[np.float64]:
-    """Numbers in [0, 1) from hashes and the number of the draw: SplitMix64 (Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        z = hashes + np.uint64(draw + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 
 def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, pools: _Pools) -> pa.Table:
@@ -189,19 +193,3 @@ def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, pools: _Pool
     return pa.concat_tables(
         table.append_column("label", pa.array(np.full(table.num_rows, label, np.int32))) for table, label in both
     )
-
-
-def _codes(values: pa.ChunkedArray) -> IntArray:
-    codes: IntArray = values.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes
-
-
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def _read_ipc(content: bytes) -> pa.Table:
-    return pa.ipc.open_stream(content).read_all()

@@ -8,8 +8,7 @@ ends with the four bytes ``PAR1``, so the ``1`` is left to the separator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+import datetime as dt
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,54 +16,37 @@ from pyspark.sql import DataFrame
 
 LAST_BYTE = b"1"
 
-
-def write_files(frame: DataFrame, folder: str) -> None:
-    """Write a Parquet file of one row group for each value of the columns ``day`` and ``file``, in ``folder/day=.../file=.../``.
-
-    Args:
-        frame: partitioned by ``day`` and ``file``, and sorted by them within partitions; rows keep their order.
-        folder: where to.
-    """
-    contents = frame.mapInArrow(_contents, "day date, file int, content string")
-    # the plan has no order of its own any more; without one Spark sorts by the partition columns, a file being one row here
-    contents.write.partitionBy("day", "file").option("lineSep", LAST_BYTE.decode()).text(folder)
+#: A row a file.
+FILES = "kind string, day date, file int, content string"
 
 
-def _contents(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for (day, file), parts in groupby(_slices(batches), key=lambda part: part[0]):
-        table = pa.Table.from_batches([batch for _, batch in parts]).combine_chunks()
-        yield pa.RecordBatch.from_pydict(
-            {"day": pa.array([day], pa.date32()), "file": pa.array([file], pa.int32()), "content": _as_text(_serialized(table))}
-        )
-
-
-def _slices(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[tuple[object, object], pa.RecordBatch]]:
-    """Batches cut where ``day`` or ``file`` changes, without these two columns."""
-    for batch in batches:
-        runs = pa.compute.run_end_encode(
-            pa.compute.binary_join_element_wise(
-                batch.column("day").cast(pa.string()), batch.column("file").cast(pa.string()), " "
-            )
-        )
-        rest = batch.select([name for name in batch.schema.names if name not in ("day", "file")])
-        start = 0
-        for end in runs.run_ends.to_pylist():
-            key = (batch.column("day")[start].as_py(), batch.column("file")[start].as_py())
-            yield key, rest.slice(start, end - start)
-            start = end
-
-
-def _serialized(table: pa.Table) -> bytes:
+def file_row(kind: str, day: dt.date, file: int, table: pa.Table) -> pa.Table:
+    """A row of :data:`FILES`: a table as a Parquet file of one row group."""
     sink = pa.BufferOutputStream()
     # without Spark's own metadata: a reader needs none
     pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd", row_group_size=max(1, table.num_rows))
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return pa.table(
+        {
+            "kind": pa.array([kind]),
+            "day": pa.array([day], pa.date32()),
+            "file": pa.array([file], pa.int32()),
+            "content": _as_text(sink.getvalue()),
+        }
+    )
 
 
-def _as_text(content: bytes) -> pa.Array:
+def write_files(files: DataFrame, folder: str) -> None:
+    """Store files as ``folder/kind=.../day=.../file=.../``, one in each.
+
+    Args:
+        files: columns of :data:`FILES`.
+        folder: where to.
+    """
+    files.write.partitionBy("kind", "day", "file").option("lineSep", LAST_BYTE.decode()).text(folder)
+
+
+def _as_text(content: pa.Buffer) -> pa.Array:
     """The bytes, but for the last, as a string that is not looked at."""
-    assert content.endswith(LAST_BYTE), "a Parquet file ends with PAR1"
-    kept = content[:-1]
-    offsets = pa.array([0, len(kept)], pa.int32()).buffers()[1]
-    return pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(kept)])
+    assert content[len(content) - 1 :].to_pybytes() == LAST_BYTE, "a Parquet file ends with PAR1"
+    offsets = pa.array([0, len(content) - 1], pa.int32()).buffers()[1]
+    return pa.Array.from_buffers(pa.string(), 1, [None, offsets, content])

@@ -7,21 +7,39 @@ contract that names them replaces the one before. What no contract names is remo
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.contract import CONTRACT_FILE, Contract, SampleFile
-from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
+from pipeline.contract import CONTRACT_FILE, Contract, ContractError, SampleFile
+from pipeline.encode import EXAMPLES, FACTS, PART, QUARANTINE
+from pipeline.lock import this_process
 from pipeline.parquet_files import write_files
+from pipeline.statistics import Counts
 from pipeline.storage import Storage
 
 STAGING = "_staging"
 #: The files that a build writes, relative to the data set's folder.
-OURS = re.compile(r"day=[0-9-]+/(part|examples)-[0-9a-f-]+\.parquet|vocabularies/[0-9a-f]+/[^/]+\.parquet|.*\.tmp")
+OURS = re.compile(
+    r"day=[0-9-]+/(part|examples|quarantine|statistics)-[0-9a-f-]+\.(parquet|json)|vocabularies/[0-9a-z-]+/[^/]+\.parquet"
+    r"|contract\.json\.tmp|.*/[^/]*\.tmp"
+)
+
+
+@dataclass
+class WrittenDay:
+    """The files of a day, in place but not published, and what they hold."""
+
+    files: list[SampleFile] = field(default_factory=list)
+    examples: SampleFile | None = None
+    quarantine: SampleFile | None = None
+    counts: list[Counts] = field(default_factory=list)
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
 class Publisher:
@@ -34,8 +52,9 @@ class Publisher:
 
     def __init__(self, spark: SparkSession, folder: str) -> None:
         self._spark = spark
-        self._storage = Storage(spark)
+        self.storage = Storage(spark)
         self._folder = folder.rstrip("/")
+        self._staging = f"{self._folder}/{STAGING}/{this_process()}"
 
     def contract(self) -> Contract | None:
         """The published contract, if there is one.
@@ -44,85 +63,87 @@ class Publisher:
             ContractError: it cannot be read.
         """
         path = f"{self._folder}/{CONTRACT_FILE}"
-        return Contract.from_json(self._storage.read_text(path), path) if self._storage.exists(path) else None
+        return Contract.from_json(self.storage.read_text(path), path) if self.storage.exists(path) else None
 
-    def write_samples(
-        self, samples: DataFrame, files_of: Mapping[dt.date, int], fingerprints: Mapping[dt.date, str], seed: int
-    ) -> tuple[dict[dt.date, tuple[SampleFile, ...]], dict[dt.date, int]]:
-        """Write samples: ``files_of[day]`` files of about even size, one row group each, rows in an order drawn from ``seed``.
+    def write_files(self, files: DataFrame, fingerprints: Mapping[dt.date, str]) -> dict[dt.date, WrittenDay]:
+        """Write files and bring them to their places; none of them is published.
 
-        Which file a row is in, and where, depends on its id, the seed and the number of files alone.
-
-        Returns:
-            Each day's files and its number of positives.
+        Args:
+            files: see :func:`pipeline.encode.encode_files`.
+            fingerprints: of the days; part of the files' names.
         """
-        file = F.pmod(F.xxhash64(ID_COLUMN, F.lit(seed)), by_day(files_of))
-        return self._write(samples, file, "part", fingerprints, seed)
+        self.storage.remove(self._staging)
+        write_files(files, self._staging)
+        days: dict[dt.date, WrittenDay] = defaultdict(WrittenDay)
+        rows: dict[tuple[str, dt.date, int], int] = {}
+        facts = self._spark.read.schema(_PLACED + ", facts string").parquet(f"{self._staging}/kind={FACTS}")
+        for row in facts.collect():
+            found = json.loads(row["facts"])
+            rows |= {(kind, row["day"], row["file"]): n for kind, n in found.pop("files").items()}
+            if "rejected" in found:
+                days[row["day"]].rejected |= found["rejected"]
+            else:
+                days[row["day"]].counts.append(found)
+        sums = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self._staging)
+        for path, size, sha256 in sorted(sums.selectExpr("path", "length", "sha2(content, 256)").collect()):
+            place = _PLACE.search(path)
+            assert place is not None
+            kind, day, file = place[1], dt.date.fromisoformat(place[2]), int(place[3])
+            if kind == FACTS:
+                continue
+            name = f"day={day}/{kind}-{max(file, 0):05d}-{fingerprints[day][:12]}.parquet"
+            written = SampleFile(path=name, rows=rows.pop((kind, day, file)), bytes=size, sha256=sha256)
+            if kind == PART:
+                days[day].files.append(written)
+            elif kind == EXAMPLES:
+                days[day].examples = written
+            elif kind == QUARANTINE:
+                days[day].quarantine = written
+            self.storage.replace(path, f"{self._folder}/{name}")
+        if rows:
+            lost = ", ".join(f"{kind} {file} of {day}" for kind, day, file in sorted(rows))
+            raise ContractError(f"{self._staging}: {lost} was written and is not there; is the file system whole? Build again")
+        self.storage.remove(self._staging)
+        for written_day in days.values():
+            written_day.files.sort(key=lambda file: file.path)
+        return dict(days)
 
-    def write_examples(self, examples: DataFrame, fingerprints: Mapping[dt.date, str], seed: int) -> dict[dt.date, SampleFile]:
-        """Write raw rows, one file a day."""
-        files, _ = self._write(examples, F.lit(0), "examples", fingerprints, seed)
-        return {day: members[0] for day, members in files.items()}
+    def write(self, path: str, content: bytes, rows: int) -> SampleFile:
+        """Write a small file, its path relative to the data set."""
+        self.storage.write(f"{self._folder}/{path}", content)
+        return SampleFile(path=path, rows=rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
-    def _write(
-        self, frame: DataFrame, file: Column, prefix: str, fingerprints: Mapping[dt.date, str], seed: int
-    ) -> tuple[dict[dt.date, tuple[SampleFile, ...]], dict[dt.date, int]]:
-        staging = f"{self._folder}/{STAGING}/{prefix}"
-        self._storage.remove(staging)
-        placed = frame.withColumns({"file": file, "_order": F.xxhash64(ID_COLUMN, F.lit(seed + 1))})
-        placed = placed.repartition("day", "file").sortWithinPartitions("day", "file", "_order", ID_COLUMN).drop("_order")
-        write_files(placed, staging)
-
-        written = self._spark.read.parquet(staging)
-        facts = written.groupBy("day", "file", F.col("_metadata.file_path").alias("path")).agg(
-            F.count("*").alias("rows"), F.sum(LABEL_COLUMN).alias("positives")
-        )
-        sums = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(staging)
-        sums = sums.select("path", F.col("length").alias("bytes"), F.sha2("content", 256).alias("sha256"))
-        files: dict[dt.date, list[SampleFile]] = defaultdict(list)
-        positives: dict[dt.date, int] = defaultdict(int)
-        checksums = {_plain(row["path"]): row for row in sums.collect()}
-        for row in sorted(facts.collect(), key=lambda r: (r["day"], r["file"])):
-            total = checksums[_plain(row["path"])]
-            name = f"day={row['day']}/{prefix}-{row['file']:05d}-{fingerprints[row['day']][:12]}.parquet"
-            files[row["day"]].append(SampleFile(path=name, rows=row["rows"], bytes=total["bytes"], sha256=total["sha256"]))
-            positives[row["day"]] += row["positives"]
-            self._storage.replace(row["path"], f"{self._folder}/{name}")
-        self._storage.remove(staging)
-        return {day: tuple(members) for day, members in files.items()}, positives
-
-    def write_vocabulary(self, path: str, content: bytes) -> None:
-        """Write a vocabulary's file, its path relative to the data set."""
-        self._storage.write(f"{self._folder}/{path}", content)
-
-    def read_vocabulary(self, path: str) -> bytes:
-        """Read a vocabulary's file."""
-        return self._storage.read_bytes(f"{self._folder}/{path}")
+    def read(self, path: str) -> bytes:
+        """Read a small file."""
+        return self.storage.read_bytes(f"{self._folder}/{path}")
 
     def publish(self, contract: Contract) -> None:
         """Make a contract the data set's, then remove what it does not name."""
-        self._storage.write(f"{self._folder}/{CONTRACT_FILE}", contract.to_json().encode())
+        self.storage.write(f"{self._folder}/{CONTRACT_FILE}", contract.to_json().encode())
         self.clean(contract)
 
     def clean(self, contract: Contract | None) -> None:
         """Remove what builds that were stopped half-way left, and what the contract no longer names; nothing that is not ours."""
-        self._storage.remove(f"{self._folder}/{STAGING}")
-        if not self._storage.exists(self._folder):
+        self.storage.remove(f"{self._folder}/{STAGING}")
+        if not self.storage.exists(self._folder):
             return
         named: set[str] = set()
         if contract is not None:
-            named |= {file.path for day in contract.days for file in (*day.files, *filter(None, [day.examples]))}
-            named |= {vocabulary.path for vocabulary in contract.vocabularies}
-        root = _plain(self._storage.qualified(self._folder)) + "/"
-        for info in list(self._storage.files(self._folder)):
+            named |= {file.path for day in contract.days for file in day.named_files}
+            named |= {vocabulary.path for vocabulary in contract.vocabularies if vocabulary.path is not None}
+        root = _plain(self.storage.qualified(self._folder)) + "/"
+        folders = set()
+        for info in list(self.storage.files(self._folder)):
             relative = _plain(info.path).removeprefix(root)
             if OURS.fullmatch(relative) and relative not in named:
-                self._storage.remove(info.path)
+                self.storage.remove(info.path)
+                folders.add(info.path.rpartition("/")[0])
+        for folder in folders:
+            self.storage.remove_empty(folder)
 
 
-def by_day(values: Mapping[dt.date, int]) -> Column:
-    """The value of the row's ``day``."""
-    return F.element_at(F.create_map(*[F.lit(part) for item in values.items() for part in item]), F.col("day"))
+_PLACED = "day date, file int"
+_PLACE = re.compile(r"/kind=([a-z]+)/day=([0-9-]+)/file=(-?\d+)/")
 
 
 def _plain(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -30,5 +31,7 @@ def spark_session(name: str) -> SparkSession:
         .config("spark.ui.showConsoleProgress", "false")
         .getOrCreate()
     )
+    # an expression that does not fit is an error of ours with a sentence of its own, or no error at all
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
     session.sparkContext.setLogLevel(os.environ.get("MIAN_SPARK_LOG", "ERROR"))
     return session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,22 @@ class Storage:
         fs, target_path = self._fs(target), self._path(target)
         fs.mkdirs(target_path.getParent())
         source_path, target_path = fs.makeQualified(self._path(source)), fs.makeQualified(target_path)
+        if target_path.toUri().getScheme() == "file":
+            # Hadoop's local file system first removes the target, and a stop in between would leave neither
+            pathlib.Path(source_path.toUri().getPath()).replace(target_path.toUri().getPath())
+            return
         context = self._jvm.org.apache.hadoop.fs.FileContext.getFileContext(target_path.toUri(), self._conf)
         context.rename(source_path, target_path, self._overwrite)
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder if nothing is in it."""
+        if not self._fs(folder).listStatus(self._path(folder)):
+            self._fs(folder).delete(self._path(folder), False)
+
+    def info(self, path: str) -> FileInfo:
+        """What is known of a file."""
+        status = self._fs(path).getFileStatus(self._path(path))
+        return FileInfo(str(status.getPath()), status.getLen(), status.getModificationTime())
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it; nothing where it is not there."""

@@ -12,7 +12,9 @@ import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 FORMAT = "mian-samples"
-VERSION = 1
+VERSION = 2
+#: Versions that this release reads: what later ones added has a default.
+READABLE = (1, 2)
 CONTRACT_FILE = "contract.json"
 
 Group = Literal["candidate", "behaviors", "user", "context"]
@@ -49,11 +51,18 @@ class Field(_Strict):
     name: str
     vocabulary: str | None = None
     transform: NumericTransform | None = None
+    kind: Literal["value", "number", "time_gap"] = "value"
+    """What becomes an id: a value as text, a number that falls into a bucket, or the seconds from a behavior to the impression."""
 
     @property
     def is_categorical(self) -> bool:
         """Whether the column holds int32 ids (else float32 numbers)."""
         return self.vocabulary is not None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether raw values are text (else numbers)."""
+        return self.vocabulary is not None and self.kind == "value"
 
     @property
     def column(self) -> str:
@@ -62,21 +71,34 @@ class Field(_Strict):
 
 
 class Vocabulary(_Strict):
-    """A table from raw values to ids: 0 is padding, 1 is unknown, the i-th row of the file is id ``i + 2``."""
+    """How raw values become ids; 0 is padding and 1 is unknown or missing, whatever the kind.
+
+    ``table``: the i-th row of the file is id ``i + 2``. ``hash``: the id is ``2 + h mod (size - 2)``, h the first eight bytes of the
+    value's BLAKE2b hash as a little-endian number. ``buckets``: the id of a number is 2 plus the number of ``edges`` that are not
+    greater.
+    """
 
     name: str
     size: int
     """Number of ids, padding and unknown included: the number of rows of an embedding table."""
-    path: str
-    """Parquet file relative to the contract, columns ``value`` (string) and ``count`` (int64)."""
-    sha256: str
+    kind: Literal["table", "hash", "buckets"] = "table"
+    path: str | None = None
+    """Of a table: Parquet file relative to the contract, columns ``value`` (string) and ``count`` (int64)."""
+    sha256: str | None = None
+    edges: tuple[float, ...] | None = None
+    """Of buckets: in rising order."""
 
 
 class History(_Strict):
-    """Behavior columns hold ``length`` entries, the most recent first, padded at the end; none older than ``days`` days."""
+    """Behavior columns hold ``length`` entries, the most recent first, padded at the end; none older than ``days`` days.
+
+    They happened, and had arrived, before the cutoff: the impression or the end of the day before it, less the lag.
+    """
 
     length: int
     days: int
+    cutoff: Literal["impression", "previous_day"] = "impression"
+    lag_hours: float = 0.0
 
 
 class Label(_Strict):
@@ -84,6 +106,7 @@ class Label(_Strict):
 
     kind: Literal["impressions_and_clicks", "labeled", "positives_only"]
     attribution_hours: float | None = None
+    attribution_by: Literal["impression_id", "user_and_item"] | None = None
     negatives_per_positive: int | None = None
 
 
@@ -106,28 +129,76 @@ class SampleFile(_Strict):
     sha256: str
 
 
+class Quality(_Strict):
+    """What was found out about a day while it was built."""
+
+    log_rows: int
+    """Rows of the impression log on this day, before anything was left out."""
+    quarantined: dict[str, int]
+    """Rows that broke a rule, by log and rule: ``log.impressions: user_id is null``. The quarantine file holds them."""
+    clicks: int | None = None
+    """Rows of the click log on this day, where labels come from clicks."""
+    unknown: dict[str, float]
+    """Share of unknown ids a categorical column."""
+    drift: dict[str, float]
+    """Population stability index a column, of this day against the training days that the vocabularies were made from."""
+
+
+class Reference(_Strict):
+    """How a column's values were spread over the training days: what drift is measured against.
+
+    Bins of a categorical column: unknown, the ids from 2 on (as many as there are shares, less two), and all others. Of a numeric
+    column: those between ``edges``.
+    """
+
+    shares: tuple[float, ...]
+    edges: tuple[float, ...] | None = None
+
+
 class Day(_Strict):
-    """A finished day. ``fingerprint`` covers its configuration, code, vocabularies and input files."""
+    """A finished day. ``fingerprint`` covers its configuration, code, vocabularies and input files, ``inputs`` the last alone."""
 
     day: dt.date
     rows: int
     positives: int
     fingerprint: str
+    inputs: str = ""
     files: tuple[SampleFile, ...]
     examples: SampleFile | None = None
     """Some rows of the day as raw values, before encoding; they show what serving is given."""
+    statistics: SampleFile | None = None
+    """A JSON document of counts, see ``docs/contract.md``; one row."""
+    quarantine: SampleFile | None = None
+    """The rows that broke a rule, with the reason."""
+    quality: Quality | None = None
+    vocabulary_version: int = 1
+    negatives_kept: float = 1.0
+    """The share of impressions with label 0 that became samples."""
+    final: bool = True
+    """Whether the attribution window of its last impression was over, so that no label can change any more."""
+
+    @property
+    def named_files(self) -> tuple[SampleFile, ...]:
+        """All files of the day."""
+        others = (self.examples, self.statistics, self.quarantine)
+        return (*self.files, *(file for file in others if file is not None))
 
 
 class Contract(_Strict):
     """What a sample is and where the samples are; see :func:`read_contract`."""
 
     format: Literal["mian-samples"] = "mian-samples"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     name: str
     fields: tuple[Field, ...]
     vocabularies: tuple[Vocabulary, ...]
     vocabulary_fingerprint: str
-    """Of all that the vocabularies and transforms were made from."""
+    """Of the configuration and code that the vocabularies and transforms were made with; days of another one are built anew."""
+    vocabulary_version: int = 1
+    """One more each time the vocabularies were extended; ids never move."""
+    vocabulary_days: Split | None = None
+    """The training days that the vocabularies and transforms were made from."""
+    reference: dict[str, Reference] = {}
     history: History
     label: Label
     splits: dict[str, Split]
@@ -180,7 +251,21 @@ class Contract(_Strict):
         return fingerprint({"fields": [f.model_dump() for f in self.fields], "vocabularies": self._vocabulary_contents()})
 
     def _vocabulary_contents(self) -> dict[str, str]:
-        return {v.name: v.sha256 for v in self.vocabularies}
+        return {v.name: v.sha256 or fingerprint(v.model_dump(exclude={"name"})) for v in self.vocabularies}
+
+    def negatives_kept(self, name: str) -> float:
+        """The share of a split's negatives that became samples.
+
+        Raises:
+            ContractError: no such split, or its days were thinned differently.
+        """
+        kept = {day.negatives_kept for day in self.split(name)}
+        if len(kept) > 1:
+            raise ContractError(
+                f"contract {self.name!r}: days of split {name!r} kept different shares of negatives ({sorted(kept)}); "
+                "build them anew with one sampling.negatives"
+            )
+        return kept.pop()
 
     def differences(self, other: Contract) -> Iterator[str]:
         """How ``other`` differs in what a model's weights depend on, one sentence each; nothing where they agree."""
@@ -220,9 +305,9 @@ class Contract(_Strict):
             raise ContractError(f"{where}: not a JSON document ({error}); build the samples again") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ContractError(f"{where}: not a {FORMAT} contract; give the folder that jobs/build_samples.py wrote")
-        if document.get("version") != VERSION:
+        if document.get("version") not in READABLE:
             raise ContractError(
-                f"{where}: contract of version {document.get('version')!r}, this release reads version {VERSION}; "
+                f"{where}: contract of version {document.get('version')!r}, this release reads versions {READABLE[0]} to {VERSION}; "
                 "build the samples again with this release, or use the release that wrote them"
             )
         try:
@@ -255,4 +340,8 @@ def read_contract(samples: str) -> Contract:
         raise ContractError(
             f"{path}: no such file; run jobs/build_samples.py first, or correct the path of the samples"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ContractError(f"{path}: not UTF-8 text ({error}); it is damaged: build the samples again") from error
+    except (OSError, ValueError, ImportError) as error:  # a file in place of a folder, an unknown protocol, its package missing
+        raise ContractError(f"{path}: cannot be opened: {error}; correct the path of the samples") from error
     return Contract.from_json(text, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import BinaryIO
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,24 +12,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.contract.document import Field, NumericTransform
+from pipeline.contract.document import Field, NumericTransform, Vocabulary
+
+Number = TypeVar("Number", bound=np.generic)
 
 PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+#: Text columns of few different values as they come from the join.
+DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
 
 class Encoder:
     """Encodes columns of raw values.
 
     Args:
-        vocabularies: for each vocabulary its values in the order of their ids: the first is id 2.
+        vocabularies: how values become ids.
+        tables: for each vocabulary that is a table its values in the order of their ids: the first is id 2.
     """
 
-    def __init__(self, vocabularies: Mapping[str, pa.Array]) -> None:
+    def __init__(self, vocabularies: Iterable[Vocabulary], tables: Mapping[str, pa.Array | pa.ChunkedArray]) -> None:
+        self._vocabularies = {vocabulary.name: vocabulary for vocabulary in vocabularies}
         self._ids = {
-            name: {value: index + FIRST_ID for index, value in enumerate(values.to_pylist())}
-            for name, values in vocabularies.items()
+            name: {value: index + FIRST_ID for index, value in enumerate(tables[name].to_pylist())}
+            for name, vocabulary in self._vocabularies.items()
+            if vocabulary.kind == "table"
         }
 
     def encode(self, field: Field, values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
@@ -46,19 +54,37 @@ class Encoder:
         """
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
-        if field.vocabulary is not None:
-            return self._encode_ids(field.vocabulary, values)
-        assert field.transform is not None
-        return apply_transform(field.transform, values)
-
-    def _encode_ids(self, vocabulary: str, values: pa.Array) -> npt.NDArray[np.int32]:
-        table = self._ids[vocabulary]
-        encoded = values.cast(pa.string()).dictionary_encode()
-        distinct = encoded.dictionary.to_pylist()
-        ids = np.fromiter((table.get(value, UNKNOWN_ID) for value in distinct), np.int32, len(distinct))
-        ids = np.append(ids, np.int32(UNKNOWN_ID))  # nulls point here
-        indices: npt.NDArray[np.int32] = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+        if field.vocabulary is None:
+            assert field.transform is not None
+            return apply_transform(field.transform, values)
+        vocabulary = self._vocabularies[field.vocabulary]
+        if vocabulary.kind == "buckets":
+            return bucket_ids(vocabulary.edges or (), values)
+        encoded = values if values.type == DICTIONARY else values.cast(pa.string()).dictionary_encode()
+        ids = np.append(self._distinct_ids(vocabulary, encoded.dictionary), np.int32(UNKNOWN_ID))  # nulls point to the last
+        indices: npt.NDArray[np.int32] = encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)
         return ids.take(indices)
+
+    def _distinct_ids(self, vocabulary: Vocabulary, values: pa.Array) -> npt.NDArray[np.int32]:
+        if vocabulary.kind == "hash":
+            found = (hash_id(value, vocabulary.size) for value in values.to_pylist())
+        else:
+            table = self._ids[vocabulary.name]
+            found = (table.get(value, UNKNOWN_ID) for value in values.to_pylist())
+        return np.fromiter(found, np.int32, len(values))
+
+
+def hash_id(value: str, size: int) -> int:
+    """The id of a value in a hashed vocabulary of so many ids, padding and unknown included."""
+    digest = hashlib.blake2b(value.encode(), digest_size=8).digest()
+    return FIRST_ID + int.from_bytes(digest, "little") % (size - FIRST_ID)
+
+
+def bucket_ids(edges: Iterable[float], values: pa.Array) -> npt.NDArray[np.int32]:
+    """Ids of numbers, shape ``(N,)``: 2 plus how many edges are not greater; nulls and NaN are unknown."""
+    raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    ids = FIRST_ID + np.searchsorted(np.asarray(list(edges), np.float64), raw, "right")
+    return np.where(np.isnan(raw), UNKNOWN_ID, ids).astype(np.int32)
 
 
 def transformed(kind: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -71,6 +97,22 @@ def apply_transform(transform: NumericTransform, values: pa.Array) -> npt.NDArra
     raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
     scaled = (transformed(transform.kind, raw) - transform.mean) / transform.std
     return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)
+
+
+def padded(values: npt.NDArray[Number], lengths: npt.NDArray[np.int32], length: int) -> npt.NDArray[Number]:
+    """Lists laid end to end as rows of one length, 0 behind each.
+
+    Args:
+        values: the entries of all lists, shape ``(sum of lengths,)``.
+        lengths: of the lists, shape ``(N,)``; none greater than ``length``.
+        length: T.
+
+    Returns:
+        Shape ``(N, T)``.
+    """
+    rows = np.zeros((len(lengths), length), values.dtype)
+    rows[np.arange(length) < lengths[:, np.newaxis]] = values
+    return rows
 
 
 def vocabulary_to_parquet(values: pa.Array, counts: pa.Array, file: BinaryIO) -> None:

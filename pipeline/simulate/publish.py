@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib import resources
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,7 +10,7 @@ from pyspark.sql import SparkSession
 from pipeline.contract.document import fingerprint
 from pipeline.simulate.config import SimulateConfig
 from pipeline.simulate.summary import Summary
-from pipeline.storage import Storage
+from pipeline.whole_folder import WholeFolder, package_fingerprint
 
 RECORD_FILE = "_world.json"
 
@@ -44,20 +42,13 @@ def record_of(config: SimulateConfig, summary: Summary) -> WorldRecord:
     """What a finished world says of itself."""
     sizes = {"users": config.user_count, "items": config.item_count, "brands": config.brand_count}
     return WorldRecord(
-        config=config.model_dump(mode="json", exclude={"output"}) | sizes, code=code_fingerprint(), summary=summary
+        config=config.model_dump(mode="json", exclude={"output"}) | sizes,
+        code=package_fingerprint("pipeline.simulate"),
+        summary=summary,
     )
 
 
-def code_fingerprint() -> str:
-    """SHA-256 over this package's source files, their names included."""
-    digest = hashlib.sha256()
-    for file in sorted(resources.files("pipeline.simulate").iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".py"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-class WorldFolder:
+class WorldFolder(WholeFolder):
     """The folder that a world's logs go to.
 
     Args:
@@ -66,10 +57,7 @@ class WorldFolder:
     """
 
     def __init__(self, spark: SparkSession, output: str) -> None:
-        self._storage = Storage(spark)
-        self._output = output.rstrip("/")
-        self._replaced = f"{self._output}.replaced"
-        self.staging = f"{self._output}.partial"
+        super().__init__(spark, output, RECORD_FILE)
 
     def finished(self, config: SimulateConfig, *, overwrite: bool) -> WorldRecord | None:
         """The record of the world that is there, if it is the one that is asked for; None if one may be written.
@@ -77,17 +65,17 @@ class WorldFolder:
         Raises:
             SimulateError: something else is there that must not be replaced.
         """
-        if not self._storage.exists(self._output):
+        if not self.exists:
             return None
-        path = f"{self._output}/{RECORD_FILE}"
-        if not self._storage.exists(path):
-            raise SimulateError(f"{self._output} is there and is no simulated world; choose another output or remove it")
+        text = self.read()
+        if text is None:
+            raise SimulateError(f"{self.output} is there and is no simulated world; choose another output or remove it")
         try:
-            record = WorldRecord.model_validate_json(self._storage.read_text(path))
+            record = WorldRecord.model_validate_json(text)
         except ValidationError as error:
             if overwrite:
                 return None
-            raise SimulateError(f"{path} cannot be read; --overwrite replaces the logs") from error
+            raise SimulateError(f"{self.record} cannot be read; --overwrite replaces the logs") from error
         wanted = record_of(config, record.summary)
         if record.fingerprint == wanted.fingerprint:
             return record
@@ -99,17 +87,4 @@ class WorldFolder:
             if record.config.get(key) != value
         ]
         what = ", ".join(changed) or "the simulator's code has changed"
-        raise SimulateError(f"{self._output} holds another world ({what}); --overwrite replaces it, another output keeps both")
-
-    def begin(self) -> None:
-        """Remove what a run that was stopped half-way left."""
-        self._storage.remove(self.staging)
-
-    def publish(self, record: WorldRecord) -> None:
-        """Put the finished logs in place of those that are there, if any."""
-        self._storage.write(f"{self.staging}/{RECORD_FILE}", record.model_dump_json(indent=2).encode() + b"\n")
-        self._storage.remove(self._replaced)
-        if self._storage.exists(self._output):
-            self._storage.replace(self._output, self._replaced)
-        self._storage.replace(self.staging, self._output)
-        self._storage.remove(self._replaced)
+        raise SimulateError(f"{self.output} holds another world ({what}); --overwrite replaces it, another output keeps both")

@@ -57,7 +57,7 @@ def simulate_logs(spark: SparkSession, config: SimulateConfig, *, overwrite: boo
     if finished is not None:
         logger.info("%s: nothing to do, the logs are there", config.output)
         return finished
-    folder.begin()
+    folder.clear()
     simulated = simulated_rows(spark, config).persist(StorageLevel.DISK_ONLY)
     timestamps = spark.conf.get(_TIMESTAMP_TYPE)
     spark.conf.set(_TIMESTAMP_TYPE, "TIMESTAMP_MICROS")  # not the INT96 of old
@@ -67,7 +67,7 @@ def simulate_logs(spark: SparkSession, config: SimulateConfig, *, overwrite: boo
     finally:
         spark.conf.set(_TIMESTAMP_TYPE, timestamps or "INT96")
         simulated.unpersist()
-    folder.publish(record)
+    folder.publish(record.model_dump_json(indent=2) + "\n")
     return record
 
 

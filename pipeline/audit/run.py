@@ -1,0 +1,74 @@
+"""The whole audit of a data set."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from pipeline.audit.compare import Comparison
+from pipeline.audit.draw import collect, draw
+from pipeline.audit.fields import members
+from pipeline.audit.findings import Report
+from pipeline.audit.published import compare_contract, read_published
+from pipeline.audit.scan_histories import CHECKED, scan_histories
+from pipeline.audit.scan_rows import scan_rows
+from pipeline.audit.scan_vocabularies import VocabularyScan
+from pipeline.audit.tables import read_tables
+from pipeline.config import DataConfig
+from pipeline.fingerprints import settings_fingerprint
+
+
+def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 0) -> Report:
+    """Audit a finished data set against the raw logs and the rules of a configuration.
+
+    Args:
+        spark: the session.
+        config: the logs, the rules, and where the samples are.
+        rows: how many samples, and how many impressions of the log, are drawn and recomputed.
+        seed: of the draw.
+
+    Raises:
+        AuditError: the data set cannot be audited.
+        ContractError: its contract cannot be read.
+        LogError: a log cannot be read.
+    """
+    report = Report()
+    published, findings = read_published(spark, config.samples)
+    report.findings += findings
+    contract = published.contract
+    files = sum(len(day.named_files) for day in contract.days)
+    report.checked.append(f"checksums: {files:,} files of {len(contract.days)} days")
+    notes, findings = compare_contract(config, contract, settings_fingerprint(config))
+    report.notes += notes
+    report.findings += findings
+    tables = read_tables(spark, config, contract)
+    fields = members(config, contract, tables)
+
+    drawn = draw(published, tables, config, fields, rows, seed)
+    facts = collect(tables, config, fields, drawn)
+    report.findings += Comparison(spark, published, config, tables, fields, drawn, facts).findings()
+    report.checked.append(
+        f"recomputed: {len(drawn):,} rows, drawn from the samples and from the log with seed {seed}, every column"
+    )
+    unknown = sum(row.negative and row.item is None for row in drawn)
+    if unknown:
+        report.notes.append(f"{unknown} drawn negatives have an item without an id: what depends on the item was not compared")
+
+    total = sum(day.rows for day in contract.days)
+    report.findings += scan_rows(published, tables, config)
+    report.checked.append(f"impressions, times and labels: {total:,} samples")
+    scanned = list(scan_histories(published, tables, config, fields))
+    report.findings += [finding for finding in scanned if finding.kind != CHECKED]
+    behaviors = sum(finding.count for finding in scanned if finding.kind == CHECKED)
+    report.checked.append(f"behaviors before their samples' cutoffs: {behaviors:,}")
+    older = [day.day for day in contract.days if day.vocabulary_version != contract.vocabulary_version]
+    if older:
+        report.notes.append(f"behaviors of {len(older)} days from before the vocabularies were extended were drawn, not scanned")
+    vocabularies = VocabularyScan(published, tables, config, fields)
+    report.findings += vocabularies.findings()
+    report.checked += vocabularies.checked
+    report.notes += vocabularies.notes
+    open_days = {str(day.day) for day in contract.days if not day.final} & {finding.day for finding in report.found("label")}
+    if open_days:
+        days = ", ".join(sorted(open_days))
+        report.notes.append(f"labels of {days} were not final when they were built; build again where clicks came since")
+    return report

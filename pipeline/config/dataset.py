@@ -1,0 +1,136 @@
+"""A data set: its logs, its fields, its splits, where its samples go."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+
+from pydantic import Field, model_validator
+
+from pipeline.config.fields import FieldConfig, Fields, HistoryConfig, VocabularyConfig
+from pipeline.config.log import Log
+from pipeline.config.sources import AttributeSource, Lookup, Source, Strict
+from pipeline.contract import Split
+from pipeline.simulate.config import SimulateConfig
+
+
+class Sampling(Strict):
+    """Which impressions become samples."""
+
+    negatives: float = Field(1.0, gt=0, le=1)
+    """The share of impressions with label 0 that is kept, drawn by the hash of the impression's id. The contract records it, and a
+    model trained on such days is calibrated back."""
+    splits: list[str] = Field(["train"])
+    """The splits whose days are thinned; leave out those that metrics are taken on."""
+
+
+class Quality(Strict):
+    """What stops a build before anything of it is published."""
+
+    max_quarantined: float = Field(0.01, ge=0, le=1)
+    """Of the rows of one log on one day the share that may break a rule and go to the quarantine."""
+    max_duplicates: float = Field(0.1, ge=0, le=1)
+    """Of a day's impressions the share that may be duplicates of others; logs that deliver at least once have some."""
+    max_unknown: dict[str, float] = Field({})
+    """Column of the samples -> the share of unknown ids that a day may have: ``candidate_item_id: 0.3``."""
+    max_drift: dict[str, float] = Field({})
+    """Column of the samples -> the population stability index against the training days that a day may have; over 0.25 is commonly
+    called a shift."""
+    clock_skew_seconds: float = Field(300.0, ge=0)
+    """A row that arrived so much before it happened breaks a rule; a little less is taken for clocks that differ."""
+
+
+class DataConfig(Strict):
+    """A data set: its logs, its fields, its splits, where its samples go."""
+
+    name: str
+    samples: str
+    """The folder that ``build_samples`` fills."""
+    log: Log
+    users: AttributeSource | None = None
+    """Columns ``user_id`` and any others."""
+    items: AttributeSource | None = None
+    """Columns ``item_id`` and any others."""
+    lookups: list[Lookup] = Field([])
+    fields: Fields
+    vocabularies: dict[str, VocabularyConfig] = Field({})
+    history: HistoryConfig = HistoryConfig()
+    splits: dict[str, Split]
+    sampling: Sampling = Sampling()
+    quality: Quality = Quality()
+    rows_per_file: int = Field(50_000, ge=1)
+    rows_per_pass: int = Field(20_000_000, ge=1)
+    """Days are built and published together up to about so many impressions: what a stop in the middle can cost."""
+    examples_per_day: int = Field(256, ge=0)
+    """About so many rows of each day outside the training split are also kept as raw values: what serving will be given."""
+    seed: int = 0
+    """Of the order of rows, of the negatives and of sampling."""
+    simulate: SimulateConfig | None = None
+    logs: str | None = None
+    """Only to be interpolated: ``path: ${logs}/clicks``; one override then moves all logs."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> DataConfig:
+        if "train" not in self.splits:
+            raise ValueError("splits need one named train: vocabularies are made from its days")
+        spans = sorted((split.first, split.last, name) for name, split in self.splits.items())
+        for first, last, name in spans:
+            if last < first:
+                raise ValueError(f"split {name} ends before it begins")
+        for (_, last, earlier), (first, _, later) in itertools.pairwise(spans):
+            if first <= last:
+                raise ValueError(f"splits {earlier} and {later} share days")
+        for name, source, keys in self._sources():
+            for key in keys:
+                if key not in source.columns:
+                    raise ValueError(f"{name}.columns needs {key!r}")
+        unused = set(self.vocabularies) - self.vocabulary_names()
+        if unused:
+            raise ValueError(f"vocabularies names {', '.join(sorted(unused))}, which no field uses")
+        self._check_names()
+        return self
+
+    def _check_names(self) -> None:
+        strangers = set(self.sampling.splits) - set(self.splits)
+        if strangers:
+            raise ValueError(f"sampling.splits names {', '.join(sorted(strangers))}, which is no split")
+        columns = {column for column, _, _ in self.columns()}
+        for key, names in (("max_unknown", self.quality.max_unknown), ("max_drift", self.quality.max_drift)):
+            if set(names) - columns:
+                raise ValueError(f"quality.{key} names {', '.join(sorted(set(names) - columns))}; columns are {sorted(columns)}")
+
+    def _sources(self) -> list[tuple[str, Source, list[str]]]:
+        event = ["user_id", "item_id", "time"]
+        labeled = ["label"] * (self.log.kind == "labeled")
+        sources: list[tuple[str, Source, list[str]]] = [
+            ("log.impressions", self.log.impressions, ["impression_id", *event, *labeled])
+        ]
+        if self.log.clicks is not None:
+            by_id = ["impression_id"] * (self.log.attribution_by == "impression_id")
+            sources.append(("log.clicks", self.log.clicks, [*by_id, *event]))
+        sources += [(f"log.behaviors.{action}", source, event) for action, source in self.log.behaviors.items()]
+        if self.users is not None:
+            sources.append(("users", self.users, ["user_id"]))
+        if self.items is not None:
+            sources.append(("items", self.items, ["item_id"]))
+        sources += [(f"lookups.{i}", lookup, lookup.keys) for i, lookup in enumerate(self.lookups)]
+        return sources
+
+    def columns(self) -> list[tuple[str, str, FieldConfig]]:
+        """Each field's column in the samples, its group, and what it is."""
+        groups = {"candidate": "candidate", "behaviors": "behavior", "user": "user", "context": "context"}
+        return [
+            (f"{prefix}_{name}", group, field)
+            for group, prefix in groups.items()
+            for name, field in getattr(self.fields, group).items()
+        ]
+
+    def vocabulary_names(self) -> set[str]:
+        """The vocabularies that categorical fields use."""
+        groups = (self.fields.candidate, self.fields.behaviors, self.fields.user, self.fields.context)
+        return {field.vocabulary or name for group in groups for name, field in group.items() if field.kind == "categorical"}
+
+    def sampled(self, day: dt.date) -> float:
+        """The share of a day's negatives that is kept."""
+        thinned = any(day in self.splits[name] for name in self.sampling.splits)
+        return self.sampling.negatives if thinned else 1.0

@@ -1,0 +1,68 @@
+"""What was shown, what was clicked, what else was done."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.sources import Source, Strict
+
+LogKind = Literal["impressions_and_clicks", "labeled", "positives_only"]
+
+
+class Negatives(Strict):
+    """How many negatives are drawn for a positive, among the items with an event in the seven days that end with the positive's."""
+
+    uniform: int = Field(0, ge=0)
+    """Each such item with the same chance."""
+    popularity: int = Field(0, ge=0)
+    """Each with a chance in proportion to its events in those days."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Negatives:
+        if self.uniform + self.popularity == 0:
+            raise ValueError("say how many: uniform, popularity or both")
+        return self
+
+
+class Log(Strict):
+    """The logs of events. Each may have a column ``arrived``: when the row was there to be read, a timestamp."""
+
+    kind: LogKind
+    impressions: Source
+    """Columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others; ``label`` (0 or 1) too where the kind is
+    ``labeled``. Where it is ``positives_only`` a row is a click or a purchase."""
+    clicks: Source | None = None
+    """Columns ``impression_id`` (where clicks are attributed by it), ``user_id``, ``item_id``, ``time`` (of the click) and any
+    others."""
+    attribution_hours: float = Field(24.0, gt=0)
+    """A click within so many hours after its impression makes its label 1."""
+    attribution_by: Literal["impression_id", "user_and_item"] = "impression_id"
+    """A click belongs to the impression of its id (and user), or to the latest one of its user and item within the window."""
+    behaviors: dict[str, Source] = Field({})
+    """Logs of what users did, by action (``click``, ``cart`` ...): columns ``user_id``, ``item_id``, ``time`` and any others; the
+    field ``action`` is the key here. Where there are none, behaviors are the clicks (action ``click``)."""
+    negatives: Negatives | None = None
+    empty_days: list[dt.date] = Field([])
+    """Days that are known to have no impressions, such as holidays; any other empty day is an error."""
+    complete_to: dt.date | None = None
+    """The last day that the click log is known to be whole for. Where it is not given, a day's labels are final once there are clicks
+    on the day after its attribution window."""
+
+    @model_validator(mode="after")
+    def _parts(self) -> Log:
+        if (self.kind == "impressions_and_clicks") != (self.clicks is not None):
+            raise ValueError("clicks are given where kind is impressions_and_clicks, and only there")
+        if (self.kind == "positives_only") != (self.negatives is not None):
+            raise ValueError("negatives are given where kind is positives_only, and only there")
+        for name in ("attribution_hours", "attribution_by", "complete_to"):
+            if self.clicks is None and name in self.model_fields_set:
+                raise ValueError(f"{name} is of clicks, and there are none")
+        return self
+
+    @property
+    def attribution(self) -> dt.timedelta:
+        """How long after its impression a click still counts."""
+        return dt.timedelta(hours=self.attribution_hours)

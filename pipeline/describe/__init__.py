@@ -1,0 +1,10 @@
+"""A data set on one page: what it holds, how it changes from day to day, what is odd about it.
+
+Needs neither Spark nor torch: it reads the contract, the days' statistics files and a few columns of the samples.
+"""
+
+from pipeline.describe.facts import Description, describe
+from pipeline.describe.files import DescribeError
+from pipeline.describe.page import render, write_page
+
+__all__ = ["DescribeError", "Description", "describe", "render", "write_page"]

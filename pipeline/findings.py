@@ -1,0 +1,68 @@
+"""What was found out about a day, and whether it may be published."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+from pipeline.config import DataConfig
+from pipeline.contract import Contract, Quality
+from pipeline.events import Events
+from pipeline.join.worker import DUPLICATE
+from pipeline.logs import LogError
+from pipeline.statistics import Counts, shares, stability_index, unknown_share
+
+
+def day_quality(contract: Contract, events: Events, day: dt.date, counts: Counts, rejected: Mapping[str, int]) -> Quality:
+    """Sum up a day."""
+    unknown, drift = {}, {}
+    for field in contract.fields:
+        if field.column not in counts["columns"]:
+            continue  # the day is empty
+        if field.is_categorical:
+            unknown[field.column] = unknown_share(counts, field.column)
+        if field.column in contract.reference:
+            actual = shares(counts["columns"][field.column]["counts"])
+            drift[field.column] = stability_index(contract.reference[field.column].shares, actual)
+    clicks = events.facts.get("log.clicks")
+    return Quality(
+        log_rows=events.facts["log.impressions"].rows.get(day, 0),
+        quarantined=dict(sorted(rejected.items())),
+        clicks=clicks.rows.get(day, 0) if clicks is not None else None,
+        unknown=unknown,
+        drift=drift,
+    )
+
+
+def refuse_day(config: DataConfig, day: dt.date, quality: Quality, rows: int) -> None:
+    """Stop before a day is published that passes a threshold.
+
+    Raises:
+        LogError: the day, what passed which threshold, and what to do.
+    """
+    limits = config.quality
+    duplicates = quality.quarantined.get(DUPLICATE, 0)
+    others = sum(n for reason, n in quality.quarantined.items() if reason.startswith("log.impressions:")) - duplicates
+    for what, number, limit, key in (
+        ("of the impressions are duplicates of others", duplicates, limits.max_duplicates, "max_duplicates"),
+        ("of the impressions break a rule", others, limits.max_quarantined, "max_quarantined"),
+    ):
+        if number > limit * quality.log_rows:
+            raise LogError(
+                f"{day}: {number} of {quality.log_rows} {what} ({_words(quality.quarantined)}); quality.{key} allows {limit:g} of "
+                "them. Correct the log, or allow more"
+            )
+    for found, most, what, key in (
+        (quality.unknown, limits.max_unknown, "share of unknown ids", "max_unknown"),
+        (quality.drift, limits.max_drift, "population stability index against the training days", "max_drift"),
+    ):
+        for column, limit in most.items():
+            if found.get(column, 0.0) > limit:
+                raise LogError(
+                    f"{day}: {column}: {what} is {found[column]:.4f}, quality.{key} allows {limit:g}. Look for what changed in the log; "
+                    "then allow more, or make or extend the vocabularies from later training days"
+                )
+
+
+def _words(quarantined: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in quarantined.items())

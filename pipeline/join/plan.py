@@ -1,0 +1,143 @@
+"""What the workers of the join have to know."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import DataConfig
+from pipeline.contract import History, Split
+from pipeline.contract.document import Group
+from pipeline.join.histories import DAY_MICROSECONDS
+from pipeline.rows import Rows
+
+RawKind = Literal["text", "number", "time_gap"]
+
+EPOCH = dt.date(1970, 1, 1)
+
+#: About so many samples of the training days show how values are spread there.
+SAMPLED_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class RawField:
+    """A field before encoding."""
+
+    column: str
+    group: Group
+    kind: RawKind
+    vocabulary: str | None
+    """Whose values are counted."""
+    log: bool
+    """Whether a number is standardized after a logarithm."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """From which rows vocabularies and transforms are made: impressions of some days, and what happened up to their end.
+
+    Days count from 1970-01-01; behaviors from ``first_moment`` to before ``end_moment``, microseconds.
+    """
+
+    first_day: int
+    last_day: int
+    first_moment: int
+    end_moment: int
+    sample_rate: float
+
+
+@dataclass(frozen=True)
+class JoinPlan:
+    """What becomes of each row of :class:`pipeline.rows.Rows`."""
+
+    fields: tuple[RawField, ...]
+    history: History
+    attribution: int | None
+    """Microseconds; None where the log has labels."""
+    by_item: bool
+    files_of: Mapping[int, int]
+    """For each day that is wanted, counted from 1970-01-01, its number of files."""
+    kept: Mapping[int, float]
+    """For each such day the share of its negatives that is kept."""
+    profile_columns: tuple[str, ...]
+    copies: Mapping[str, str]
+    max_profile_age: int | None
+    quarantine: tuple[str, ...]
+    """``items``, ``users``: impressions of which nothing is known are left out."""
+    samples: bool
+    """Whether to make samples, or only what vocabularies are made from."""
+    fit: FitPlan | None
+
+
+def day_number(day: dt.date) -> int:
+    """Days since 1970-01-01."""
+    return (day - EPOCH).days
+
+
+def join_plan(
+    config: DataConfig,
+    rows: Mapping[dt.date, int],
+    days: Sequence[dt.date],
+    table: Rows,
+    *,
+    fit_days: Split | None = None,
+    samples: bool = True,
+) -> JoinPlan:
+    """What to do for some days.
+
+    Args:
+        config: the data set.
+        rows: about how many samples each day has.
+        days: those that are wanted.
+        table: what is to be joined.
+        fit_days: the days that vocabularies are made from; None where there are some already.
+        samples: whether to make samples.
+    """
+    users, log = config.users, config.log
+    missing = {"items": config.items, "users": users}
+    return JoinPlan(
+        fields=raw_fields(config),
+        history=History(**config.history.model_dump()),
+        attribution=round(log.attribution.total_seconds() * 1e6) if log.clicks is not None else None,
+        by_item=log.attribution_by == "user_and_item",
+        files_of={day_number(day): files_of(config, rows, day) for day in days},
+        kept={day_number(day): config.sampled(day) for day in days},
+        profile_columns=table.profile_columns,
+        copies=table.copies,
+        max_profile_age=round(users.max_age_days * DAY_MICROSECONDS) if users is not None and users.max_age_days else None,
+        quarantine=tuple(name for name, source in missing.items() if source is not None and source.missing == "quarantine"),
+        samples=samples,
+        fit=None if fit_days is None else _fit_plan(config, fit_days, rows),
+    )
+
+
+def files_of(config: DataConfig, rows: Mapping[dt.date, int], day: dt.date) -> int:
+    """How many files a day's samples are spread over."""
+    return max(1, -(-rows.get(day, 0) // config.rows_per_file))
+
+
+def _fit_plan(config: DataConfig, days: Split, rows: Mapping[dt.date, int]) -> FitPlan:
+    return FitPlan(
+        first_day=day_number(days.first),
+        last_day=day_number(days.last),
+        first_moment=day_number(days.first) * DAY_MICROSECONDS - round(config.history.reach.total_seconds() * 1e6),
+        end_moment=(day_number(days.last) + 1) * DAY_MICROSECONDS,
+        sample_rate=min(1.0, SAMPLED_ROWS / max(1, sum(n for day, n in rows.items() if day in days))),
+    )
+
+
+def raw_fields(config: DataConfig) -> tuple[RawField, ...]:
+    """The fields of a data set before encoding."""
+    kinds: dict[str, RawKind] = {"categorical": "text", "numeric": "number", "time_gap": "time_gap"}
+    return tuple(
+        RawField(
+            column,
+            group,  # type: ignore[arg-type]
+            kinds[field.kind],
+            (field.vocabulary or column.split("_", 1)[1]) if field.kind == "categorical" else None,
+            field.transform == "log",
+        )
+        for column, group, field in config.columns()
+    )

@@ -1,0 +1,314 @@
+"""One partition of users: duplicates left out, labels, profiles and histories found, samples packed, values counted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+
+from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, TIME_COLUMN, USER_COLUMN
+from pipeline.contract.encoder import transformed
+from pipeline.hashing import uniform
+from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
+from pipeline.join.histories import DAY_MICROSECONDS, Histories, find_histories
+from pipeline.join.labels import clicked_by_id, clicked_last
+from pipeline.join.plan import JoinPlan, RawField
+from pipeline.join.profiles import find_profiles
+from pipeline.join.timelines import BoolArray, IntArray, Timelines, codes, firsts, pairs, ranks
+from pipeline.rows import BEHAVIOR, CLICK, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows
+
+#: What the join gives: samples of a file; rows left out; counts of values; sums of numbers; some samples of the training days.
+SAMPLES, REJECTED, COUNTS, MOMENTS, SAMPLE = "samples", "rejected", "counts", "moments", "sample"
+#: The number of the file of rejected rows: it is none of the samples'.
+NO_FILE = -1
+DUPLICATE = "log.impressions: a duplicate of another impression"
+OUTPUT = "kind string, day date, file int, payload binary"
+
+#: Columns of packed samples beside those of the contract.
+SEEN_COLUMN = "_seen"  # bool: the candidate item is among the behaviors
+HASH_COLUMN = ORDER_HASH
+
+Output = tuple[str, int | None, int | None, bytes]
+
+
+def join_by_user(rows: Rows, plan: JoinPlan, partitions: int) -> DataFrame:
+    """Join what belongs to each user.
+
+    Returns:
+        Columns of :data:`OUTPUT`; see the constants above.
+    """
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        arrived = list(batches)
+        if not arrived:
+            return
+        table = pa.Table.from_batches(arrived).combine_chunks()
+        arrived.clear()
+        for kind, day, file, payload in Partition(table, plan).outputs():
+            yield pa.RecordBatch.from_pydict(
+                {
+                    "kind": pa.array([kind]),
+                    "day": pa.array([day], pa.int32()).cast(pa.date32()),
+                    "file": pa.array([file], pa.int32()),
+                    "payload": pa.array([payload], pa.binary()),
+                }
+            )
+
+    return rows.frame.repartition(partitions, "user_id").mapInArrow(work, OUTPUT)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The impressions of a partition: their rows in its table, and what was found of each; all of shape ``(N,)``."""
+
+    rows: IntArray
+    times: IntArray
+    days: IntArray
+    labels: IntArray
+    profiles: IntArray
+
+    def of(self, chosen: BoolArray | IntArray | slice) -> _Shown:
+        return _Shown(self.rows[chosen], self.times[chosen], self.days[chosen], self.labels[chosen], self.profiles[chosen])
+
+
+class Partition:
+    """All rows of some users.
+
+    Args:
+        table: columns of :class:`pipeline.rows.Rows`.
+        plan: what to do.
+    """
+
+    def __init__(self, table: pa.Table, plan: JoinPlan) -> None:
+        self._table = table
+        self._plan = plan
+        self._users, _ = codes(table.column("user_id"))
+        self._items, self._item_names = codes(table.column("item_id"))
+        none = np.full(table.num_rows, -1, np.int64), pa.array([], pa.string())
+        self._ids, self._id_names = codes(table.column(ID_COLUMN)) if ID_COLUMN in table.column_names else none
+        self._times: IntArray = pc.fill_null(table.column("time"), 0).to_numpy()
+        roles = table.column(ROLE).to_numpy()
+        self._impressions, self._clicks, self._behaviors, self._profiles = (
+            np.flatnonzero(roles & role) for role in (IMPRESSION, CLICK, BEHAVIOR, PROFILE)
+        )
+        self._hashes: dict[str, IntArray] = {}
+        self._columns: dict[str, Column] = {}
+
+    def outputs(self) -> Iterator[Output]:
+        """What the partition gives: kind, day, file, payload."""
+        plan = self._plan
+        days = self._times // DAY_MICROSECONDS
+        rows = self._impressions
+        unique = self._distinct(rows, pairs(pairs(self._users, self._ids)[rows], days[rows]))
+        again, rows = rows[~unique], rows[unique]
+        shown = _Shown(rows, self._times[rows], days[rows], self._labels(rows), self._profiles_of(rows))
+        shown = shown.of(np.isin(shown.days, list(plan.files_of)))
+        again = again[np.isin(days[again], list(plan.files_of))]
+        yield from self._rejected(DUPLICATE, again, days[again])
+        for name, known in self._known(shown).items():
+            if name in plan.quarantine and not known.all():
+                yield from self._rejected(
+                    f"log.impressions: nothing is known of it in {name}", shown.rows[~known], shown.days[~known]
+                )
+                shown = shown.of(known)
+                break
+        done = self._behaviors
+        keys = pairs(pairs(self._users, self._items)[done], self._ids[done])
+        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._once(done))
+        self._behaviors = done[self._distinct(done, keys)]
+        self._columns = self._all_columns()
+        if plan.fit is not None:
+            yield from self._fit(shown)
+        chance = uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), 0)
+        rates = np.array([plan.kept[day] for day in shown.days.tolist()]) if len(shown.days) else np.zeros(0)
+        shown = shown.of((shown.labels == 1) | (chance < rates))
+        if len(shown.rows):
+            yield from self._samples(shown)
+
+    def _distinct(self, rows: IntArray, keys: IntArray) -> BoolArray:
+        """Of the rows of one key the first in time, then the least."""
+        _, place, count = np.unique(keys, return_inverse=True, return_counts=True)
+        several = np.flatnonzero(count[place.reshape(-1)] > 1)
+        kept = np.ones(len(rows), np.bool_)
+        if len(several):
+            part = self._table.take(pa.array(rows[several]))
+            by = [(name, "ascending") for name in ("time", *part.column_names) if name != ROLE]
+            order: IntArray = pc.sort_indices(part, sort_keys=list(dict.fromkeys(by))).to_numpy().astype(np.int64)
+            rank = np.empty(len(order), np.int64)
+            rank[order] = np.arange(len(order))
+            kept[several] = firsts(keys[several], rank)
+        return kept
+
+    def _once(self, rows: IntArray) -> IntArray:
+        """Numbers that are equal where a behavior's action and its ``_once`` are."""
+        moments, _ = codes(self._table.column("_once").take(pa.array(rows)))
+        actions, _ = codes(self._table.column("action").take(pa.array(rows)))
+        return pairs(moments, actions)
+
+    def _labels(self, rows: IntArray) -> IntArray:
+        plan, times = self._plan, self._times
+        if plan.attribution is None:
+            labels: IntArray = self._table.column(LABEL_COLUMN).take(pa.array(rows)).to_numpy().astype(np.int64)
+            return labels
+        keys = pairs(self._users, self._items if plan.by_item else self._ids)
+        clicks = self._clicks
+        if plan.by_item:
+            ties = ranks(self._ids, self._id_names)[rows]
+            clicked = clicked_last(keys[rows], times[rows], ties, keys[clicks], times[clicks], plan.attribution)
+        else:
+            clicked = clicked_by_id(keys[rows], times[rows], keys[clicks], times[clicks], plan.attribution)
+        return clicked.astype(np.int64)
+
+    def _profiles_of(self, rows: IntArray) -> IntArray:
+        """Rows of the partition's table, -1 where nothing is known."""
+        plan, theirs = self._plan, self._profiles
+        if not len(theirs):
+            return np.full(len(rows), -1, np.int64)
+        table = self._table.take(pa.array(theirs))
+        place = find_profiles(
+            self._users[rows], self._times[rows], self._users[theirs], table, plan.profile_columns, plan.max_profile_age
+        )
+        return np.where(place < 0, -1, theirs[place])
+
+    def _known(self, shown: _Shown) -> dict[str, BoolArray]:
+        known: dict[str, BoolArray] = {}
+        for name in ("items", "users"):
+            if f"_{name}_known" in self._table.column_names:
+                known[name] = self._table.column(f"_{name}_known").take(pa.array(shown.rows)).to_numpy().astype(np.bool_)
+        return {"users": shown.profiles >= 0} | known
+
+    def _rejected(self, reason: str, rows: IntArray, days: IntArray) -> Iterator[Output]:
+        for day in np.unique(days):
+            part = self._table.take(pa.array(rows[days == day])).select([ID_COLUMN, "user_id", "item_id", "time"])
+            lines = [json.dumps(row) for row in part.to_pylist()]
+            table = pa.table({"reason": [reason] * len(lines), "row": lines})
+            yield REJECTED, int(day), NO_FILE, ipc_bytes(table)
+
+    def _hash(self, name: str, rows: IntArray) -> IntArray:
+        if name not in self._hashes:
+            self._hashes[name] = pc.fill_null(self._table.column(name), 0).to_numpy()
+        return self._hashes[name][rows]
+
+    def _all_columns(self) -> dict[str, Column]:
+        """Each field's column over the whole partition's table; of behaviors over the distinct ones."""
+        columns: dict[str, Column] = {}
+        rows = pa.array(self._behaviors)
+        for field in self._plan.fields:
+            if field.kind != "time_gap":
+                column = self._table.column(self._plan.copies.get(field.column, field.column))
+                column = column.take(rows) if field.group == "behaviors" else column
+                columns[field.column] = text_column(column) if field.kind == "text" else _numbers(column)
+        return columns
+
+    def _row_of(self, field: RawField, shown: _Shown) -> IntArray:
+        return shown.profiles if field.column in self._plan.profile_columns else shown.rows
+
+    def _samples(self, shown: _Shown) -> Iterator[Output]:
+        plan = self._plan
+        shown, files = self._by_file(shown)
+        histories = self._histories(shown)
+        if plan.fit is not None:
+            chance = uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), 1)
+            drawn = (chance < plan.fit.sample_rate) & (shown.days >= plan.fit.first_day) & (shown.days <= plan.fit.last_day)
+            if drawn.any():
+                yield SAMPLE, None, None, self._packed(shown.of(drawn), histories.of(np.flatnonzero(drawn)))
+        if not plan.samples:
+            return
+        starts = np.flatnonzero(np.diff(files, prepend=-1) | np.diff(shown.days, prepend=-1))
+        for first, end in itertools.pairwise([*starts.tolist(), len(shown.rows)]):
+            chosen = shown.of(slice(first, end))
+            yield SAMPLES, int(chosen.days[0]), int(files[first]), self._packed(chosen, histories.between(first, end))
+
+    def _by_file(self, shown: _Shown) -> tuple[_Shown, IntArray]:
+        """The impressions in the order of days and files, and the number of each one's file within its day."""
+        counts = np.array([self._plan.files_of[day] for day in shown.days.tolist()], np.int64)
+        files = (uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), 2) * counts).astype(np.int64)
+        order = np.lexsort((files, shown.days))
+        return shown.of(order), files[order]
+
+    def _histories(self, shown: _Shown) -> Histories:
+        rows = self._behaviors
+        ties = (ranks(self._items, self._item_names)[rows], ranks(self._ids, self._id_names)[rows])
+        actions, names = codes(self._table.column("action").take(pa.array(rows)))
+        timelines = Timelines(self._users[rows], self._times[rows], *ties, ranks(actions, names))
+        visible = None
+        if "arrived" in self._table.column_names:
+            arrived: IntArray = pc.fill_null(self._table.column("arrived").take(pa.array(rows)), 0).to_numpy()
+            visible = arrived if (arrived > self._times[rows]).any() else None
+        return find_histories(self._users[shown.rows], shown.times, timelines, visible, self._plan.history)
+
+    def _packed(self, shown: _Shown, histories: Histories) -> bytes:
+        times = self._times[self._behaviors][histories.places]
+        gaps = np.repeat(shown.times, histories.lengths) - times
+        offsets = pa.array(histories.offsets.astype(np.int32))
+        of = np.repeat(np.arange(len(shown.rows)), histories.lengths)
+        same = self._items[self._behaviors][histories.places] == self._items[shown.rows][of]
+        columns: dict[str, pa.Array] = {
+            ID_COLUMN: self._table.column(ID_COLUMN).take(pa.array(shown.rows)).combine_chunks(),
+            TIME_COLUMN: pa.array(shown.times),
+            LABEL_COLUMN: pa.array(shown.labels.astype(np.int32)),
+            USER_COLUMN: pa.array(self._hash(USER_COLUMN, shown.rows)),
+            HASH_COLUMN: pa.array(self._hash(ORDER_HASH, shown.rows)),
+            SEEN_COLUMN: pa.array(np.bincount(of[same], minlength=len(shown.rows)) > 0),
+        }
+        for field in self._plan.fields:
+            if field.kind == "time_gap":
+                columns[field.column] = pa.ListArray.from_arrays(offsets, pa.array(gaps / 1e6))
+            elif field.group == "behaviors":
+                columns[field.column] = pa.ListArray.from_arrays(offsets, taken(self._columns[field.column], histories.places))
+            else:
+                columns[field.column] = taken(self._columns[field.column], self._row_of(field, shown))
+        return pack(columns, np.bincount(gaps // DAY_MICROSECONDS, minlength=self._plan.history.days + 1))
+
+    def _fit(self, shown: _Shown) -> Iterator[Output]:
+        fit = self._plan.fit
+        assert fit is not None
+        chosen = shown.of((shown.days >= fit.first_day) & (shown.days <= fit.last_day))
+        times = self._times[self._behaviors]
+        past = np.flatnonzero((times >= fit.first_moment) & (times < fit.end_moment))
+        vocabularies: list[pa.Table] = []
+        moments: dict[str, tuple[int, float, float]] = {}
+        for field in self._plan.fields:
+            if field.kind == "time_gap":
+                continue
+            rows = past if field.group == "behaviors" else self._row_of(field, chosen)
+            column = self._columns[field.column]
+            if isinstance(column, np.ndarray):
+                moments[field.column] = _moments(column[rows[rows >= 0]] if len(column) else column, field.log)
+            else:
+                vocabularies.append(_counted(column, rows, field.vocabulary or ""))
+        if vocabularies:
+            yield COUNTS, None, None, ipc_bytes(pa.concat_tables(vocabularies))
+        if moments:
+            yield MOMENTS, None, None, json.dumps(moments).encode()
+
+
+def _numbers(column: pa.ChunkedArray) -> Column:
+    numbers: npt.NDArray[np.float64] = pc.fill_null(column, float("nan")).to_numpy()
+    return numbers
+
+
+def _counted(column: Column, rows: IntArray, vocabulary: str) -> pa.Table:
+    assert isinstance(column, tuple)
+    numbers, values = column
+    chosen = numbers[rows[rows >= 0]] if len(numbers) else numbers
+    counts = np.bincount(chosen[chosen >= 0], minlength=len(values))
+    there = np.flatnonzero(counts)
+    names = pa.array([vocabulary]).take(pa.array(np.zeros(len(there), np.int64)))
+    return pa.table({"vocabulary": names, "value": values.take(pa.array(there)), "count": pa.array(counts[there])})
+
+
+def _moments(values: npt.NDArray[np.float64], log: bool) -> tuple[int, float, float]:
+    """How many finite numbers, their mean, and the sum of squared differences from it."""
+    finite = transformed("log" if log else "identity", values[np.isfinite(values)])
+    if not len(finite):
+        return 0, 0.0, 0.0
+    mean = float(finite.mean())
+    return len(finite), mean, float(((finite - mean) ** 2).sum())

@@ -1,0 +1,192 @@
+"""One table of all that is known of each user: what was shown, clicked and done, and the user's profiles.
+
+Attributes of items and lookups are joined, fields are evaluated, nothing is encoded. The table is what :mod:`pipeline.join` takes
+apart by user.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import NumericType
+
+from pipeline.attributes import join_attributes, join_lookup, refuse_twice
+from pipeline.config import AttributeSource, DataConfig, FieldConfig
+from pipeline.contract.document import ID_COLUMN, USER_COLUMN
+from pipeline.events import ONE_DAY, Events, reach_back
+from pipeline.logs import LogError, evaluate, fits, read_source
+
+Days = tuple[dt.date, dt.date]
+
+#: What a row is; a click can be a behavior too.
+ROLE = "_role"
+IMPRESSION, CLICK, BEHAVIOR, PROFILE = 1, 2, 4, 8
+
+#: A hash of an impression's id: for its file and its place in there, and for all that is drawn by chance.
+ORDER_HASH = "_order_hash"
+
+#: Columns that fields often are, as they are.
+_COPIED = ("user_id", "item_id")
+
+#: A longer value of a field is none: unknown.
+LONGEST_VALUE = 1_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The table, and which of its columns are of whom.
+
+    Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
+    microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it
+    matters; then the fields: text, or double. A column that a role has not is null.
+    """
+
+    frame: DataFrame
+    profile_columns: tuple[str, ...]
+    """Fields that come with the user's profiles."""
+    copies: Mapping[str, str]
+    """Fields that are one of the columns before the fields, and are not there a second time."""
+
+
+def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
+    """Bring the events of a range of days, and the profiles of their users, into one table.
+
+    Raises:
+        LogError: a table cannot be used, an expression cannot be evaluated, a numeric field is no number.
+    """
+    impressions = _with_items(spark, config, events.impressions, (events.first, events.last))
+    for i, lookup in enumerate(config.lookups):
+        name = f"lookups.{i}"
+        impressions = join_lookup(impressions, read_source(spark, name, lookup), lookup.keys, name)
+    profiles = None
+    if config.users is not None:
+        profiles = _table(spark, "users", config.users, (events.first, events.last))
+        refuse_twice(impressions, config.users.attributes, "users")
+        if _mixed(config, impressions.drop("label"), profiles):
+            impressions = join_attributes(impressions, profiles, config.users, "user_id", "users")
+            profiles = None
+    visible = impressions.drop("label")  # no field may be made of it
+    copies: dict[str, str] = {}
+    columns: dict[str, Column] = {}
+    of_profiles: dict[str, Column] = {}
+    for column, group, field in config.columns():
+        text, where = _expression(column, group, field)
+        if field.kind == "categorical" and text.strip("`") in _COPIED:
+            copies[column] = text.strip("`")
+        elif group != "behaviors":
+            if profiles is not None and not fits(visible, text):
+                of_profiles[column] = _field(profiles, where, text, field)
+            else:
+                columns[column] = _field(visible, where, text, field)
+    frame = _union(config, events, impressions, columns, profiles, of_profiles, copies, spark)
+    return Rows(frame, tuple(of_profiles), copies)
+
+
+def _union(
+    config: DataConfig,
+    events: Events,
+    impressions: DataFrame,
+    columns: dict[str, Column],
+    profiles: DataFrame | None,
+    of_profiles: dict[str, Column],
+    copies: Mapping[str, str],
+    spark: SparkSession,
+) -> DataFrame:
+    sources = {"items": config.items, "users": config.users}
+    wanted = [f"_{name}_known" for name, source in sources.items() if source is not None and source.missing == "quarantine"]
+    known = [c for c in wanted if c in impressions.columns]
+    shown = impressions.select(
+        F.lit(IMPRESSION).alias(ROLE),
+        ID_COLUMN,
+        "user_id",
+        "item_id",
+        *_moments(impressions, "time"),
+        *(["label"] if "label" in impressions.columns else []),
+        *known,
+        F.xxhash64("user_id").alias(USER_COLUMN),
+        F.xxhash64(ID_COLUMN, F.lit(config.seed)).alias(ORDER_HASH),
+        *[column.alias(name) for name, column in columns.items()],
+    )
+    parts = [shown]
+    behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last))
+    fields = []
+    for column, group, field in config.columns():
+        if group == "behaviors" and field.kind != "time_gap" and column not in copies:
+            text, where = _expression(column, group, field)
+            fields.append(_field(behaviors, where, text, field).alias(column))
+    twice = events.clicks is not None and not config.log.behaviors  # then a behavior is a click, and comes once
+    ids = [c for c in (ID_COLUMN, "user_id", "item_id", "action", "_once") if c in behaviors.columns]
+    parts.append(
+        behaviors.select(F.lit(BEHAVIOR | CLICK * twice).alias(ROLE), *ids, *_moments(behaviors, "time", "arrived"), *fields)
+    )
+    if events.clicks is not None:
+        ids = [c for c in (ID_COLUMN, "user_id", "item_id") if c in events.clicks.columns]
+        clicks = events.clicks
+        if twice:  # those after the last day, which are labels and nothing else
+            clicks = clicks.where(F.col("time") >= F.lit(str(events.last + ONE_DAY)).cast("timestamp"))
+        parts.append(clicks.select(F.lit(CLICK).alias(ROLE), *ids, *_moments(clicks, "time")))
+    if profiles is not None:
+        moments = _moments(profiles, "valid_from", "valid_to", "arrived")
+        fields = [column.alias(name) for name, column in of_profiles.items()]
+        parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *fields))
+    frame = parts[0]
+    for part in parts[1:]:
+        frame = frame.unionByName(part, allowMissingColumns=True)
+    return frame
+
+
+def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days: Days) -> DataFrame:
+    if config.items is None:
+        return events
+    return join_attributes(events, _table(spark, "items", config.items, days), config.items, "item_id", "items")
+
+
+def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days) -> DataFrame:
+    """What is known of users or items at the times of events of some days."""
+    back = source.reach
+    frame = read_source(spark, name, source, days=(days[0] - back, days[1]) if back is not None else None)
+    usable = F.col("user_id" if name == "users" else "item_id").isNotNull()
+    for column in ("valid_from", "arrived"):
+        if column in source.columns:
+            usable = usable & F.col(column).isNotNull()
+    return frame.where(usable).select(*source.columns)
+
+
+def _mixed(config: DataConfig, impressions: DataFrame, profiles: DataFrame) -> bool:
+    """Whether a field is made of columns of both, which Spark then has to join; else profiles come along to the join by user."""
+    texts = [_expression(column, group, field)[0] for column, group, field in config.columns() if group != "behaviors"]
+    return any(not fits(impressions, text) and not fits(profiles, text) for text in texts)
+
+
+def _expression(column: str, group: str, field: FieldConfig) -> tuple[str, str]:
+    """A field's expression, and its place in the configuration."""
+    name = column.split("_", 1)[1]
+    return field.expression if field.expression is not None else f"`{name}`", f"fields.{group}.{name}"
+
+
+def _field(frame: DataFrame, where: str, text: str, field: FieldConfig) -> Column:
+    """A field's raw value over the joined columns: string, or double.
+
+    Raises:
+        LogError: the expression cannot be evaluated, or a numeric field is no number.
+    """
+    column = evaluate(frame, where, text)
+    if field.kind == "categorical":
+        value = column.cast("string")
+        return F.when(F.length(value) <= LONGEST_VALUE, value)
+    kind = frame.select(column.alias("value")).schema["value"].dataType
+    if not isinstance(kind, NumericType):
+        raise LogError(
+            f"{where}: a numeric field is {kind.simpleString()}; give it an expression such as try_cast({text} AS DOUBLE), "
+            "or make the field categorical"
+        )
+    return column.cast("double")
+
+
+def _moments(frame: DataFrame, *names: str) -> list[Column]:
+    """Timestamps as int64 microseconds since 1970-01-01 UTC; those that the frame has."""
+    return [F.unix_micros(name).alias(name) for name in names if name in frame.columns]

@@ -1,0 +1,132 @@
+"""Counts that say what a day looks like, and how far it lies from the training days."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.contract import UNKNOWN_ID, Contract, Field, Reference
+from pipeline.contract.document import LABEL_COLUMN, LENGTH_COLUMN
+
+#: So many ids have a bin of their own: in a vocabulary made of training days the most frequent ones.
+NAMED_BINS = 20
+#: Buckets of a number, each with about as many training samples.
+NUMBER_BINS = 10
+#: A share below this counts as this, or a bin that was empty once would make the index infinite.
+SMALLEST_SHARE = 1e-4
+
+Counts = dict[str, Any]
+
+
+def bins(
+    field: Field, size: int | None, reference: Reference | None, values: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], int]:
+    """The bin of each encoded value, and how many bins there are; see :class:`pipeline.contract.Reference`.
+
+    Args:
+        field: which field the values are of.
+        size: of its vocabulary; None where it has none.
+        reference: the edges of a number's bins.
+        values: encoded, shape ``(N,)``; no padding.
+    """
+    if field.is_categorical:
+        count = min((size or 0) - UNKNOWN_ID, NAMED_BINS + 2)
+        return np.minimum(values.astype(np.int64) - UNKNOWN_ID, count - 1), count
+    edges = np.asarray(reference.edges if reference is not None and reference.edges is not None else (), np.float64)
+    return np.searchsorted(edges, values.astype(np.float64), "right").astype(np.int64), len(edges) + 1
+
+
+def measure(
+    contract: Contract,
+    columns: Mapping[str, npt.NDArray[Any]],
+    behaviors: Mapping[str, npt.NDArray[Any]],
+    seen: npt.NDArray[np.bool_],
+    ages: npt.NDArray[np.int64],
+) -> Counts:
+    """Count some samples.
+
+    Args:
+        contract: fields, vocabularies and references.
+        columns: encoded columns of shape ``(N,)``, with the label and the behaviors' lengths.
+        behaviors: encoded columns of all behaviors, one sample's after the other's.
+        seen: whether the candidate item is among the behaviors, shape ``(N,)``.
+        ages: numbers of behaviors by whole days before their impression.
+
+    Returns:
+        JSON values: ``rows``, ``positives``, ``seen``, ``history_length``, ``behavior_age_days``, and by column ``counts`` and (but
+        for behaviors) ``positives`` of each bin.
+    """
+    labels = columns[LABEL_COLUMN].astype(np.int64)
+    counts: Counts = {
+        "rows": len(labels),
+        "positives": int(labels.sum()),
+        "seen": int(seen.sum()),
+        "history_length": np.bincount(columns[LENGTH_COLUMN], minlength=contract.history.length + 1).tolist(),
+        "behavior_age_days": ages.tolist(),
+        "columns": {},
+    }
+    for field in contract.fields:
+        of_behaviors = field.group == "behaviors"
+        values = (behaviors if of_behaviors else columns)[field.column]
+        size = contract.vocabulary(field.vocabulary).size if field.vocabulary is not None else None
+        place, number = bins(field, size, contract.reference.get(field.column), values)
+        column = {"counts": np.bincount(place, minlength=number).tolist()}
+        if not of_behaviors:
+            column["positives"] = np.bincount(place[labels == 1], minlength=number).tolist()
+        counts["columns"][field.column] = column
+    return counts
+
+
+def total(parts: Iterable[Counts]) -> Counts:
+    """The counts of several parts together."""
+    parts = list(parts)
+    if not parts:
+        return {"rows": 0, "positives": 0, "seen": 0, "history_length": [], "behavior_age_days": [], "columns": {}}
+    result: Counts = {key: sum(part[key] for part in parts) for key in ("rows", "positives", "seen")}
+    for key in ("history_length", "behavior_age_days"):
+        result[key] = _sum([part[key] for part in parts])
+    names = list(dict.fromkeys(name for part in parts for name in part["columns"]))
+    result["columns"] = {
+        name: {
+            key: _sum([part["columns"][name][key] for part in parts if key in part["columns"].get(name, {})])
+            for key in parts[0]["columns"][name]
+        }
+        for name in names
+    }
+    return result
+
+
+def shares(counts: Sequence[int]) -> tuple[float, ...]:
+    """Counts as shares, to six digits; all 0 where there is nothing."""
+    whole = sum(counts)
+    return tuple(round(count / whole, 6) if whole else 0.0 for count in counts)
+
+
+def unknown_share(counts: Counts, column: str) -> float:
+    """The share of unknown ids in a categorical column."""
+    return shares(counts["columns"][column]["counts"])[0]
+
+
+def stability_index(expected: Sequence[float], actual: Sequence[float]) -> float:
+    """The population stability index, sum of ``(a - e) ln(a / e)`` over bins; each share counts as at least :data:`SMALLEST_SHARE`.
+
+    Commonly below 0.1 is called stable, above 0.25 a shift. 0 where either has no rows at all. Bins that one lacks are empty: a
+    vocabulary that was extended may have more of them than when the other was counted.
+    """
+    if not sum(expected) or not sum(actual):
+        return 0.0
+    pairs = [(max(e, SMALLEST_SHARE), max(a, SMALLEST_SHARE)) for e, a in itertools.zip_longest(expected, actual, fillvalue=0.0)]
+    return round(sum((a - e) * math.log(a / e) for e, a in pairs), 6)
+
+
+def _sum(rows: Sequence[Sequence[int]]) -> list[int]:
+    total = np.zeros(max((len(row) for row in rows), default=0), np.int64)
+    for row in rows:
+        total[: len(row)] += np.asarray(row, np.int64)
+    result: list[int] = total.tolist()
+    return result
