@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
-import re
 import sys
 from collections.abc import Sequence
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from jobs import command
-from pipeline.build import BuildReport, build_samples
+from pipeline.build import BuildReport, PlannedDay, build_samples, plan_build, spans
 from pipeline.config import DataConfig
 from pipeline.contract import ContractError
-from pipeline.logs import LogError
+from pipeline.logs import LogError, log_error
 from pipeline.session import spark_session
 
 
@@ -28,24 +29,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--from", dest="first", type=_date, metavar="DAY", help="first day (UTC); the first of all splits by default"
     )
     parser.add_argument("--to", dest="last", type=_date, metavar="DAY", help="last day (UTC); the last of all splits by default")
+    parser.add_argument(
+        "--plan", action="store_true", help="say which days would be built, why, and how many rows; build nothing"
+    )
+    parser.add_argument(
+        "--extend-vocabularies",
+        action="store_true",
+        help="give ids to values of training days that came after those that the vocabularies were made from; no id moves",
+    )
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another build of the data set; 0 by default"
+    )
     options = parser.parse_args(arguments)
-    return command.run(lambda: _build(options.config, options.overrides, options.first, options.last), (LogError, ContractError))
+    return command.run(lambda: _build(options), (LogError, ContractError))
 
 
-def _build(path: str, overrides: Sequence[str], first: dt.date | None, last: dt.date | None) -> None:
-    config = command.load_config(DataConfig, path, overrides)
-    first = first or min(split.first for split in config.splits.values())
-    last = last or max(split.last for split in config.splits.values())
+def _build(options: argparse.Namespace) -> None:
+    config = command.load_config(DataConfig, options.config, options.overrides)
+    first = options.first or min(split.first for split in config.splits.values())
+    last = options.last or max(split.last for split in config.splits.values())
     if last < first:
         raise command.ConfigError(f"--to {last} is before --from {first}")
     spark = spark_session(f"build_samples {config.name}")
     try:
-        report = build_samples(spark, config, first, last)
-    except PySparkException as error:
-        raise LogError(f"Spark could not work on the logs: {_reason(error)}") from error
+        if options.plan:
+            print(_planned(config, plan_build(spark, config, first, last)))
+        else:
+            wait, extend = options.wait, options.extend_vocabularies
+            print(_summary(config, build_samples(spark, config, first, last, extend_vocabularies=extend, wait=wait)))
+    except (PySparkException, Py4JJavaError) as error:
+        raise log_error(error, config) from error
     finally:
         spark.stop()
-    print(_summary(config, report))
+
+
+def _planned(config: DataConfig, days: Sequence[PlannedDay]) -> str:
+    stale = [day for day in days if day.reason]
+    lines = [f"{day.day}  {'build' if day.reason else 'keep':<5} {day.rows:>12,} samples  {day.reason}".rstrip() for day in days]
+    return "\n".join(
+        [
+            *lines,
+            f"{config.samples}: {len(stale)} of {len(days)} days would be built, about {sum(d.rows for d in stale):,} samples",
+        ]
+    )
 
 
 def _summary(config: DataConfig, report: BuildReport) -> str:
@@ -56,19 +82,23 @@ def _summary(config: DataConfig, report: BuildReport) -> str:
         rows, positives = sum(day.rows for day in days), sum(day.positives for day in days)
         share = f", {positives / rows:.2%} positive" if rows else ""
         lines.append(f"  {name:<12} {len(days):>4} days {rows:>12,} samples{share}")
+    open_days = [day.day for day in contract.days if not day.final]
+    if open_days:
+        lines.append(f"  not final yet, clicks may still come: {spans(open_days)}")
+    rejected = sum(n for day in contract.days if day.quality is not None for n in day.quality.quarantined.values())
+    if rejected:
+        lines.append(
+            f"  {rejected:,} rows of the logs broke a rule and lie in quarantine files; jobs/describe.py says which rules"
+        )
     sizes = ", ".join(f"{vocabulary.name} {vocabulary.size:,}" for vocabulary in contract.vocabularies)
     return "\n".join([*lines, f"  vocabularies: {sizes}"])
 
 
-def _reason(error: PySparkException) -> str:
-    """The sentence of an error, without the stack of the cluster."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if re.match(r"\[[A-Z_.]+\]|Caused by: |[\w.]+(Error|Exception|Invalid): ", line)]
-    return " ".join(dict.fromkeys([lines[0], *causes[-1:]]))
-
-
 def _date(text: str) -> dt.date:
-    return dt.date.fromisoformat(text)
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as in 2026-01-31") from error
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@ import pathlib
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import FrameType
+
+import pandas as pd
 
 from jobs import command
 from mian.config import TrainConfig
 from mian.metrics import plot_reliability, reliability
 from mian.models import ModelError
-from mian.serving import ServableError, input_example, save_servable
+from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
 from mian.tracking import Tracker
 from mian.trainer import RankError, Ranks, Streams, Trained, Trainer, TrainingError, open_streams, other_ranks_needed
@@ -59,6 +62,8 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks) -> None:
         return config, contract, open_streams(config, contract, ranks)
 
     config, contract, streams = ranks.together(prepare, ERRORS)
+    # read before the training: the data set may be built anew meanwhile
+    kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
     tracker = Tracker(config.tracking)
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report), ERRORS)
     if ranks.is_first:
@@ -67,8 +72,8 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks) -> None:
     finished = False
     try:
         trained = trainer.run()
-        if ranks.is_first:
-            _keep(config, contract, trained, tracker)
+        if kept is not None:
+            _keep(config, contract, trained, tracker, kept)
         finished = True
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
@@ -99,11 +104,23 @@ def _announce(contract: Contract, streams: Streams, config: TrainConfig, ranks: 
     )
 
 
-def _keep(config: TrainConfig, contract: Contract, trained: Trained, tracker: Tracker) -> None:
+@dataclass(frozen=True)
+class _Kept:
+    """What of the data set a model takes along."""
+
+    vocabularies: dict[str, bytes]
+    example: pd.DataFrame
+
+    @classmethod
+    def of(cls, contract: Contract, samples: str) -> _Kept:
+        return cls(read_vocabularies(contract, samples), input_example(contract, samples))
+
+
+def _keep(config: TrainConfig, contract: Contract, trained: Trained, tracker: Tracker, kept: _Kept) -> None:
     """Save the model here first, then tell the tracking store."""
     name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S%f}"
     folder = str(pathlib.Path(config.output) / name)
-    save_servable(folder, trained.model, config.model.name, config.model.options, contract, config.samples)
+    save_servable(folder, trained.model, config.model.name, config.model.options, contract, kept.vocabularies)
     log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)
     tracker.report({"best_step": trained.best_step}, trained.steps)
     if trained.test is not None:
@@ -121,12 +138,13 @@ def _keep(config: TrainConfig, contract: Contract, trained: Trained, tracker: Tr
             f"{int(metrics['rows']):,}",
         )
     tracker.flush()
-    uri = tracker.register(folder, input_example(contract, config.samples))
+    uri = tracker.register(folder, kept.example)
     if uri is not None:
         log.info("logged to %s as %s", tracker.uri, uri)
     else:
         log.warning(
-            "the model is not registered; when the tracking store is back: python jobs/register.py --model %s --config THE_SAME_FILE",
+            "the model is not registered; when the tracking store is back: python jobs/register.py --model %s --config THE_SAME_FILE "
+            "(and the same KEY=VALUE as now)",
             folder,
         )
 

@@ -29,11 +29,37 @@ from pipeline.contract import CONTRACT_FILE, Contract
 log = logging.getLogger(__name__)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+QUALITY_FILE = "samples_quality.csv"
 ARTIFACTS = "mlartifacts"
 FLUSH_SECONDS = 5.0
 
 #: What a tracking store raises when it is not there, or goes away.
 STORE_ERRORS = (MlflowException, OSError, SQLAlchemyError)
+
+
+def quality_table(contract: Contract) -> pd.DataFrame:
+    """What was found out about the samples while they were built: a row a day and column.
+
+    Columns: ``day``, ``rows``, ``positives``, ``quarantined``, ``final``, ``column``, ``unknown`` (share of unknown ids), ``drift``
+    (population stability index against the training days). Days of earlier releases have no such facts and are left out.
+    """
+    rows = [
+        {
+            "day": day.day,
+            "rows": day.rows,
+            "positives": day.positives,
+            "quarantined": sum(day.quality.quarantined.values()),
+            "final": day.final,
+            "column": column,
+            "unknown": day.quality.unknown.get(column),
+            "drift": drift,
+        }
+        for day in contract.days
+        if day.quality is not None
+        for column, drift in day.quality.drift.items()
+    ]
+    columns = ["day", "rows", "positives", "quarantined", "final", "column", "unknown", "drift"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 class Tracker:
@@ -81,6 +107,7 @@ class Tracker:
                 }
             )
             mlflow.log_text(contract.to_json(), CONTRACT_FILE)
+            mlflow.log_text(quality_table(contract).to_csv(index=False), QUALITY_FILE)
 
         self._try(begin)
 

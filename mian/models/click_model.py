@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -16,9 +17,31 @@ class ClickModel(nn.Module, ABC):
     sigmoid. Columns that it does not know are ignored.
     """
 
-    @abstractmethod
+    def __init__(self) -> None:
+        """Start with samples that were not thinned."""
+        super().__init__()
+        self.logit_shift: torch.Tensor
+        self.register_buffer("logit_shift", torch.zeros(()))
+
+    def calibrate(self, negatives_kept: float) -> None:
+        """Say that the model learns from samples of which only a share of the negatives was kept.
+
+        That multiplies the odds of a click by 1 / share, so the log of the share is added to the logits wherever the model does not
+        learn (King and Zeng 2001, section 4.1; He et al. 2014, section 6.3).
+
+        Args:
+            negatives_kept: the share, greater than 0 and at most 1.
+        """
+        self.logit_shift.fill_(math.log(negatives_kept))
+
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits, float ``(B,)``, of a batch of samples."""
+        """Logits, float ``(B,)``, of a batch of samples; calibrated unless in training mode."""
+        logits = self.logits(batch)
+        return logits if self.training else logits + self.logit_shift
+
+    @abstractmethod
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits, float ``(B,)``, as the samples of the training would have them."""
 
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Attention weights by name, each with B rows; nothing where a model has none."""

@@ -129,7 +129,7 @@ class Mian(ClickModel):
         self.logit = nn.Linear(self.mlp.output_width, 1)
         initialize(self, config.init_std)
 
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Score a batch.
 
         Args:

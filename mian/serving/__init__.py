@@ -2,7 +2,7 @@
 
 from mian.serving.log import log_servable
 from mian.serving.rows import ServingInputError
-from mian.serving.servable import Servable, ServableError, load_servable, save_servable
+from mian.serving.servable import Servable, ServableError, load_servable, read_vocabularies, save_servable
 from mian.serving.signature import input_example, signature
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "input_example",
     "load_servable",
     "log_servable",
+    "read_vocabularies",
     "save_servable",
     "signature",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ import pyarrow.types as kinds
 
 from pipeline.contract import Contract, Encoder, Field
 from pipeline.contract.document import LENGTH_COLUMN
+from pipeline.contract.encoder import padded
 
 Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 Columns = dict[str, Column]
@@ -32,12 +32,12 @@ class RowEncoder:
 
     Args:
         contract: what the samples are.
-        vocabularies: for each vocabulary its values in the order of their ids.
+        vocabularies: for each vocabulary that is a table its values in the order of their ids.
     """
 
     def __init__(self, contract: Contract, vocabularies: Mapping[str, pa.Array]) -> None:
         self._contract = contract
-        self._encoder = Encoder(vocabularies)
+        self._encoder = Encoder(contract.vocabularies, vocabularies)
 
     def batches(self, raw: pd.DataFrame, rows: int) -> Iterator[Columns]:
         """Encode rows.
@@ -98,9 +98,8 @@ class RowEncoder:
         recent = pc.list_slice(lists, 0, self._contract.history.length)
         lengths = _lengths(recent)
         values = self._encoder.encode(field, recent.flatten())
-        padded: npt.NDArray[Any] = np.zeros((len(lists), self._contract.history.length), values.dtype)
-        padded[np.arange(self._contract.history.length) < lengths[:, np.newaxis]] = values
-        return padded, lengths
+        rows: Column = padded(values, lengths, self._contract.history.length)  # type: ignore[assignment]
+        return rows, lengths
 
 
 def _values(field: Field, column: pd.Series) -> pa.Array:
@@ -123,7 +122,7 @@ def _lists(field: Field, column: pd.Series) -> pa.ListArray:
 
 
 def _kind(field: Field) -> pa.DataType:
-    return pa.string() if field.is_categorical else pa.float64()
+    return pa.string() if field.is_text else pa.float64()
 
 
 def _arrow(field: Field, column: pd.Series) -> pa.Array:
@@ -146,7 +145,7 @@ def _check_kind(field: Field, values: pa.Array) -> None:
     kind = values.type.value_type if kinds.is_dictionary(values.type) else values.type
     if len(values) == values.null_count:
         return
-    if field.is_categorical:
+    if field.is_text:
         # Integers and truths have one spelling as text. Floats have not, and mostly were integers before a missing value came in.
         if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)):
             raise ServingInputError(f"column {field.column}: an id is text, got {kind}; write it as it is in the logs")

@@ -81,7 +81,12 @@ class Servable:
 
 
 def save_servable(
-    folder: str | Path, model: nn.Module, model_name: str, options: Mapping[str, Any], contract: Contract, samples: str
+    folder: str | Path,
+    model: nn.Module,
+    model_name: str,
+    options: Mapping[str, Any],
+    contract: Contract,
+    vocabularies: Mapping[str, bytes],
 ) -> None:
     """Write a trained model as a servable folder, and load it once to see that it can be.
 
@@ -93,16 +98,17 @@ def save_servable(
         model_name: its name in the registry.
         options: its options, JSON values.
         contract: what it was trained on.
-        samples: the data set's folder, where the vocabularies are; a local path or any URL that fsspec opens.
+        vocabularies: their files, see :func:`read_vocabularies`; read them before training, for the data set may be built anew
+            meanwhile.
 
     Raises:
-        ServableError: a vocabulary is no longer the one of the contract, or the weights are not those of such a model.
+        ServableError: the weights are not those of such a model.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _write(staging, model, ModelDescription(name=model_name, options=dict(options)), contract, samples.rstrip("/"))
+        _write(staging, model, ModelDescription(name=model_name, options=dict(options)), contract, vocabularies)
         load_servable(staging)
         staging.chmod(0o755)  # mkdtemp's folders are the owner's alone
         _replace(target, staging)
@@ -129,18 +135,34 @@ def load_servable(folder: str | Path) -> Servable:
         model.load_state_dict(weights)
     except (FileNotFoundError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
         raise ServableError(f"{folder / WEIGHTS_FILE}: not the weights of model {description.name!r}: {error}") from error
-    vocabularies = {
-        vocabulary.name: vocabulary_from_parquet(io.BytesIO(_checked(f"{folder}/{vocabulary.path}", vocabulary.sha256)))["value"]
-        for vocabulary in contract.vocabularies
-    }
+    contents = read_vocabularies(contract, str(folder))
+    vocabularies = {name: vocabulary_from_parquet(io.BytesIO(content))["value"] for name, content in contents.items()}
     return Servable(contract, model, vocabularies)
 
 
-def _write(folder: Path, model: nn.Module, description: ModelDescription, contract: Contract, samples: str) -> None:
+def read_vocabularies(contract: Contract, samples: str) -> dict[str, bytes]:
+    """The files of a contract's vocabularies, by name; those that need none (hashes, buckets) are left out.
+
+    Args:
+        contract: names them, with their checksums.
+        samples: the folder that their paths are relative to; a local path or any URL that fsspec opens.
+
+    Raises:
+        ServableError: one is missing, or is not the one that the contract names.
+    """
+    return {v.name: _checked(f"{samples.rstrip('/')}/{v.path}", v.sha256) for v in contract.vocabularies if v.path is not None}
+
+
+def _write(
+    folder: Path, model: nn.Module, description: ModelDescription, contract: Contract, vocabularies: Mapping[str, bytes]
+) -> None:
     (folder / VOCABULARIES).mkdir()
-    copies = tuple(v.model_copy(update={"path": f"{VOCABULARIES}/{v.name}.parquet"}) for v in contract.vocabularies)
-    for original, copy in zip(contract.vocabularies, copies, strict=True):
-        (folder / copy.path).write_bytes(_checked(f"{samples}/{original.path}", original.sha256))
+    for name, content in vocabularies.items():
+        (folder / VOCABULARIES / f"{name}.parquet").write_bytes(content)
+    copies = tuple(
+        v.model_copy(update={"path": f"{VOCABULARIES}/{v.name}.parquet"}) if v.name in vocabularies else v
+        for v in contract.vocabularies
+    )
     own = contract.model_copy(update={"vocabularies": copies, "days": ()})  # the folder holds no samples
     (folder / CONTRACT_FILE).write_text(own.to_json(), encoding="utf-8")
     (folder / MODEL_FILE).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -168,7 +190,7 @@ def _read_description(path: Path) -> ModelDescription:
         raise ServableError(f"{path}: damaged, or of another release: {first['loc']}: {first['msg']}") from error
 
 
-def _checked(path: str, sha256: str) -> bytes:
+def _checked(path: str, sha256: str | None) -> bytes:
     """The bytes of a vocabulary, which must be those that the contract names."""
     try:
         with fsspec.open(path, "rb") as file:

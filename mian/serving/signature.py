@@ -21,9 +21,9 @@ def signature(contract: Contract) -> ModelSignature:
 
 def _type(field: Field) -> DataType | Array:
     if field.group != "behaviors":
-        return DataType.string if field.is_categorical else DataType.double
+        return DataType.string if field.is_text else DataType.double
     # MLflow refuses whole numbers in an array of doubles, and JSON from JavaScript writes 3.0 as 3.
-    return Array(DataType.string) if field.is_categorical else Array(AnyType())  # type: ignore[no-untyped-call]
+    return Array(DataType.string) if field.is_text else Array(AnyType())  # type: ignore[no-untyped-call]
 
 
 def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFrame:
@@ -47,9 +47,12 @@ def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFra
 def _made_up(contract: Contract, samples: str, field: Field, rows: int) -> list[object]:
     """The i-th row has the i-th most frequent value, or i, and a history of i behaviors."""
     values: list[object] = [float(i) for i in range(rows)]
-    if field.vocabulary is not None:
-        with fsspec.open(f"{samples}/{contract.vocabulary(field.vocabulary).path}", "rb") as file:
-            known = vocabulary_from_parquet(file)["value"].slice(0, rows).to_pylist()
+    if field.is_text:
+        path = contract.vocabulary(field.vocabulary or "").path
+        known = [f"value {i}" for i in range(rows)]  # of a hashed field any text is a value
+        if path is not None:
+            with fsspec.open(f"{samples}/{path}", "rb") as file:
+                known = vocabulary_from_parquet(file)["value"].slice(0, rows).to_pylist()
         values = [known[i % len(known)] if known else None for i in range(rows)]
     return [values[: i + 1] for i in range(rows)] if field.group == "behaviors" else values
 
@@ -57,5 +60,5 @@ def _made_up(contract: Contract, samples: str, field: Field, rows: int) -> list[
 def _plain(table: pa.Table, contract: Contract) -> pd.DataFrame:
     """Python lists and None, which MLflow writes to JSON."""
     frame = pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in table.column_names})
-    numbers = [f.column for f in contract.fields if not f.is_categorical and f.group != "behaviors"]
+    numbers = [f.column for f in contract.fields if not f.is_text and f.group != "behaviors"]
     return frame.astype(dict.fromkeys(numbers, "float64"))

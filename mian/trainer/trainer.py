@@ -99,6 +99,7 @@ class Trainer:
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         self.model = build(config.model.name, contract, config.model.options)
+        self.model.calibrate(contract.negatives_kept(config.train_split))
         ranks.broadcast(self.model)
         torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
         self._optimizer = Optimizer(self.model, config.optimizer)

@@ -1,0 +1,64 @@
+"""Audit samples against the raw logs: ``spark-submit jobs/audit_samples.py --config conf/data/demo.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+from jobs import command
+from pipeline.audit import AuditError, Report, audit
+from pipeline.config import DataConfig
+from pipeline.contract import ContractError
+from pipeline.logs import LogError
+from pipeline.session import spark_session
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, audit, say what was found; 0 where all is well, 1 with findings or with one clear error."""
+    parser = command.parser(
+        "Takes a finished data set and the raw logs, recomputes some rows the slow obvious way, and scans all of it for what no\n"
+        "sample may know: behaviors at or after their impression, labels outside their window, vocabularies of later days.",
+        config="conf/data/demo.yaml",
+    )
+    parser.add_argument(
+        "--rows",
+        type=_positive,
+        default=200,
+        metavar="N",
+        help="samples, and impressions of the log, that are drawn; 200 by default",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw; 0 by default")
+    options = parser.parse_args(arguments)
+    reports: list[Report] = []
+    code = command.run(lambda: reports.append(_audit(options)), (AuditError, ContractError, LogError))
+    return code or int(bool(reports[0].findings))
+
+
+def _audit(options: argparse.Namespace) -> Report:
+    config = command.load_config(DataConfig, options.config, options.overrides)
+    spark = spark_session(f"audit_samples {config.name}")
+    try:
+        report = audit(spark, config, options.rows, options.seed)
+    except (PySparkException, Py4JJavaError) as error:
+        reason = next((line for line in str(error).splitlines() if "Caused by: " in line), str(error).strip().splitlines()[0])
+        raise AuditError(f"Spark could not read the samples or the logs: {reason}") from error
+    finally:
+        spark.stop()
+    print(f"{config.samples}: audited by the rules of {options.config}")
+    print(report.text())
+    return report
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
