@@ -107,7 +107,7 @@ def test_test_metrics_are_those_of_the_best_weights(once_trained: Finished) -> N
 def test_artifacts_are_there(once_trained: Finished, tmp_path: Path) -> None:
     client, run_id = once_trained.store(), the_run(once_trained).info.run_id
     names = {artifact.path for artifact in client.list_artifacts(run_id)}
-    assert {"contract.json", "reliability.png", "reliability.csv"} <= names
+    assert {"contract.json", "samples_quality.csv", "reliability.png", "reliability.csv"} <= names
     contract = Contract.from_json(Path(client.download_artifacts(run_id, "contract.json", str(tmp_path))).read_text())
     assert contract == once_trained.contract
     table = pd.read_csv(client.download_artifacts(run_id, "reliability.csv", str(tmp_path)))

@@ -84,8 +84,8 @@ def write_samples(
         change_labels: makes a file's labels of those that the world drew.
     """
     rng = np.random.default_rng(seed)
-    encoder = Encoder({name: pa.array(values) for name, values in VALUES.items()})
     vocabularies = tuple(_write_vocabulary(folder, name, values) for name, values in VALUES.items())
+    encoder = Encoder(vocabularies, {name: pa.array(values) for name, values in VALUES.items()})
     rows_of_days = [*train, *validation, *test]
     days = []
     for number, rows_of_files in enumerate(rows_of_days):

@@ -1,5 +1,6 @@
 """The record of a training, on real stores: databases, a server that is not there, a store that goes away."""
 
+import datetime as dt
 import re
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,17 @@ import pytest
 from matplotlib.figure import Figure
 
 from mian.config import TrackingConfig
-from mian.tracking import DEFAULT_URI, FLUSH_SECONDS, STORE_ERRORS, Tracker, check_store, code_fingerprint, flatten
+from mian.tracking import (
+    DEFAULT_URI,
+    FLUSH_SECONDS,
+    STORE_ERRORS,
+    Tracker,
+    check_store,
+    code_fingerprint,
+    flatten,
+    quality_table,
+)
+from pipeline.contract import Day, Quality
 from tests.mian.models.contracts import CONTRACTS
 from tests.stores import new_store
 from tests.timeouts import seconds
@@ -65,7 +76,12 @@ def test_a_run_is_recorded(store: str, tmp_path: Path) -> None:
     assert run.data.tags["mian.contract.fields"] == CONTRACT.fields_fingerprint
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(20, 0.5), (40, 0.4)]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"contract.json", "empty.png", "table.csv"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+        "contract.json",
+        "samples_quality.csv",
+        "empty.png",
+        "table.csv",
+    }
     assert list((tmp_path / "mlartifacts").rglob("table.csv")), "artifacts lie in the folder where the training was started"
 
 
@@ -186,3 +202,18 @@ def test_flatten() -> None:
 def test_the_code_has_a_fingerprint() -> None:
     assert re.fullmatch("[0-9a-f]{64}", code_fingerprint())
     assert code_fingerprint() == code_fingerprint()
+
+
+def test_a_run_has_what_was_found_out_about_its_samples() -> None:
+    quality = Quality(
+        log_rows=12, quarantined={"log.impressions: time is null": 2}, unknown={"user_city": 0.25}, drift={"user_city": 0.1}
+    )
+    day = Day(day=dt.date(2026, 1, 1), rows=10, positives=3, fingerprint="", files=(), quality=quality, final=False)
+    contract = CONTRACTS["all groups"].model_copy(update={"days": (day, day.model_copy(update={"quality": None}))})
+    assert quality_table(contract).to_dict("records") == [
+        {
+            "day": dt.date(2026, 1, 1), "rows": 10, "positives": 3, "quarantined": 2, "final": False,
+            "column": "user_city", "unknown": 0.25, "drift": 0.1,
+        }
+    ]  # fmt: skip
+    assert quality_table(CONTRACTS["all groups"]).empty

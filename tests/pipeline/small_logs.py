@@ -38,11 +38,12 @@ IMPRESSIONS = pa.schema(
 CLICKS = pa.schema([("impression_id", pa.string()), ("user_id", pa.string()), ("item_id", pa.string()), ("ts", TIMESTAMP)])
 
 
-def write_logs(folder: Path, seed: int = 0, per_day: int = 60) -> None:
-    """``impressions/``, ``clicks/`` and ``items.parquet`` below a folder; the last day has items that the others have not."""
+def write_logs(folder: Path, seed: int = 0, per_day: int = 60, days: int = len(DAYS)) -> None:
+    """``impressions/``, ``clicks/`` and ``items.parquet`` below a folder; the sixth day has items that the others have not."""
     draw = random.Random(seed)
-    clicks: dict[dt.date, list[dict[str, Any]]] = {day: [] for day in DAYS}
-    for day in DAYS:
+    dates = [FIRST + dt.timedelta(days=n) for n in range(days)]
+    clicks: dict[dt.date, list[dict[str, Any]]] = {day: [] for day in dates}
+    for day in dates:
         shown = []
         for n in range(per_day):
             moment = dt.datetime.combine(day, dt.time(), dt.timezone.utc) + dt.timedelta(seconds=draw.randint(0, 80_000))
@@ -62,7 +63,7 @@ def write_logs(folder: Path, seed: int = 0, per_day: int = 60) -> None:
                     {k: row[k] for k in ("impression_id", "user_id", "item_id")} | {"ts": moment + dt.timedelta(seconds=9)}
                 )
         write_day(folder / "impressions", day, shown, IMPRESSIONS)
-    for day in DAYS:
+    for day in dates:
         write_day(folder / "clicks", day, clicks[day], CLICKS)
     items = [f"i{n}" for n in [*range(20), *range(100, 120)]]
     pq.write_table(pa.table({"item_id": items, "category": [f"c{int(i[1:]) % 5}" for i in items]}), folder / "items.parquet")

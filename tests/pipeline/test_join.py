@@ -1,208 +1,100 @@
-"""The join of the Spark job against the brute force, row for row, on generated worlds."""
+"""The join of the Spark job against the brute force, row for row, on generated worlds; a case for each rule of time."""
 
 from __future__ import annotations
 
 import datetime as dt
-import random
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.contract import Encoder, Field, History
-from pipeline.contract.document import GROUPS
-from pipeline.encode import encoded_samples, raw_samples
-from pipeline.events import read_events
-from pipeline.samples import behavior_columns, impression_columns
+from pipeline.events import EventLogs, days_between
+from pipeline.join.blobs import unpack
+from pipeline.join.plan import join_plan
+from pipeline.join.worker import SAMPLES, join_by_user
+from pipeline.rows import all_rows
 from tests.pipeline import oracle
+from tests.pipeline.oracle import Rules
+from tests.pipeline.worlds import FIRST, LAST, Worlds
 
 WORLDS = 200
-LENGTH = 4
-DAYS = 29
-ATTRIBUTION = dt.timedelta(hours=24)
-FIRST = dt.date(2026, 1, 1)
-LAST = dt.date(2026, 2, 9)
-ITEMS = [f"i{n}" for n in range(6)]
 
 pytestmark = pytest.mark.spark
 
-
-class World:
-    """A few users on a coarse clock, so that events tie; with duplicates, orphans, late and early clicks, changing profiles."""
-
-    def __init__(self, number: int) -> None:
-        draw = random.Random(number)
-        users = [f"w{number}-u{n}" for n in range(draw.randint(1, 4))]
-        step = draw.choice([1, 60, 3600, 86_400, 7 * 86_400])
-        span = int((LAST - FIRST).days * 86_400 / step)
-
-        def moment() -> dt.datetime:
-            seconds = draw.randint(0, min(span, draw.choice([5, 50, span]))) * step
-            return dt.datetime(2026, 1, 1) + dt.timedelta(seconds=min(seconds, (LAST - FIRST).days * 86_400))
-
-        self.impressions = []
-        self.clicks = []
-        for n in range(draw.randint(1, 30)):
-            shown = oracle.Impression(moment(), f"w{number}-p{n}", draw.choice(users), draw.choice(ITEMS), draw.choice("ab"))
-            self.impressions.append(shown)
-            if draw.random() < 0.1:
-                self.impressions.append(shown)
-            if draw.random() < 0.6:
-                late = dt.timedelta(seconds=draw.choice([0, 0, 1, step, 86_399, 86_400, 86_401, 40 * 86_400, -1, -step]))
-                click = oracle.Click(shown.time + late, shown.item_id, shown.impression_id, shown.user_id)
-                self.clicks += [click] * draw.choice([1, 1, 1, 2])
-        for n in range(draw.randint(0, 10)):
-            self.clicks.append(oracle.Click(moment(), draw.choice(ITEMS), f"w{number}-orphan{n}", draw.choice(users)))
-        self.snapshots = [
-            oracle.Snapshot(user, moment(), draw.choice(["20", "30", "40"])) for user in users for _ in range(draw.randint(0, 3))
-        ]
-        self.categories = {item: f"c{int(item[1:]) % 3}" for item in ITEMS[: draw.randint(3, 6)]}
-
-
-def config(folder: Path) -> DataConfig:
-    event = {"impression_id": "impression_id", "user_id": "user_id", "item_id": "item_id", "time": "time"}
-    return DataConfig.model_validate(
-        {
-            "name": "worlds",
-            "samples": str(folder / "samples"),
-            "log": {
-                "kind": "impressions_and_clicks",
-                "impressions": {"path": str(folder / "impressions.parquet"), "columns": {**event, "device": "device"}},
-                "clicks": {"path": str(folder / "clicks.parquet"), "columns": event},
-            },
-            "users": {
-                "path": str(folder / "users.parquet"),
-                "columns": {"user_id": "user_id", "valid_from": "valid_from", "age": "age"},
-            },
-            "items": {"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "category": "category"}},
-            "fields": {
-                "candidate": {"item_id": {}, "category": {}},
-                "behaviors": {"item_id": {}, "category": {}},
-                "user": {"age": {}},
-                "context": {"device": {}},
-            },
-            "history": {"length": LENGTH, "days": DAYS},
-            "splits": {"train": {"first": FIRST, "last": LAST}},
-        }
-    )
-
-
-def write(path: Path, rows: list[object], columns: list[str]) -> None:
-    kinds = {"time": pa.timestamp("us", tz="UTC"), "valid_from": pa.timestamp("us", tz="UTC")}
-    table = {c: pa.array([getattr(row, c) for row in rows], kinds.get(c, pa.string())) for c in columns}
-    pq.write_table(pa.table(table), path)
-
-
-@pytest.fixture(scope="module")
-def worlds() -> list[World]:
-    return [World(number) for number in range(WORLDS)]
-
-
-@pytest.fixture(scope="module")
-def expected(worlds: list[World]) -> dict[str, oracle.Sample]:
-    rows: dict[str, oracle.Sample] = {}
-    for world in worlds:
-        rows |= oracle.samples(
-            world.impressions,
-            world.clicks,
-            world.snapshots,
-            worlds[0].categories,  # one table of items for all
-            attribution=ATTRIBUTION,
-            window=dt.timedelta(days=DAYS),
-            length=LENGTH,
-        )
-    return rows
-
-
-@pytest.fixture(scope="module")
-def settings(worlds: list[World], tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    folder = tmp_path_factory.mktemp("worlds")
-    event = ["impression_id", "user_id", "item_id", "time"]
-    write(folder / "impressions.parquet", [i for w in worlds for i in w.impressions], [*event, "device"])
-    write(folder / "clicks.parquet", [c for w in worlds for c in w.clicks], event)
-    write(folder / "users.parquet", [s for w in worlds for s in w.snapshots], ["user_id", "valid_from", "age"])
-    categories = worlds[0].categories
-    pq.write_table(pa.table({"item_id": list(categories), "category": list(categories.values())}), folder / "items.parquet")
-    return config(folder)
-
-
-@pytest.fixture(scope="module")
-def parts(spark: SparkSession, settings: DataConfig, worlds: list[World]):
-    days = {i.time.date() for w in worlds for i in w.impressions}
-    every = {FIRST + dt.timedelta(days=n) for n in range((LAST - FIRST).days + 1)}
-    settings = settings.model_copy(update={"log": settings.log.model_copy(update={"empty_days": sorted(every - days)})})
-    events = read_events(spark, settings, FIRST, LAST)
-    return impression_columns(spark, settings, events), behavior_columns(spark, settings, events)
-
-
-FIELDS = tuple(
-    Field(group=group, name=name, vocabulary=name)
-    for group in GROUPS
-    for name in {
-        "candidate": ["item_id", "category"],
-        "behaviors": ["item_id", "category"],
-        "user": ["age"],
-        "context": ["device"],
-    }[group]
-)
-VOCABULARIES = {
-    "item_id": pa.array(ITEMS[:4]),  # i4 and i5 are unknown
-    "category": pa.array(["c0", "c1", "c2"]),
-    "age": pa.array(["20", "30", "40"]),
-    "device": pa.array(["a", "b"]),
+CASES = {
+    "plain": Worlds(WORLDS, Rules()),
+    "validity, arrival and age": Worlds(WORLDS, Rules(arrivals=True, max_age=dt.timedelta(days=12))),
+    "long history with late arrivals": Worlds(WORLDS, Rules(arrivals=True, length=50)),
+    "the day before": Worlds(WORLDS, Rules(previous_day=True)),
+    "the day before, with lag and arrival": Worlds(WORLDS, Rules(previous_day=True, arrivals=True, lag=dt.timedelta(hours=6))),
+    "lag": Worlds(WORLDS, Rules(lag=dt.timedelta(minutes=90), window=dt.timedelta(days=3))),
+    "attribution by user and item": Worlds(WORLDS, Rules(by_item=True)),
+    "attribution by user and item, short": Worlds(WORLDS, Rules(by_item=True, attribution=dt.timedelta(seconds=1))),
+    "several actions": Worlds(WORLDS, Rules(arrivals=True), several_actions=True),
 }
 
 
-def test_every_row_equals_the_brute_force(parts, expected: dict[str, oracle.Sample]) -> None:
-    raw = raw_samples(*parts, FIELDS, History(length=LENGTH, days=DAYS), rows=len(expected)).collect()
-    assert len(raw) == len(expected)
-    assert len({row["impression_id"] for row in raw}) == len(expected)
-    found = {
-        row["impression_id"]: oracle.Sample(
-            **{
-                name: tuple(row[name]) if name.startswith("behavior_") else row[name]
-                for name in oracle.Sample.__dataclass_fields__
-            }
-        )
-        for row in raw
-    }
-    assert found == expected
-    # the worlds are not trivial: histories of all lengths, both labels, ties, absent profiles and items
-    assert {len(sample.behavior_item_id) for sample in expected.values()} == set(range(LENGTH + 1))
-    assert {sample.label for sample in expected.values()} == {0, 1}
-    assert {sample.user_age for sample in expected.values()} >= {None, "20"}
-    assert None in {sample.candidate_category for sample in expected.values()}
+def raw_samples(spark: SparkSession, config: DataConfig, first: dt.date = FIRST, last: dt.date = LAST) -> list[oracle.Sample]:
+    events = EventLogs(spark, config).read(first, last)
+    rows = all_rows(spark, config, events)
+    plan = join_plan(config, events.rows, days_between(first, last), rows)
+    blobs = join_by_user(rows, plan, 3).where(f"kind = '{SAMPLES}'").select("payload").collect()
+    names = list(oracle.Sample.__dataclass_fields__)
+    found = []
+    for blob in blobs:
+        table, _ = unpack(bytes(blob["payload"]))
+        columns = {name: plain(table.column(name)) for name in names}
+        found += [
+            oracle.Sample(**{name: tuple(v[i]) if isinstance(v[i], list) else v[i] for name, v in columns.items()})
+            for i in range(table.num_rows)
+        ]
+    return found
 
 
-def test_no_click_at_or_after_the_impression_is_in_a_history(parts, worlds: list[World]) -> None:
-    raw = raw_samples(*parts, FIELDS, History(length=10_000, days=DAYS), rows=1000).collect()
-    earlier = {}
-    for world in worlds:
-        for shown in world.impressions:
-            earlier[shown.impression_id] = sum(
-                c.user_id == shown.user_id and shown.time - dt.timedelta(days=DAYS) <= c.time < shown.time
-                for c in set(world.clicks)
-            )
-    assert {row["impression_id"]: len(row["behavior_item_id"]) for row in raw} == earlier
+def plain(column: pa.ChunkedArray) -> list[object]:
+    return column.to_pylist()
 
 
-def test_encoded_rows_are_the_raw_rows_encoded_and_padded(spark: SparkSession, parts, expected: dict[str, oracle.Sample]) -> None:
-    broadcast = spark.sparkContext.broadcast(VOCABULARIES)
-    rows = encoded_samples(*parts, FIELDS, History(length=LENGTH, days=DAYS), broadcast, rows=len(expected)).collect()
-    encoder = Encoder(VOCABULARIES)
-    assert len(rows) == len(expected)
-    for row in rows:
-        sample = expected[row["impression_id"]]
-        assert row["label"] == sample.label
-        assert row["behavior_length"] == len(sample.behavior_item_id)
-        for field in FIELDS:
-            value = getattr(sample, field.column)
-            if field.group == "behaviors":
-                ids = encoder.encode(field, pa.array(value, pa.string()))
-                np.testing.assert_array_equal(row[field.column], np.pad(ids, (0, LENGTH - len(ids))))
-            else:
-                assert row[field.column] == encoder.encode(field, pa.array([value], pa.string()))[0]
+@pytest.mark.parametrize("case", CASES)
+def test_every_row_equals_the_brute_force(spark: SparkSession, case: str, tmp_path: Path) -> None:
+    worlds = CASES[case]
+    found = raw_samples(spark, worlds.write(tmp_path))
+    assert len(found) == len(worlds.expected)
+    assert {sample.impression_id: sample for sample in found} == worlds.expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_worlds_are_not_trivial(case: str) -> None:
+    worlds = CASES[case]
+    samples = worlds.expected.values()
+    assert {len(sample.behavior_item_id) for sample in samples} >= set(range(5))
+    assert {sample.label for sample in samples} == {0, 1}
+    assert {sample.user_age for sample in samples} >= {None, "20"}
+    assert None in {sample.candidate_category for sample in samples}
+    plain = CASES["plain"].expected
+    if case != "plain":  # the rule matters
+        assert sum(plain[sample.impression_id] != sample for sample in samples) > 20
+
+
+@pytest.mark.parametrize("case", ["attribution by user and item", "the day before, with lag and arrival", "lag"])
+def test_a_day_alone_has_the_rows_that_it_has_among_others(spark: SparkSession, case: str, tmp_path: Path) -> None:
+    worlds = CASES[case]
+    config = worlds.write(tmp_path)
+    day = dt.date(2026, 1, 2)
+    alone = {sample.impression_id: sample for sample in raw_samples(spark, config, day, day)}
+    there = {i.impression_id for i in worlds.impressions if i.time.date() == day}
+    assert alone == {key: sample for key, sample in worlds.expected.items() if key in there}
+    assert len(there) > 20
+
+
+def test_profiles_are_joined_by_spark_where_a_field_needs_both_tables(spark: SparkSession, tmp_path: Path) -> None:
+    worlds = CASES["validity, arrival and age"]
+    values = worlds.config(tmp_path)
+    worlds.write(tmp_path)
+    values["fields"]["user"]["age"] = {"expression": "if(device = 'z', 'never', age)"}  # of the impression and of the user
+    config = DataConfig.model_validate(values)
+    events = EventLogs(spark, config).read(FIRST, LAST)
+    assert all_rows(spark, config, events).profile_columns == ()
+    assert {sample.impression_id: sample for sample in raw_samples(spark, config)} == worlds.expected

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 from pipeline.config import DataConfig, Negatives
-from pipeline.events import read_events
+from pipeline.events import EventLogs
 from tests.pipeline.small_logs import EVENT, TIMESTAMP
 
 pytestmark = pytest.mark.spark
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(spark: SparkSession, settings: DataConfig, first: int = 0, last: int = DAYS - 1) -> list[Row]:
-    events = read_events(spark, settings, FIRST + dt.timedelta(days=first), FIRST + dt.timedelta(days=last))
+    events = EventLogs(spark, settings).read(FIRST + dt.timedelta(days=first), FIRST + dt.timedelta(days=last))
     return events.impressions.orderBy("impression_id").collect()
 
 
@@ -83,7 +83,11 @@ def test_every_purchase_is_a_positive_and_has_its_negatives(rows: list[Row]) -> 
     assert set(counts) == set(positives)
     for row in rows:
         positive = positives[row["impression_id"].split("#")[0]]
-        assert (row["user_id"], row["time"], row["day"]) == (positive["user_id"], positive["time"], positive["day"])
+        assert (row["user_id"], row["time"], row["time"].date()) == (
+            positive["user_id"],
+            positive["time"],
+            positive["time"].date(),
+        )
 
 
 def test_no_negative_is_an_item_that_the_user_bought_in_the_window(rows: list[Row]) -> None:
@@ -101,7 +105,7 @@ def test_negatives_of_a_positive_differ_and_were_sold_in_the_week_that_ends_with
     chosen: dict[str, list[str]] = {}
     for row in rows:
         if row["label"] == 0:
-            assert any(row["day"] - dt.timedelta(days=6) <= day <= row["day"] for day in sold[row["item_id"]])
+            assert any(row["time"].date() - dt.timedelta(days=6) <= day <= row["time"].date() for day in sold[row["item_id"]])
             chosen.setdefault(row["impression_id"].split("#")[0], []).append(row["item_id"])
     assert all(len(items) == len(set(items)) for items in chosen.values())
 
@@ -118,12 +122,12 @@ def test_popularity_draws_the_popular_and_uniform_does_not(rows: list[Row]) -> N
 
 def test_draws_do_not_depend_on_which_days_are_built_together(spark: SparkSession, folder: Path, rows: list[Row]) -> None:
     alone = drawn(spark, config(folder), 15, 15)
-    assert alone == [row for row in rows if row["day"] == FIRST + dt.timedelta(days=15)]
+    assert alone == [row for row in rows if row["time"].date() == FIRST + dt.timedelta(days=15)]
 
 
 def test_another_seed_draws_others(spark: SparkSession, folder: Path, rows: list[Row]) -> None:
     other = drawn(spark, config(folder, seed=1), 15, 15)
-    assert [r["item_id"] for r in other] != [r["item_id"] for r in rows if r["day"] == FIRST + dt.timedelta(days=15)]
+    assert [r["item_id"] for r in other] != [r["item_id"] for r in rows if r["time"].date() == FIRST + dt.timedelta(days=15)]
 
 
 def test_where_the_pool_is_too_small_there_are_fewer(spark: SparkSession, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mian.models import ClickModel, build
-from mian.serving import save_servable
+from mian.serving import read_vocabularies, save_servable
 from pipeline.contract import (
     CONTRACT_FILE,
     Contract,
@@ -41,7 +41,8 @@ class Trained:
     options: Mapping[str, Any]
 
     def save(self, folder: Path, **options: Any) -> None:
-        save_servable(folder, self.model, "mian", {**self.options, **options}, self.contract, self.samples)
+        vocabularies = read_vocabularies(self.contract, self.samples)
+        save_servable(folder, self.model, "mian", {**self.options, **options}, self.contract, vocabularies)
 
     def with_other_weights(self) -> "Trained":
         torch.manual_seed(1)

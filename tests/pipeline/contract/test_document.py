@@ -64,7 +64,7 @@ def test_what_is_written_is_read(contract: Contract) -> None:
         ("{", "not a JSON document"),
         ("[]", "not a mian-samples contract"),
         ('{"format": "something"}', "not a mian-samples contract"),
-        ('{"format": "mian-samples", "version": 2}', "contract of version 2, this release reads version 1"),
+        ('{"format": "mian-samples", "version": 3}', "contract of version 3, this release reads versions 1 to 2"),
         ('{"format": "mian-samples"}', "contract of version None"),
         (VERSION_1.replace('"length": 30', '"length": "long"'), "damaged contract at 'history.length'"),
         (VERSION_1.replace('"name": "old",', ""), "damaged contract at 'name'"),

@@ -1,0 +1,268 @@
+"""The same logs in any format, under any names, give the same samples, to the byte."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline.build import build_samples
+from pipeline.config import DataConfig, Source
+from pipeline.contract import Contract
+from pipeline.logs import read_source
+from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
+
+pytestmark = pytest.mark.spark
+
+FIRST, LAST = DAYS[0], DAYS[1]
+SPLITS = {"train": {"first": FIRST, "last": FIRST}, "test": {"first": LAST, "last": LAST}}
+LOGS = ("impressions", "clicks")
+OTHERS = {"impressions": {"device": "device", "bid": "bid"}, "clicks": {}}
+TYPES = {
+    "impressions": "impression_id STRING, user_id STRING, item_id STRING, ts TIMESTAMP, device STRING, clicked INT, bid DOUBLE",
+    "clicks": "impression_id STRING, user_id STRING, item_id STRING, ts TIMESTAMP",
+}
+Sources = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two days of the small logs, in Parquet."""
+    folder = tmp_path_factory.mktemp("logs")
+    write_logs(folder, per_day=30)
+    for path in folder.glob("*/day=*"):
+        if path.name > f"day={LAST}":
+            shutil.rmtree(path)
+    return folder
+
+
+def settings(logs: Path, samples: Path, sources: Sources, **changes: Any) -> DataConfig:
+    """The configuration of the small logs, with keys of their sources replaced; ``kind`` and the like are keys of ``log``."""
+    log: dict[str, Any] = {"kind": "impressions_and_clicks"}
+    for name, source in sources.items():
+        log[name] = {"columns": EVENT | OTHERS[name], "day_column": "day"} | source
+    return config(logs, samples=str(samples), splits=SPLITS, **{"log": log} | changes)
+
+
+def sums(contract: Contract) -> list[tuple[str, ...]]:
+    """The checksums of all that is published: samples, examples, statistics, vocabularies."""
+    days = [tuple(file.sha256 for file in day.named_files) for day in contract.days]
+    return [*days, tuple(vocabulary.sha256 or "" for vocabulary in contract.vocabularies)]
+
+
+@pytest.fixture(scope="module")
+def expected(spark: SparkSession, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, ...]]:
+    sources = {name: {"path": str(logs / name)} for name in LOGS}
+    contract = build_samples(spark, settings(logs, tmp_path_factory.mktemp("plain"), sources), FIRST, LAST).contract
+    assert [day.rows for day in contract.days] == [30, 30]
+    assert 0 < sum(day.positives for day in contract.days) < 60
+    return sums(contract)
+
+
+def rows(logs: Path, name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Each day's folder and its rows, moments as text."""
+    for path in sorted((logs / name).glob("day=*/*.parquet")):
+        found = pq.read_table(path, partitioning=None).to_pylist()
+        yield path.parent.name, [{**row, "ts": row["ts"].isoformat()} for row in found]
+
+
+def write_csv(logs: Path, target: Path, *, header: bool, separator: str = ",") -> None:
+    for name in LOGS:
+        for day, found in rows(logs, name):
+            (target / name / day).mkdir(parents=True)
+            with (target / name / day / "part.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(found[0]), delimiter=separator)
+                if header:
+                    writer.writeheader()
+                writer.writerows(found)
+
+
+def write_json(logs: Path, target: Path) -> None:
+    """The first day plain, the second compressed."""
+    for name in LOGS:
+        for day, found in rows(logs, name):
+            (target / name / day).mkdir(parents=True)
+            text = "".join(json.dumps(row) + "\n" for row in found).encode()
+            if day == f"day={FIRST}":
+                (target / name / day / "part.json").write_bytes(text)
+            else:
+                (target / name / day / "part.json.gz").write_bytes(gzip.compress(text))
+
+
+def parquet(spark: SparkSession, logs: Path, name: str) -> DataFrame:
+    return spark.read.parquet(str(logs / name))
+
+
+def test_csv_with_a_header_and_types_from_expressions(
+    spark: SparkSession, logs: Path, tmp_path: Path, expected: list[tuple[str, ...]]
+) -> None:
+    write_csv(logs, tmp_path, header=True)
+    sources: Sources = {
+        name: {
+            "path": str(tmp_path / name),
+            "format": "csv",
+            "options": {"header": True},
+            "columns": EVENT | OTHERS[name] | {"time": "to_timestamp(ts)"},
+        }
+        for name in LOGS
+    }
+    sources["impressions"]["columns"] |= {"bid": "CAST(bid AS DOUBLE)"}
+    contract = build_samples(spark, settings(logs, tmp_path / "samples", sources), FIRST, LAST).contract
+    assert sums(contract) == expected
+
+
+def test_csv_without_a_header_and_with_a_schema(
+    spark: SparkSession, logs: Path, tmp_path: Path, expected: list[tuple[str, ...]]
+) -> None:
+    write_csv(logs, tmp_path, header=False, separator="\t")
+    sources = {
+        name: {"path": f"{tmp_path / name}", "format": "csv", "options": {"sep": "\t"}, "schema": TYPES[name]} for name in LOGS
+    }
+    contract = build_samples(spark, settings(logs, tmp_path / "samples", sources), FIRST, LAST).contract
+    assert sums(contract) == expected
+
+
+def test_json_lines_plain_and_compressed(
+    spark: SparkSession, logs: Path, tmp_path: Path, expected: list[tuple[str, ...]]
+) -> None:
+    write_json(logs, tmp_path)
+    inferred = {"columns": EVENT | OTHERS["impressions"] | {"time": "to_timestamp(ts)"}}
+    sources = {
+        "impressions": {"path": str(tmp_path / "impressions"), "format": "json", **inferred},
+        "clicks": {"path": str(tmp_path / "clicks"), "format": "json", "schema": TYPES["clicks"]},
+    }
+    contract = build_samples(spark, settings(logs, tmp_path / "samples", sources), FIRST, LAST).contract
+    assert sums(contract) == expected
+
+
+def test_orc_and_a_table_of_the_catalog_under_other_names(
+    spark: SparkSession, logs: Path, tmp_path: Path, expected: list[tuple[str, ...]]
+) -> None:
+    parquet(spark, logs, "impressions").write.partitionBy("day").orc(str(tmp_path / "impressions"))
+    clicks = parquet(spark, logs, "clicks").selectExpr(
+        "named_struct('member', int(substring(user_id, 2)), 'article', substring(item_id, 2)) AS who",
+        "impression_id AS shown",
+        "unix_micros(ts) AS at",
+        "day AS dt",
+        "'click' AS event",
+    )
+    both = clicks.unionByName(clicks.withColumn("event", F.lit("scroll")))
+    both.write.partitionBy("dt").option("path", str(tmp_path / "clicks")).saveAsTable("small_clicks")
+    renamed = {
+        "impression_id": "shown",
+        "user_id": "concat('u', who.member)",
+        "item_id": "concat('i', who.article)",
+        "time": "timestamp_micros(at)",
+    }
+    try:
+        sources: Sources = {
+            "impressions": {"path": str(tmp_path / "impressions"), "format": "orc"},
+            "clicks": {"table": "small_clicks", "columns": renamed, "where": "event = 'click'", "day_column": "dt"},
+        }
+        contract = build_samples(spark, settings(logs, tmp_path / "samples", sources), FIRST, LAST).contract
+    finally:
+        spark.sql("DROP TABLE small_clicks")
+    assert sums(contract) == expected
+
+
+def test_a_view_a_pattern_of_paths_without_a_day_column_and_items_from_csv(
+    spark: SparkSession, logs: Path, tmp_path: Path, expected: list[tuple[str, ...]]
+) -> None:
+    items = [(row["item_id"][1:], row["category"][1:]) for row in pq.read_table(logs / "items.parquet").to_pylist()]
+    (tmp_path / "items.csv").write_text("article;kind\n" + "".join(f"{article};{kind}\n" for article, kind in items))
+    table = {
+        "path": str(tmp_path / "items.csv"),
+        "format": "csv",
+        "options": {"header": True, "sep": ";", "inferSchema": True},
+        "columns": {"item_id": "concat('i', article)", "category": "concat('c', kind)"},
+    }
+    # moments without a zone, as pandas writes them, are in UTC
+    parquet(spark, logs, "impressions").selectExpr("*", "to_timestamp_ntz(ts) AS local").createOrReplaceTempView("small_view")
+    try:
+        sources: Sources = {
+            "impressions": {
+                "table": "small_view",
+                "columns": EVENT | OTHERS["impressions"] | {"time": "to_timestamp(local)"},
+                "day_column": None,
+            },
+            "clicks": {"path": f"{logs}/clicks/day=2026-03-*/*.parquet", "day_column": None},
+        }
+        contract = build_samples(spark, settings(logs, tmp_path / "samples", sources, items=table), FIRST, LAST).contract
+    finally:
+        spark.catalog.dropTempView("small_view")
+    assert sums(contract) == expected
+
+
+def impressions(samples: Path, contract: Contract) -> dict[str, int]:
+    """Label by impression, of all that is published."""
+    paths = [samples / file.path for day in contract.days for file in day.files]
+    tables = [pq.read_table(path, columns=["impression_id", "label"], partitioning=None) for path in paths]
+    return {row["impression_id"]: row["label"] for table in tables for row in table.to_pylist()}
+
+
+def clicked(logs: Path) -> dict[str, int]:
+    """What the log says of each impression."""
+    return {row["impression_id"]: row["clicked"] for _, found in rows(logs, "impressions") for row in found}
+
+
+def test_labels_of_the_log_itself_from_csv(spark: SparkSession, logs: Path, tmp_path: Path) -> None:
+    write_csv(logs, tmp_path, header=True)
+    source = {
+        "path": str(tmp_path / "impressions"),
+        "format": "csv",
+        "options": {"header": True, "inferSchema": True},
+        "columns": EVENT | OTHERS["impressions"] | {"label": "if(clicked > 0, 1, 0)", "time": "to_timestamp(ts)"},
+        "day_column": "day",
+    }
+    labeled = settings(logs, tmp_path / "samples", {}, log={"kind": "labeled", "impressions": source})
+    contract = build_samples(spark, labeled, FIRST, LAST).contract
+    assert impressions(tmp_path / "samples", contract) == clicked(logs)
+
+
+def test_a_log_of_positives_only_from_csv(spark: SparkSession, logs: Path, tmp_path: Path) -> None:
+    write_csv(logs, tmp_path, header=True, separator="|")
+    source = {
+        "path": str(tmp_path / "impressions"),
+        "format": "csv",
+        "options": {"header": True, "sep": "|"},
+        "columns": EVENT | OTHERS["impressions"] | {"bid": "double(bid)", "time": "to_timestamp(ts)"},
+        "where": "clicked = '1'",
+        "day_column": "day",
+    }
+    log = {"kind": "positives_only", "negatives": {"uniform": 1, "popularity": 1}, "impressions": source}
+    contract = build_samples(spark, settings(logs, tmp_path / "samples", {}, log=log), FIRST, LAST).contract
+    positives = {name for name, label in clicked(logs).items() if label}
+    drawn = {f"{name}#{n}" for name in positives for n in (1, 2)}
+    assert impressions(tmp_path / "samples", contract) == dict.fromkeys(positives, 1) | dict.fromkeys(drawn, 0)
+
+
+def test_numbers_as_ids_are_the_same_text_in_every_format(spark: SparkSession, tmp_path: Path) -> None:
+    ids = [7, 2**53 + 1, -1]
+    table = pa.table({"id": pa.array(ids, pa.int64())})
+    pq.write_table(table, tmp_path / "ids.parquet")
+    (tmp_path / "ids.csv").write_text("id\n" + "".join(f"{n}\n" for n in ids))
+    (tmp_path / "ids.json").write_text("".join(json.dumps({"id": n}) + "\n" for n in ids))
+    spark.read.parquet(str(tmp_path / "ids.parquet")).selectExpr("CAST(id AS DECIMAL(20, 0)) AS id").write.orc(
+        str(tmp_path / "orc")
+    )
+    columns = {"user_id": "id"}
+    found = [
+        Source(path=str(tmp_path / "ids.parquet"), columns=columns),
+        Source(path=str(tmp_path / "ids.csv"), format="csv", options={"header": True}, columns=columns),
+        Source(path=str(tmp_path / "ids.csv"), format="csv", options={"header": True, "inferSchema": True}, columns=columns),
+        Source(path=str(tmp_path / "ids.json"), format="json", columns=columns),
+        Source(path=str(tmp_path / "orc"), format="orc", columns=columns),
+    ]
+    for source in found:
+        rows = read_source(spark, "users", source).collect()
+        assert sorted(row["user_id"] for row in rows) == sorted(map(str, ids)), source
