@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from jobs import command
 from pipeline.audit import AuditError, Report, audit
 from pipeline.config import DataConfig
 from pipeline.contract import ContractError
-from pipeline.logs import LogError
+from pipeline.log_errors import LogError, spark_words
 from pipeline.session import spark_session
 
 
@@ -43,9 +43,8 @@ def _audit(options: argparse.Namespace) -> Report:
     spark = spark_session(f"audit_samples {config.name}")
     try:
         report = audit(spark, config, options.rows, options.seed)
-    except (PySparkException, Py4JJavaError) as error:
-        reason = next((line for line in str(error).splitlines() if "Caused by: " in line), str(error).strip().splitlines()[0])
-        raise AuditError(f"Spark could not read the samples or the logs: {reason}") from error
+    except (PySparkException, Py4JError) as error:
+        raise AuditError(f"Spark could not read the samples or the logs: {spark_words(error)}") from error
     finally:
         spark.stop()
     print(f"{config.samples}: audited by the rules of {options.config}")

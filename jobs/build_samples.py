@@ -7,14 +7,12 @@ import datetime as dt
 import sys
 from collections.abc import Sequence
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-
 from jobs import command
-from pipeline.build import BuildReport, PlannedDay, build_samples, plan_build, spans
+from pipeline.build import BuildReport, PlannedDay, build_samples, plan_build
 from pipeline.config import DataConfig
 from pipeline.contract import ContractError
-from pipeline.logs import LogError, log_error
+from pipeline.log_errors import LogError
+from pipeline.schedule import spans
 from pipeline.session import spark_session
 
 
@@ -57,8 +55,6 @@ def _build(options: argparse.Namespace) -> None:
         else:
             wait, extend = options.wait, options.extend_vocabularies
             print(_summary(config, build_samples(spark, config, first, last, extend_vocabularies=extend, wait=wait)))
-    except (PySparkException, Py4JJavaError) as error:
-        raise log_error(error, config) from error
     finally:
         spark.stop()
 

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipeline.config import AttributeSource
-from pipeline.logs import LogError
+from pipeline.log_errors import LogError
 
 
 def join_attributes(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:

@@ -9,7 +9,7 @@ from pipeline.config import DataConfig
 from pipeline.contract import Contract, Quality
 from pipeline.events import Events
 from pipeline.join.worker import DUPLICATE
-from pipeline.logs import LogError
+from pipeline.log_errors import LogError
 from pipeline.statistics import Counts, shares, stability_index, unknown_share
 
 
@@ -49,7 +49,7 @@ def refuse_day(config: DataConfig, day: dt.date, quality: Quality, rows: int) ->
     ):
         if number > limit * quality.log_rows:
             raise LogError(
-                f"{day}: {number} of {quality.log_rows} {what} ({_words(quality.quarantined)}); quality.{key} allows {limit:g} of "
+                f"{day}: {number} of {quality.log_rows} {what} ({in_words(quality.quarantined)}); quality.{key} allows {limit:g} of "
                 "them. Correct the log, or allow more"
             )
     for found, most, what, key in (
@@ -64,5 +64,6 @@ def refuse_day(config: DataConfig, day: dt.date, quality: Quality, rows: int) ->
                 )
 
 
-def _words(quarantined: Mapping[str, int]) -> str:
+def in_words(quarantined: Mapping[str, int]) -> str:
+    """Rules that were broken, and by how many rows."""
     return ", ".join(f"{reason}: {n}" for reason, n in quarantined.items())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
-from urllib.parse import unquote, urlsplit
+from collections.abc import Mapping
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
@@ -13,7 +12,8 @@ from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipeline.config import DataConfig, Source
+from pipeline.config import Source
+from pipeline.log_errors import LogError, first_line, remedy, spark_words
 
 IDS = ("impression_id", "user_id", "item_id")
 MOMENTS = ("time", "arrived", "valid_from", "valid_to")
@@ -22,29 +22,6 @@ MOMENTS = ("time", "arrived", "valid_from", "valid_to")
 CORRUPT = "_corrupt_record"
 #: The date of the partition that a row lies in, null where it is none; only where the source has a day_column.
 PARTITION_DAY = "_partition_day"
-
-#: Part of what Spark says of a log that it cannot read -> what to do.
-_REMEDIES = {
-    "TIMESTAMP(NANOS": "give spark-submit `--conf spark.sql.legacy.parquet.nanosAsLong=true`, and the moment the expression "
-    "timestamp_micros(... DIV 1000)",
-    "COLUMN_ALREADY_EXISTS": "write the files anew, or give spark-submit `--conf spark.sql.caseSensitive=true` where these are two",
-    "CONFLICTING_PARTITION_COLUMN_NAMES": "bring the folders to one name, or take away what is of another table",
-    "PARQUET_COLUMN_DATA_TYPE_MISMATCH": "a column has one type in all files of a log: write this one anew",
-    "CSV header": "the files of a log have the same columns in the same order, and the separator and encoding that its options say; "
-    "`options: {enforceSchema: true}` takes columns by their place, whatever the headers say",
-    "FILE_NOT_EXIST": "the log changed while it was read: build again",
-}
-_SQLSTATE = re.compile(r"\s*SQLSTATE: \w+")
-#: The line of an expression that fails on a row: it has a heading above, and signs under the part that is meant.
-_EXPRESSION = re.compile(r"^== SQL[^\n]*==\n(.*)\n\s*\^+\s*$", flags=re.MULTILINE)
-_FILE = re.compile(r"\[FAILED_READ_FILE\.\w+\] Encountered error while reading file (\S+)\. (.*)")
-_STACK = re.compile(r"\s+at \S|\s+\.\.\. \d+ more|Driver stacktrace:")
-#: What would make Spark give nulls in silence.
-_BAD_ADVICE = 'If necessary set "spark.sql.ansi.enabled" to "false" to bypass this error.'
-
-
-class LogError(ValueError):
-    """A log that cannot be used: which one, what is wrong, what to do."""
 
 
 def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None = None) -> DataFrame:
@@ -94,7 +71,7 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
     try:
         frame.select("*", column)  # alone, an aggregate over all rows would be accepted
     except AnalysisException as error:
-        raise LogError(f"{where}: {_first_line(error)}; {_columns_of(frame)}") from error
+        raise LogError(f"{where}: {first_line(error)}; {_columns_of(frame)}") from error
     return column
 
 
@@ -107,65 +84,12 @@ def fits(frame: DataFrame, expression: str) -> bool:
     return True
 
 
-def select(frame: DataFrame, where: str, expressions: Mapping[str, str]) -> DataFrame:
-    """The frame of some named expressions; see :func:`evaluate`."""
-    return frame.select(*[evaluate(frame, f"{where}.{name}", e).alias(name) for name, e in expressions.items()])
-
-
-def log_error(error: PySparkException | Py4JJavaError, config: DataConfig) -> LogError:
-    """What Spark found wrong only when it read the rows of a log, as one sentence.
-
-    It names the file, or the place of the expression in the configuration, where Spark says which it was.
-
-    Args:
-        error: that Spark ended with.
-        config: the data set that was built.
-    """
-    text, said = str(error), spark_words(error)
-    expression = _EXPRESSION.search(text)
-    if expression is not None:
-        line = expression[1].strip()
-        places = [place for place, known in _expressions(config) if line in map(str.strip, known.splitlines())]
-        return LogError(f"{', '.join(places) or 'an expression'}: {_short(line)!r} fails on a row: {said}")
-    file = _FILE.search(text)
-    if file is not None:
-        said = _short(file[2]).rstrip(".") or said
-        remedy = _remedy(text, "the file is damaged, or of another kind: write it anew or take it away")
-        return LogError(f"{_place_of(config, file[1])}: cannot read {file[1]}: {said}; {remedy}")
-    if "long overflow" in said:
-        places = [place for place, known in _expressions(config) if "timestamp_" in known]
-        return LogError(
-            f"{', '.join(places) or 'an expression'}: a number is too great for a moment ({said}); is its unit right?"
-        )
-    for name, source in _sources(config):
-        place = urlsplit(source.path or "")
-        if source.table is not None and "`" + source.table.replace(".", "`.`") + "`" in text:
-            return LogError(f"{name}: no table {source.table!r} that can be read: {said}")
-        if f'scheme "{place.scheme}"' in said or (place.hostname or " ") in said.split():
-            return LogError(
-                f"{name}: cannot reach {source.path}: {said}; correct {name}.path, or what the cluster knows of such paths"
-            )
-    return LogError(f"Spark could not work on the logs: {said}")
-
-
-def spark_words(error: Exception) -> str:
-    """What an error of Spark says, on one line: its first cause, without the stack of the cluster."""
-    text = "\n".join(line for line in str(error).splitlines() if not _STACK.match(line))
-    cause = re.split(r"^Caused by: ", text, flags=re.MULTILINE)[-1]
-    cause = re.split(r"\s*SQLSTATE: |\n\s*Suppressed: ", cause)[0]  # behind it come the plan and the expression
-    cause = re.sub(r"^An error occurred while calling \S+\.\s+: ", "", cause)
-    of_python = re.findall(r"^[A-Za-z][\w.]*(?:Error|Exception|Invalid)\b.*", cause, flags=re.MULTILINE)
-    if "Traceback (most recent call last)" in cause and of_python:
-        cause = of_python[-1]
-    return _short(re.sub(r"^\s*(?:\w+\.)+(?=\w+: )", "", cause)).rstrip(".") or type(error).__name__
-
-
 def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
     if source.table is not None:
         try:
             return spark.read.table(source.table)
         except AnalysisException as error:
-            raise LogError(f"{name}: no table {source.table!r} that can be read: {_first_line(error)}") from error
+            raise LogError(f"{name}: no table {source.table!r} that can be read: {first_line(error)}") from error
     options = {key: str(value) for key, value in source.options.items()}
     if source.format == "csv":
         options.setdefault("columnPruning", "false")  # else nobody looks at how many columns a line has
@@ -174,7 +98,7 @@ def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
         try:
             reader = reader.schema(source.table_schema)
         except Exception as error:  # Spark's parser and py4j each have their own
-            raise LogError(f"{name}.schema: {_first_line(error)}") from error
+            raise LogError(f"{name}.schema: {first_line(error)}") from error
     try:
         frame = reader.load(source.path)
         return _load_lines(reader, frame.schema, name, source) if source.format in ("csv", "json") else frame
@@ -186,8 +110,8 @@ def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
             raise LogError(
                 f"{name}: {source.path} has no {source.format} files; correct {name}.path or {name}.format, or bring the files"
             ) from error
-        remedy = _remedy(str(error), f"correct {name}.path, {name}.format or {name}.options, or write the files anew")
-        raise LogError(f"{name}: cannot read {source.path} as {source.format}: {spark_words(error)}; {remedy}") from error
+        advice = remedy(str(error), f"correct {name}.path, {name}.format or {name}.options, or write the files anew")
+        raise LogError(f"{name}: cannot read {source.path} as {source.format}: {spark_words(error)}; {advice}") from error
 
 
 def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source: Source) -> DataFrame:
@@ -255,46 +179,3 @@ def _columns_of(frame: DataFrame) -> str:
             "`options: {encoding: UTF-16, multiLine: true}`"
         )
     return f"the columns there are {', '.join(names)}"
-
-
-def _sources(config: DataConfig) -> Iterator[tuple[str, Source]]:
-    """All tables of a data set, and their places in its configuration."""
-    log = config.log
-    named = {"log.impressions": log.impressions, "log.clicks": log.clicks, "users": config.users, "items": config.items}
-    named |= {f"log.behaviors.{action}": source for action, source in log.behaviors.items()}
-    named |= {f"lookups.{i}": lookup for i, lookup in enumerate(config.lookups)}
-    return ((name, source) for name, source in named.items() if source is not None)
-
-
-def _expressions(config: DataConfig) -> Iterator[tuple[str, str]]:
-    """All expressions of a data set, and their places in its configuration."""
-    for name, source in _sources(config):
-        yield from ((f"{name}.columns.{column}", text) for column, text in source.columns.items())
-        if source.where is not None:
-            yield f"{name}.where", source.where
-    for group, fields in config.fields:
-        yield from ((f"fields.{group}.{name}", field.expression) for name, field in fields.items() if field.expression)
-
-
-def _place_of(config: DataConfig, file: str) -> str:
-    """The place in the configuration of the table that a file is of."""
-    plain = unquote(re.sub("^file:/+", "/", file))
-    paths = {name: re.sub("^file:/+", "/", source.path) for name, source in _sources(config) if source.path is not None}
-    fitting = [(len(path), name) for name, path in paths.items() if re.split(r"[*?\[{]", path)[0] in plain]
-    return max(fitting)[1] if fitting else "a log"
-
-
-def _remedy(text: str, otherwise: str) -> str:
-    return next((words for sign, words in _REMEDIES.items() if sign in text), otherwise)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    return _short(_SQLSTATE.split(lines[0])[0]).rstrip(".")
-
-
-def _short(text: str) -> str:
-    """One line of printable characters, of a length that is read."""
-    line = " ".join(_SQLSTATE.sub("", text).replace(_BAD_ADVICE, "").split())
-    line = "".join(c if c.isprintable() else "\ufffd" for c in line)
-    return line if len(line) <= 600 else f"{line[:600]} ..."

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import NumericType
+from pyspark.sql.types import ArrayType, BinaryType, MapType, NumericType, StringType, StructType, VariantType
 
 from pipeline.attributes import join_attributes, join_lookup, refuse_twice
 from pipeline.config import AttributeSource, DataConfig, FieldConfig
 from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.events import ONE_DAY, Events, reach_back
-from pipeline.logs import LogError, evaluate, fits, read_source
+from pipeline.log_errors import LogError
+from pipeline.logs import CORRUPT, evaluate, fits, read_source
 
 Days = tuple[dt.date, dt.date]
 
@@ -32,7 +33,7 @@ ORDER_HASH = "_order_hash"
 #: Columns that fields often are, as they are.
 _COPIED = ("user_id", "item_id")
 
-#: A longer value of a field is none: unknown.
+#: Bytes of a value; a longer one is none: unknown.
 LONGEST_VALUE = 1_000
 
 
@@ -61,7 +62,7 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     impressions = _with_items(spark, config, events.impressions, (events.first, events.last))
     for i, lookup in enumerate(config.lookups):
         name = f"lookups.{i}"
-        impressions = join_lookup(impressions, read_source(spark, name, lookup), lookup.keys, name)
+        impressions = join_lookup(impressions, _unbroken(read_source(spark, name, lookup), name), lookup.keys, name)
     profiles = None
     if config.users is not None:
         profiles = _table(spark, "users", config.users, (events.first, events.last))
@@ -148,12 +149,29 @@ def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days
 def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days) -> DataFrame:
     """What is known of users or items at the times of events of some days."""
     back = source.reach
-    frame = read_source(spark, name, source, days=(days[0] - back, days[1]) if back is not None else None)
+    frame = _unbroken(read_source(spark, name, source, days=(days[0] - back, days[1]) if back is not None else None), name)
     usable = F.col("user_id" if name == "users" else "item_id").isNotNull()
     for column in ("valid_from", "arrived"):
         if column in source.columns:
             usable = usable & F.col(column).isNotNull()
     return frame.where(usable).select(*source.columns)
+
+
+def _unbroken(frame: DataFrame, name: str) -> DataFrame:
+    """A table none of whose lines is broken: unlike an event's, such a line has no day whose quarantine it could go to.
+
+    Raises:
+        LogError: one is.
+    """
+    if CORRUPT not in frame.columns:
+        return frame
+    broken = frame.where(F.col(CORRUPT).isNotNull()).agg(F.count("*"), F.first(F.substring(CORRUPT, 1, 80))).collect()[0]
+    if broken[0]:
+        raise LogError(
+            f"{name}: {broken[0]} lines cannot be parsed, such as {broken[1]!r}; mend them, or leave them out, as with "
+            "`options: {mode: DROPMALFORMED}`"
+        )
+    return frame.drop(CORRUPT)
 
 
 def _mixed(config: DataConfig, impressions: DataFrame, profiles: DataFrame) -> bool:
@@ -172,13 +190,19 @@ def _field(frame: DataFrame, where: str, text: str, field: FieldConfig) -> Colum
     """A field's raw value over the joined columns: string, or double.
 
     Raises:
-        LogError: the expression cannot be evaluated, or a numeric field is no number.
+        LogError: the expression cannot be evaluated, a numeric field is no number, or a categorical one has parts.
     """
     column = evaluate(frame, where, text)
-    if field.kind == "categorical":
-        value = column.cast("string")
-        return F.when(F.length(value) <= LONGEST_VALUE, value)
     kind = frame.select(column.alias("value")).schema["value"].dataType
+    if field.kind == "categorical":
+        if isinstance(kind, (ArrayType, MapType, StructType, VariantType)):
+            raise LogError(
+                f"{where}: a categorical field is {kind.simpleString()}, which is many values; give it an expression that picks or "
+                f"joins them, such as try_element_at({text}, 1) or array_join({text}, ',') of an array"
+            )
+        value = column.cast("string")
+        usable = F.octet_length(value) <= LONGEST_VALUE
+        return F.when(usable & F.is_valid_utf8(value) if isinstance(kind, (StringType, BinaryType)) else usable, value)
     if not isinstance(kind, NumericType):
         raise LogError(
             f"{where}: a numeric field is {kind.simpleString()}; give it an expression such as try_cast({text} AS DOUBLE), "

@@ -12,7 +12,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Quality, Source
-from pipeline.logs import CORRUPT, IDS, PARTITION_DAY, LogError
+from pipeline.log_errors import LogError
+from pipeline.logs import CORRUPT, IDS, PARTITION_DAY
 
 #: Event times outside these years are taken for a wrong unit, not for data.
 PLAUSIBLE_YEARS = (1990, 2100)

@@ -13,7 +13,7 @@ from pipeline.config import DataConfig, FieldConfig
 from pipeline.contract import Contract, Field
 from pipeline.logs import evaluate, fits
 
-#: A longer value of a categorical field is unknown.
+#: Bytes of a value; a longer one of a categorical field is unknown, and so is one that is not UTF-8.
 LONGEST_VALUE = 1_000
 
 ITEM_KNOWN, USER_KNOWN = "_items_known", "_users_known"
@@ -56,7 +56,7 @@ class Member:
         column = evaluate(frame, f"fields.{self.contract.group}.{self.name}", self.text)
         if self.config.kind == "categorical":
             text = column.cast("string")
-            return F.when(F.length(text) <= LONGEST_VALUE, text)
+            return F.when((F.octet_length(text) <= LONGEST_VALUE) & F.is_valid_utf8(text), text)
         return column.cast("double")
 
 

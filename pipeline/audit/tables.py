@@ -79,7 +79,7 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
         _together(actions),
         _known(spark, "users", config.users),
         _known(spark, "items", config.items),
-        tuple(read_source(spark, f"lookups.{i}", lookup) for i, lookup in enumerate(config.lookups)),
+        tuple(read_source(spark, f"lookups.{i}", lookup).drop(CORRUPT) for i, lookup in enumerate(config.lookups)),
     )
 
 

@@ -80,7 +80,7 @@ class DataConfig(Strict):
         for (_, last, earlier), (first, _, later) in itertools.pairwise(spans):
             if first <= last:
                 raise ValueError(f"splits {earlier} and {later} share days")
-        for name, source, keys in self._sources():
+        for name, source, keys in self.sources():
             for key in keys:
                 if key not in source.columns:
                     raise ValueError(f"{name}.columns needs {key!r}")
@@ -99,7 +99,8 @@ class DataConfig(Strict):
             if set(names) - columns:
                 raise ValueError(f"quality.{key} names {', '.join(sorted(set(names) - columns))}; columns are {sorted(columns)}")
 
-    def _sources(self) -> list[tuple[str, Source, list[str]]]:
+    def sources(self) -> list[tuple[str, Source, list[str]]]:
+        """All tables that are read: the place in the configuration, the table, and the columns that it must have."""
         event = ["user_id", "item_id", "time"]
         labeled = ["label"] * (self.log.kind == "labeled")
         sources: list[tuple[str, Source, list[str]]] = [

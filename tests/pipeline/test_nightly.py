@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples, plan_build
 from pipeline.contract import Contract, read_contract
-from pipeline.logs import LogError
+from pipeline.log_errors import LogError
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 
 pytestmark = pytest.mark.spark

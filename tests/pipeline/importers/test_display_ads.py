@@ -15,7 +15,7 @@ from pipeline.importers.dmr import DAYS, FIRST_DAY
 from tests.pipeline.importers.conftest import Imported
 
 UTC = dt.timezone.utc
-REAL_DMR_SAMPLES = Path("/work/shared/data/taobao-dmr-sample")
+REAL_DMR_SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "taobao-dmr-sample"
 
 
 def test_taobao_impressions_are_on_the_days_of_beijing(imported: Callable[[str], Imported]) -> None:

@@ -1,0 +1,43 @@
+"""The join of some days, spread over the cluster."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline.config import DataConfig
+from pipeline.contract import Split
+from pipeline.events import Events
+from pipeline.join.plan import join_plan
+from pipeline.join.worker import join_by_user
+from pipeline.rows import all_rows
+
+#: Impressions that one Python worker joins at a time, with their behaviors: about a gigabyte where histories are long.
+ROWS_PER_PARTITION = 500_000
+
+
+def join_days(
+    spark: SparkSession, config: DataConfig, events: Events, days: Sequence[dt.date], *, fit_days: Split | None, samples: bool
+) -> DataFrame:
+    """Join the events of some days.
+
+    Args:
+        spark: the session.
+        config: the data set.
+        events: of these days.
+        days: without gaps.
+        fit_days: those that vocabularies are to be made from, if any.
+        samples: whether samples are wanted.
+
+    Returns:
+        See :func:`pipeline.join.worker.join_by_user`.
+
+    Raises:
+        LogError: a table cannot be used, or an expression cannot be evaluated.
+    """
+    rows = all_rows(spark, config, events)
+    plan = join_plan(config, events.rows, days, rows, fit_days=fit_days, samples=samples)
+    shown = sum(events.facts["log.impressions"].rows.values())
+    return join_by_user(rows, plan, max(spark.sparkContext.defaultParallelism, -(-shown // ROWS_PER_PARTITION)))

@@ -1,0 +1,103 @@
+"""Which days a build has to make, why, and how many at a time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from pipeline.config import DataConfig
+from pipeline.contract import Contract, Day
+from pipeline.events import ONE_DAY, days_between
+from pipeline.fingerprints import day_fingerprint, input_fingerprints, vocabulary_fingerprint
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is to be done with some days.
+
+    ``finished`` are all days of the data set that can stay; ``inputs`` and ``reasons`` are of the days asked for, a reason being empty
+    where the day is finished and unchanged.
+    """
+
+    finished: Mapping[dt.date, Day]
+    inputs: Mapping[dt.date, str]
+    reasons: Mapping[dt.date, str]
+
+    @property
+    def stale(self) -> tuple[dt.date, ...]:
+        """The days to be built."""
+        return tuple(day for day, reason in self.reasons.items() if reason)
+
+    @property
+    def kept(self) -> tuple[dt.date, ...]:
+        """The days that are left as they are."""
+        return tuple(day for day, reason in self.reasons.items() if not reason)
+
+
+def schedule(spark: SparkSession, config: DataConfig, base: Contract | None, first: dt.date, last: dt.date) -> Schedule:
+    """Find out which days are missing, or of other logs, configuration or code.
+
+    Args:
+        spark: the session.
+        config: the data set.
+        base: the contract whose days and vocabularies can stay, if there is one; see :func:`usable`.
+        first: first day asked for.
+        last: last day.
+    """
+    inputs = input_fingerprints(spark, config, days_between(first, last))
+    finished = {day.day: day for day in base.days} if base is not None else {}
+    mark = base.vocabulary_fingerprint if base is not None else vocabulary_fingerprint(config)
+    reasons = {day: _reason(config, finished.get(day), mark, day, inputs[day]) for day in inputs}
+    return Schedule(finished, inputs, reasons)
+
+
+def usable(config: DataConfig, contract: Contract | None) -> Contract | None:
+    """The contract, if its vocabularies can stay: made by this configuration and code, and from no day that is held out now."""
+    if contract is None or contract.vocabulary_fingerprint != vocabulary_fingerprint(config) or contract.vocabulary_days is None:
+        return None
+    made = contract.vocabulary_days
+    held_out = [split for name, split in config.splits.items() if name != "train"]
+    if made.last > config.splits["train"].last or any(s.first <= made.last and made.first <= s.last for s in held_out):
+        return None
+    return contract
+
+
+def _reason(config: DataConfig, finished: Day | None, vocabularies: str, day: dt.date, inputs: str) -> str:
+    """Why a day is to be built; nothing where it is finished and unchanged."""
+    if finished is None:
+        return "missing"
+    if finished.fingerprint == day_fingerprint(config, day, vocabularies, inputs):
+        return ""
+    return "its logs changed" if finished.inputs != inputs else "configuration or code changed"
+
+
+def passes(days: list[dt.date], rows: Mapping[dt.date, int], most: int) -> list[list[dt.date]]:
+    """A run of days cut so that each part has about so many rows at most, but a day at least."""
+    parts: list[list[dt.date]] = []
+    size = 0
+    for day in days:
+        if not parts or size + rows.get(day, 0) > most:
+            parts.append([])
+            size = 0
+        parts[-1].append(day)
+        size += rows.get(day, 0)
+    return parts
+
+
+def runs(days: Iterable[dt.date]) -> list[list[dt.date]]:
+    """Days as runs without gaps."""
+    parts: list[list[dt.date]] = []
+    for day in sorted(days):
+        if parts and day - parts[-1][-1] == ONE_DAY:
+            parts[-1].append(day)
+        else:
+            parts.append([day])
+    return parts
+
+
+def spans(days: Iterable[dt.date]) -> str:
+    """Days in words."""
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs(days))
