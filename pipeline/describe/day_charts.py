@@ -31,6 +31,8 @@ DRIFT_COLORS = ("#EDF1F5", "#9CC7E5", "#E08A1E", "#7A1F0A")
 MISSING = "0.97"
 #: So few days have a tick each.
 FEW_DAYS = 10
+#: About the width of a letter of a split's name, as a share of the axis.
+LETTER = 0.01
 #: Beyond so many, marks are small and bars touch.
 MANY_DAYS = 120
 
@@ -221,13 +223,17 @@ def _heat(axes: Axes, description: Description, table: npt.NDArray[np.float64], 
     axes.set_ylim(rows - 0.5, -0.5)
     axes.hlines(np.arange(1, rows) - 0.5, start, start + days, color="white", linewidth=0.6)
     colors = split_colors(split.name for split in description.splits)
-    for split in description.splits:
+    ends: list[float] = []  # of the names written so far, a line of them above another where splits are shorter than their names
+    for split in sorted(description.splits, key=lambda split: split.span.first):
         left, right = (x(day) for day in (split.span.first, split.span.last + dt.timedelta(days=1)))
         left, right = max(left - 0.5, start), min(right - 0.5, start + days)
         if left < right:  # a strip above the map says which days are of which split
             axes.plot([left, right], [1.015, 1.015], transform=axes.get_xaxis_transform(), color=colors[split.name],
                       linewidth=4, solid_capstyle="butt", clip_on=False)  # fmt: skip
-            axes.text(left, 1.03, split.name, transform=axes.get_xaxis_transform(), size=8, va="bottom", clip_on=False)
+            line = next((i for i, end in enumerate(ends) if end <= left), len(ends))
+            ends[line : line + 1] = [left + len(split.name) * LETTER * days]
+            axes.annotate(split.name, (left, 1.03), xycoords=axes.get_xaxis_transform(), xytext=(0, 10 * line),
+                          textcoords="offset points", size=8, va="bottom", annotation_clip=False)  # fmt: skip
             if left > start:
                 axes.axvline(left, color="0.2", linewidth=1)
     _dates(axes, _length(description))
