@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
@@ -27,7 +27,7 @@ STAGING = "_staging"
 #: The files that a build writes, relative to the data set's folder.
 OURS = re.compile(
     r"day=[0-9-]+/(part|examples|quarantine|statistics)-[0-9a-f-]+\.(parquet|json)|vocabularies/[0-9a-z-]+/[^/]+\.parquet"
-    r"|contract\.json\.tmp|.*/[^/]*\.tmp"
+    r"|([^/]+/)*[^/]+\.tmp"
 )
 
 
@@ -133,13 +133,25 @@ class Publisher:
             named |= {vocabulary.path for vocabulary in contract.vocabularies if vocabulary.path is not None}
         root = _plain(self.storage.qualified(self._folder)) + "/"
         folders = set()
-        for info in list(self.storage.files(self._folder)):
-            relative = _plain(info.path).removeprefix(root)
+        for path in self._files():
+            relative = _plain(path).removeprefix(root)
             if OURS.fullmatch(relative) and relative not in named:
-                self.storage.remove(info.path)
-                folders.add(info.path.rpartition("/")[0])
+                self.storage.remove(path)
+                folders.add(path.rpartition("/")[0])
         for folder in folders:
             self.storage.remove_empty(folder)
+
+    def _files(self) -> Iterator[str]:
+        """The paths where files of a build can lie."""
+        for path in self.storage.children(self._folder):
+            name = path.rpartition("/")[2]
+            if name.startswith("day="):
+                yield from self.storage.children(path)
+            elif name == "vocabularies":
+                for version in self.storage.children(path):
+                    yield from self.storage.children(version)
+            else:
+                yield path
 
 
 _PLACED = "day date, file int"

@@ -67,10 +67,11 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     if config.users is not None:
         profiles = _table(spark, "users", config.users, (events.first, events.last))
         refuse_twice(impressions, config.users.attributes, "users")
-        if _mixed(config, impressions.drop("label"), profiles):
+        if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
             impressions = join_attributes(impressions, profiles, config.users, "user_id", "users")
             profiles = None
-    visible = impressions.drop("label")  # no field may be made of it
+    visible = _like(impressions.drop("label"))  # no field may be made of it
+    known = _like(profiles) if profiles is not None else None
     copies: dict[str, str] = {}
     columns: dict[str, Column] = {}
     of_profiles: dict[str, Column] = {}
@@ -79,8 +80,8 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
         if field.kind == "categorical" and text.strip("`") in _COPIED:
             copies[column] = text.strip("`")
         elif group != "behaviors":
-            if profiles is not None and not fits(visible, text):
-                of_profiles[column] = _field(profiles, where, text, field)
+            if known is not None and not fits(visible, text):
+                of_profiles[column] = _field(known, where, text, field)
             else:
                 columns[column] = _field(visible, where, text, field)
     frame = _union(config, events, impressions, columns, profiles, of_profiles, copies, spark)
@@ -114,11 +115,11 @@ def _union(
     )
     parts = [shown]
     behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last))
-    fields = []
+    fields, done = [], _like(behaviors)
     for column, group, field in config.columns():
         if group == "behaviors" and field.kind != "time_gap" and column not in copies:
             text, where = _expression(column, group, field)
-            fields.append(_field(behaviors, where, text, field).alias(column))
+            fields.append(_field(done, where, text, field).alias(column))
     twice = events.clicks is not None and not config.log.behaviors  # then a behavior is a click, and comes once
     ids = [c for c in (ID_COLUMN, "user_id", "item_id", "action", "_once") if c in behaviors.columns]
     parts.append(
@@ -172,6 +173,11 @@ def _unbroken(frame: DataFrame, name: str) -> DataFrame:
             "`options: {mode: DROPMALFORMED}`"
         )
     return frame.drop(CORRUPT)
+
+
+def _like(frame: DataFrame) -> DataFrame:
+    """A frame of the same columns and no rows, over which expressions are checked without planning all that is behind the frame."""
+    return frame.sparkSession.createDataFrame([], frame.schema)
 
 
 def _mixed(config: DataConfig, impressions: DataFrame, profiles: DataFrame) -> bool:

@@ -53,6 +53,11 @@ class Storage:
         found = self._fs(pattern).globStatus(self._path(pattern))
         return sorted(str(status.getPath()) for status in (found or []))
 
+    def children(self, folder: str) -> list[str]:
+        """The paths of the files and folders in a folder; much faster than :meth:`files`, which asks for sizes."""
+        listed = self._fs(folder).listStatus(self._path(folder))
+        return [str(path) for path in self._jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(listed)]
+
     def files(self, path: str) -> Iterator[FileInfo]:
         """All files below a folder (or the file itself), but for those whose own name begins with ``_`` or ``.``."""
         walker = self._fs(path).listFiles(self._path(path), True)
