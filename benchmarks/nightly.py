@@ -3,8 +3,8 @@
     python benchmarks/nightly.py
     python benchmarks/nightly.py --impressions 100000 --rounds 1
 
-Logs are those of the simulated world (``conf/data/demo.yaml``) over eleven days: nine to train on, two to test. Each of these runs is a
-``spark-submit`` of its own, ``--rounds`` times in turn, and medians are compared:
+Logs are those of the simulated world (``conf/data/demo.yaml``): 29 days for the histories, then eleven with samples. Each of these runs is
+a ``spark-submit`` of its own, ``--rounds`` times in turn, and medians are compared:
 
 - ``start``: Spark's start, a session that does nothing;
 - ``whole``: all eleven days, vocabularies included;
@@ -17,6 +17,7 @@ Prints a line of JSON: the seconds of each, and ``eleventh_over_share``: (eleven
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ from pathlib import Path
 from samples import CONFIG, CORES, HEAP, ROOT, measured
 
 DAYS = 11
-FIRST, TENTH, LAST = "2026-01-01", "2026-01-10", "2026-01-11"
+LOGS_FROM, FIRST, TENTH, LAST = "2025-12-03", "2026-01-01", "2026-01-10", "2026-01-11"
 SPLITS = {
     "train": {"first": FIRST, "last": "2026-01-09"},
     "validation": {"first": TENTH, "last": TENTH},
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        logs = eleven_days(options.data or Path(scratch), options.impressions)
+        logs = world_logs(options.data or Path(scratch), options.impressions)
         print(
             json.dumps(
                 {"benchmark": "nightly", "impressions_a_day": options.impressions, **compare(logs, Path(scratch), options.rounds)}
@@ -100,11 +101,12 @@ def published(samples: Path) -> dict[str, str]:
     return {file["path"]: file["sha256"] for day in contract["days"] for file in day["files"]}
 
 
-def eleven_days(data: Path, impressions: int) -> Path:
+def world_logs(data: Path, impressions: int) -> Path:
     """The folder of the world's logs, made where it is not there yet."""
-    logs = data / f"eleven-days-{impressions}" / "logs"
+    logs = data / f"forty-days-{impressions}" / "logs"
     if not logs.exists():
-        overrides = [f"simulate.impressions={impressions * DAYS}", f"simulate.first_day={FIRST}", f"simulate.last_day={LAST}"]
+        days = (dt.date.fromisoformat(LAST) - dt.date.fromisoformat(LOGS_FROM)).days + 1
+        overrides = [f"simulate.impressions={impressions * days}", f"simulate.first_day={LOGS_FROM}", f"simulate.last_day={LAST}"]
         simulate = [*submit(), "jobs/simulate_logs.py", "--config", CONFIG, *overrides, f"logs={logs}"]
         subprocess.run(simulate, cwd=ROOT, check=True, capture_output=True)
     return logs

@@ -204,7 +204,8 @@ def _count(config: DataConfig, joined: DataFrame) -> pa.Table:
             for payload in batch.column(0):
                 yield from ipc_table(payload.as_buffer()).to_batches()
 
-    counts = joined.where(F.col("kind") == COUNTS).select("payload")
+    # a row or two of each partition: not worth a task for each
+    counts = joined.where(F.col("kind") == COUNTS).select("payload").coalesce(joined.sparkSession.sparkContext.defaultParallelism)
     counts = counts.mapInArrow(opened, "vocabulary string, value string, count long")
     totals = counts.groupBy("vocabulary", "value").agg(F.sum("count").alias("count"))
     names = sorted(name for name in config.vocabulary_names() if _of(config, name).hash_buckets is None)
