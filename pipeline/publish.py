@@ -21,7 +21,7 @@ from pipeline.encode import EXAMPLES, FACTS, PART, QUARANTINE
 from pipeline.lock import this_process
 from pipeline.parquet_files import write_files
 from pipeline.statistics import Counts
-from pipeline.storage import Storage
+from pipeline.storage import Storage, plain
 
 STAGING = "_staging"
 #: The files that a build writes, relative to the data set's folder.
@@ -131,10 +131,10 @@ class Publisher:
         if contract is not None:
             named |= {file.path for day in contract.days for file in day.named_files}
             named |= {vocabulary.path for vocabulary in contract.vocabularies if vocabulary.path is not None}
-        root = _plain(self.storage.qualified(self._folder)) + "/"
+        root = plain(self.storage.qualified(self._folder)) + "/"
         folders = set()
         for path in self._files():
-            relative = _plain(path).removeprefix(root)
+            relative = plain(path).removeprefix(root)
             if OURS.fullmatch(relative) and relative not in named:
                 self.storage.remove(path)
                 folders.add(path.rpartition("/")[0])
@@ -156,8 +156,3 @@ class Publisher:
 
 _PLACED = "day date, file int"
 _PLACE = re.compile(r"/kind=([a-z]+)/day=([0-9-]+)/file=(-?\d+)/")
-
-
-def _plain(path: str) -> str:
-    """A local path without the scheme, which Spark's readers and Hadoop each write differently."""
-    return re.sub("^file:/+", "/", path)

@@ -31,7 +31,7 @@ IMPRESSION, CLICK, BEHAVIOR, PROFILE = 1, 2, 4, 8
 ORDER_HASH = "_order_hash"
 
 #: Columns that fields often are, as they are.
-_COPIED = ("user_id", "item_id")
+_IDS = ("user_id", "item_id")
 
 #: Bytes of a value; a longer one is none: unknown.
 LONGEST_VALUE = 1_000
@@ -43,14 +43,15 @@ class Rows:
 
     Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
     microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it
-    matters; then the fields: text, or double. A column that a role has not is null.
+    matters; then ``text_0``, ``number_0`` ...: the fields, text or double. A column that a role has not is null. A row has fields
+    of its own role alone, so that those of impressions, profiles and behaviors share columns.
     """
 
     frame: DataFrame
     profile_columns: tuple[str, ...]
     """Fields that come with the user's profiles."""
-    copies: Mapping[str, str]
-    """Fields that are one of the columns before the fields, and are not there a second time."""
+    places: Mapping[str, str]
+    """For each field but time gaps the column that it is in; fields that are an id are in that id's."""
 
 
 def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
@@ -72,73 +73,84 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
             profiles = None
     visible = _like(impressions.drop("label"))  # no field may be made of it
     known = _like(profiles) if profiles is not None else None
-    copies: dict[str, str] = {}
-    columns: dict[str, Column] = {}
-    of_profiles: dict[str, Column] = {}
+    shown, of_profiles = _Fields(), _Fields()
     for column, group, field in config.columns():
         text, where = _expression(column, group, field)
-        if field.kind == "categorical" and text.strip("`") in _COPIED:
-            copies[column] = text.strip("`")
-        elif group != "behaviors":
-            if known is not None and not fits(visible, text):
-                of_profiles[column] = _field(known, where, text, field)
-            else:
-                columns[column] = _field(visible, where, text, field)
-    frame = _union(config, events, impressions, columns, profiles, of_profiles, copies, spark)
-    return Rows(frame, tuple(of_profiles), copies)
+        if group != "behaviors":
+            theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
+            (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
+    behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last))
+    done, like = _Fields(), _like(behaviors)
+    for column, group, field in config.columns():
+        if group == "behaviors" and field.kind != "time_gap":
+            text, where = _expression(column, group, field)
+            done.add(column, field, text, where, like)
+    parts = [_impressions(config, impressions, shown), *_behaviors_and_clicks(config, events, behaviors, done)]
+    if profiles is not None:
+        moments = _moments(profiles, "valid_from", "valid_to", "arrived")
+        parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *of_profiles.columns))
+    frame = parts[0]
+    for part in parts[1:]:
+        frame = frame.unionByName(part, allowMissingColumns=True)
+    places = {**shown.places, **of_profiles.places, **done.places}
+    return Rows(frame, tuple(of_profiles.places), places)
 
 
-def _union(
-    config: DataConfig,
-    events: Events,
-    impressions: DataFrame,
-    columns: dict[str, Column],
-    profiles: DataFrame | None,
-    of_profiles: dict[str, Column],
-    copies: Mapping[str, str],
-    spark: SparkSession,
-) -> DataFrame:
+class _Fields:
+    """The fields of one role: ``places`` as in :class:`Rows`, and the columns that they make."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, str] = {}
+        self.columns: list[Column] = []
+        self._made = {"text": 0, "number": 0}
+
+    def add(self, column: str, field: FieldConfig, text: str, where: str, frame: DataFrame) -> None:
+        """Add a field: an id, or an expression over a frame.
+
+        Raises:
+            LogError: see :func:`_field`.
+        """
+        if _is_id(text, field):
+            self.places[column] = text.strip("`")
+            return
+        kind = "text" if field.kind == "categorical" else "number"
+        self.places[column] = f"{kind}_{self._made[kind]}"
+        self._made[kind] += 1
+        self.columns.append(_field(frame, where, text, field).alias(self.places[column]))
+
+
+def _is_id(text: str, field: FieldConfig) -> bool:
+    return field.kind == "categorical" and text.strip("`") in _IDS
+
+
+def _impressions(config: DataConfig, impressions: DataFrame, fields: _Fields) -> DataFrame:
     sources = {"items": config.items, "users": config.users}
     wanted = [f"_{name}_known" for name, source in sources.items() if source is not None and source.missing == "quarantine"]
-    known = [c for c in wanted if c in impressions.columns]
-    shown = impressions.select(
+    return impressions.select(
         F.lit(IMPRESSION).alias(ROLE),
         ID_COLUMN,
         "user_id",
         "item_id",
         *_moments(impressions, "time"),
-        *(["label"] if "label" in impressions.columns else []),
-        *known,
+        *[c for c in ("label", *wanted) if c in impressions.columns],
         F.xxhash64("user_id").alias(USER_COLUMN),
         F.xxhash64(ID_COLUMN, F.lit(config.seed)).alias(ORDER_HASH),
-        *[column.alias(name) for name, column in columns.items()],
+        *fields.columns,
     )
-    parts = [shown]
-    behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last))
-    fields, done = [], _like(behaviors)
-    for column, group, field in config.columns():
-        if group == "behaviors" and field.kind != "time_gap" and column not in copies:
-            text, where = _expression(column, group, field)
-            fields.append(_field(done, where, text, field).alias(column))
+
+
+def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFrame, fields: _Fields) -> list[DataFrame]:
     twice = events.clicks is not None and not config.log.behaviors  # then a behavior is a click, and comes once
     ids = [c for c in (ID_COLUMN, "user_id", "item_id", "action", "_once") if c in behaviors.columns]
-    parts.append(
-        behaviors.select(F.lit(BEHAVIOR | CLICK * twice).alias(ROLE), *ids, *_moments(behaviors, "time", "arrived"), *fields)
-    )
+    role = F.lit(BEHAVIOR | CLICK * twice).alias(ROLE)
+    parts = [behaviors.select(role, *ids, *_moments(behaviors, "time", "arrived"), *fields.columns)]
     if events.clicks is not None:
         ids = [c for c in (ID_COLUMN, "user_id", "item_id") if c in events.clicks.columns]
         clicks = events.clicks
         if twice:  # those after the last day, which are labels and nothing else
             clicks = clicks.where(F.col("time") >= F.lit(str(events.last + ONE_DAY)).cast("timestamp"))
         parts.append(clicks.select(F.lit(CLICK).alias(ROLE), *ids, *_moments(clicks, "time")))
-    if profiles is not None:
-        moments = _moments(profiles, "valid_from", "valid_to", "arrived")
-        fields = [column.alias(name) for name, column in of_profiles.items()]
-        parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *fields))
-    frame = parts[0]
-    for part in parts[1:]:
-        frame = frame.unionByName(part, allowMissingColumns=True)
-    return frame
+    return parts
 
 
 def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days: Days) -> DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,23 @@ class FileInfo:
     modified: int
 
 
+#: Which file system a path is of: its scheme and authority.
+_SYSTEM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?")
+
+
+@dataclass(frozen=True)
+class _System:
+    """One of Hadoop's file systems, and whether it is that of this machine."""
+
+    files: Any
+    local: bool
+
+
+def plain(path: str) -> str:
+    """A local path without the scheme, which Spark's readers and Hadoop each write differently."""
+    return re.sub("^file:/+", "/", path)
+
+
 class Storage:
     """The file operations that publishing needs.
 
@@ -29,16 +47,31 @@ class Storage:
     def __init__(self, spark: SparkSession) -> None:
         context: Any = spark.sparkContext
         self._jvm = context._jvm
-        rename = self._jvm.org.apache.hadoop.fs.Options.Rename
+        self._hadoop = self._jvm.org.apache.hadoop.fs
+        rename = self._hadoop.Options.Rename
         self._overwrite = context._gateway.new_array(rename, 1)
         self._overwrite[0] = rename.OVERWRITE
         self._conf = context._jsc.hadoopConfiguration()
+        # each step through a name or an object of the JVM is a message to it and back
+        self._path = self._hadoop.Path
+        self._systems: dict[str, _System] = {}
 
-    def _path(self, path: str) -> Any:
-        return self._jvm.org.apache.hadoop.fs.Path(path)
+    def _system(self, path: str) -> _System:
+        found = _SYSTEM.match(path)
+        name = found[0] if found is not None else ""
+        if name not in self._systems:
+            system = self._path(path).getFileSystem(self._conf)
+            self._systems[name] = _System(system, system.getUri().getScheme() == "file")
+        return self._systems[name]
 
     def _fs(self, path: str) -> Any:
-        return self._path(path).getFileSystem(self._conf)
+        return self._system(path).files
+
+    def _local(self, path: str) -> pathlib.Path | None:
+        """A local path as Python's own; None for one of another file system."""
+        if not self._system(path).local:
+            return None
+        return pathlib.Path(plain(path if path.startswith(("/", "file:")) else self.qualified(path)))
 
     def qualified(self, path: str) -> str:
         """The path with its scheme and, where it is relative, the working folder."""
@@ -56,15 +89,16 @@ class Storage:
     def children(self, folder: str) -> list[str]:
         """The paths of the files and folders in a folder; much faster than :meth:`files`, which asks for sizes."""
         listed = self._fs(folder).listStatus(self._path(folder))
-        return [str(path) for path in self._jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(listed)]
+        return [str(path) for path in self._hadoop.FileUtil.stat2Paths(listed)]
 
     def files(self, path: str) -> Iterator[FileInfo]:
         """All files below a folder (or the file itself), but for those whose own name begins with ``_`` or ``.``."""
         walker = self._fs(path).listFiles(self._path(path), True)
         while walker.hasNext():
             status = walker.next()
-            if not status.getPath().getName().startswith(("_", ".")):
-                yield FileInfo(str(status.getPath()), status.getLen(), status.getModificationTime())
+            found = str(status.getPath())
+            if not found.rpartition("/")[2].startswith(("_", ".")):
+                yield FileInfo(found, status.getLen(), status.getModificationTime())
 
     def read_text(self, path: str) -> str:
         """A small UTF-8 file."""
@@ -90,15 +124,17 @@ class Storage:
 
     def replace(self, source: str, target: str) -> None:
         """Rename a file onto another's name, atomically where the file system can."""
-        fs, target_path = self._fs(target), self._path(target)
-        fs.mkdirs(target_path.getParent())
-        source_path, target_path = fs.makeQualified(self._path(source)), fs.makeQualified(target_path)
-        if target_path.toUri().getScheme() == "file":
+        here, there = self._local(source), self._local(target)
+        if here is not None and there is not None:
             # Hadoop's local file system first removes the target, and a stop in between would leave neither
-            pathlib.Path(source_path.toUri().getPath()).replace(target_path.toUri().getPath())
+            there.parent.mkdir(parents=True, exist_ok=True)
+            here.replace(there)
             return
-        context = self._jvm.org.apache.hadoop.fs.FileContext.getFileContext(target_path.toUri(), self._conf)
-        context.rename(source_path, target_path, self._overwrite)
+        fs, source_path, target_path = self._fs(target), self._path(source), self._path(target)
+        fs.mkdirs(target_path.getParent())
+        target_path = fs.makeQualified(target_path)
+        context = self._hadoop.FileContext.getFileContext(target_path.toUri(), self._conf)
+        context.rename(fs.makeQualified(source_path), target_path, self._overwrite)
 
     def remove_empty(self, folder: str) -> None:
         """Remove a folder if nothing is in it."""

@@ -62,7 +62,7 @@ class JoinPlan:
     kept: Mapping[int, float]
     """For each such day the share of its negatives that is kept."""
     profile_columns: tuple[str, ...]
-    copies: Mapping[str, str]
+    places: Mapping[str, str]
     max_profile_age: int | None
     quarantine: tuple[str, ...]
     """``items``, ``users``: impressions of which nothing is known are left out."""
@@ -105,7 +105,7 @@ def join_plan(
         files_of={day_number(day): files_of(config, rows, day) for day in days},
         kept={day_number(day): config.sampled(day) for day in days},
         profile_columns=table.profile_columns,
-        copies=table.copies,
+        places=table.places,
         max_profile_age=round(users.max_age_days * DAY_MICROSECONDS) if users is not None and users.max_age_days else None,
         quarantine=tuple(name for name, source in missing.items() if source is not None and source.missing == "quarantine"),
         samples=samples,

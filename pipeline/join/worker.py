@@ -172,8 +172,9 @@ class Partition:
         if not len(theirs):
             return np.full(len(rows), -1, np.int64)
         table = self._table.take(pa.array(theirs))
+        attributes = [plan.places[column] for column in plan.profile_columns]
         place = find_profiles(
-            self._users[rows], self._times[rows], self._users[theirs], table, plan.profile_columns, plan.max_profile_age
+            self._users[rows], self._times[rows], self._users[theirs], table, attributes, plan.max_profile_age
         )
         return np.where(place < 0, -1, theirs[place])
 
@@ -199,12 +200,16 @@ class Partition:
     def _all_columns(self) -> dict[str, Column]:
         """Each field's column over the whole partition's table; of behaviors over the distinct ones."""
         columns: dict[str, Column] = {}
+        opened: dict[tuple[str, bool], Column] = {}  # some share one
         rows = pa.array(self._behaviors)
         for field in self._plan.fields:
             if field.kind != "time_gap":
-                column = self._table.column(self._plan.copies.get(field.column, field.column))
-                column = column.take(rows) if field.group == "behaviors" else column
-                columns[field.column] = text_column(column) if field.kind == "text" else _numbers(column)
+                key = self._plan.places[field.column], field.group == "behaviors"
+                if key not in opened:
+                    column = self._table.column(key[0])
+                    column = column.take(rows) if key[1] else column
+                    opened[key] = text_column(column) if field.kind == "text" else _numbers(column)
+                columns[field.column] = opened[key]
         return columns
 
     def _row_of(self, field: RawField, shown: _Shown) -> IntArray:
