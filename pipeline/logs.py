@@ -23,6 +23,9 @@ CORRUPT = "_corrupt_record"
 #: The date of the partition that a row lies in, null where it is none; only where the source has a day_column.
 PARTITION_DAY = "_partition_day"
 
+#: An expression that is a column and nothing else.
+_COLUMN = re.compile(r"`[^`]+`")
+
 
 def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None = None) -> DataFrame:
     """Read a table and give its columns the names that the configuration says; ids become strings.
@@ -77,6 +80,11 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
 
 def fits(frame: DataFrame, expression: str) -> bool:
     """Whether an expression can be evaluated over a frame's columns."""
+    if _COLUMN.fullmatch(expression):
+        if expression[1:-1] in frame.columns:
+            return True
+        if expression[1:-1].lower() not in map(str.lower, frame.columns):
+            return False  # as Spark would say, some fifty milliseconds later
     try:
         frame.select(F.expr(expression))
     except AnalysisException:

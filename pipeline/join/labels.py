@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pipeline.join.timelines import BoolArray, IntArray, Timelines
@@ -22,7 +24,12 @@ def clicked_by_id(ids: IntArray, times: IntArray, click_ids: IntArray, click_tim
 
 
 def clicked_last(
-    items: IntArray, times: IntArray, ties: IntArray, click_items: IntArray, click_times: IntArray, window: int
+    items: IntArray,
+    times: IntArray,
+    ties: Callable[[IntArray], IntArray],
+    click_items: IntArray,
+    click_times: IntArray,
+    window: int,
 ) -> BoolArray:
     """Whether a click belongs to the impression.
 
@@ -31,7 +38,7 @@ def clicked_last(
     Args:
         items: of the impressions, shape ``(N,)``: numbers that are equal where user and item are.
         times: of the impressions, shape ``(N,)``, microseconds.
-        ties: order the impressions of one user, item and time; the greatest is the latest.
+        ties: numbers for some of the impressions that order those of one user, item and time; the greatest is the latest.
         click_items: the same of the clicks, shape ``(M,)``.
         click_times: shape ``(M,)``.
         window: microseconds.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,18 +19,26 @@ class Timelines:
     Args:
         keys: shape ``(N,)``, not negative.
         times: shape ``(N,)``, any unit.
-        ties: arrays of shape ``(N,)`` that order events of one key and time, the most important first.
+        ties: what orders events of one key and time, the most important first: each gives numbers for some of the events, and is
+            asked for those alone that have a key and a time in common.
 
     Attributes:
         order: the positions of the events in sorted order, shape ``(N,)``.
     """
 
-    def __init__(self, keys: IntArray, times: IntArray, *ties: IntArray) -> None:
-        self.order: IntArray = np.lexsort((*reversed(ties), times, keys)).astype(np.int64)
+    def __init__(self, keys: IntArray, times: IntArray, *ties: Callable[[IntArray], IntArray]) -> None:
         # key and time in one number: times become ranks, so that it cannot overflow
         self._times = np.unique(times)
         self._span = len(self._times) + 1
-        self._sorted = (keys * self._span + np.searchsorted(self._times, times))[self.order]
+        moments = keys * self._span + np.searchsorted(self._times, times)
+        self.order: IntArray = np.argsort(moments, kind="stable").astype(np.int64)
+        self._sorted = moments[self.order]
+        again = self._sorted[1:] == self._sorted[:-1]
+        if ties and again.any():
+            places = np.flatnonzero(np.append(again, False) | np.insert(again, 0, False))
+            tied = self.order[places]
+            by = [tie(tied) for tie in reversed(ties)]
+            self.order[places] = tied[np.lexsort((*by, self._sorted[places]))]
 
     def before(self, keys: IntArray, times: IntArray, *, at: bool = False) -> IntArray:
         """For each key and time the place in sorted order behind its key's events before that time (or up to it, with ``at``).
@@ -52,11 +62,13 @@ def codes(values: pa.ChunkedArray | pa.Array) -> tuple[IntArray, pa.Array]:
 
 def ranks(numbers: IntArray, values: pa.Array) -> IntArray:
     """The numbers of :func:`codes` replaced so that they are in the order of their values; null first."""
-    order = pc.sort_indices(values).to_numpy()
-    rank = np.empty(len(values) + 1, np.int64)
-    rank[order] = np.arange(len(values))
-    rank[-1] = -1
-    return rank[numbers]
+    used, place = np.unique(numbers, return_inverse=True)
+    known = used[used >= 0]
+    order = pc.sort_indices(values.take(pa.array(known))).to_numpy()
+    rank = np.full(len(used), -1, np.int64)
+    rank[len(used) - len(known) + order.astype(np.int64)] = np.arange(len(known))
+    ranked: IntArray = rank[place.reshape(-1)]
+    return ranked
 
 
 def pairs(first: IntArray, second: IntArray) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -160,7 +161,7 @@ class Partition:
         keys = pairs(self._users, self._items if plan.by_item else self._ids)
         clicks = self._clicks
         if plan.by_item:
-            ties = ranks(self._ids, self._id_names)[rows]
+            ties = functools.partial(_ranked, self._ids[rows], self._id_names)
             clicked = clicked_last(keys[rows], times[rows], ties, keys[clicks], times[clicks], plan.attribution)
         else:
             clicked = clicked_by_id(keys[rows], times[rows], keys[clicks], times[clicks], plan.attribution)
@@ -173,9 +174,7 @@ class Partition:
             return np.full(len(rows), -1, np.int64)
         table = self._table.take(pa.array(theirs))
         attributes = [plan.places[column] for column in plan.profile_columns]
-        place = find_profiles(
-            self._users[rows], self._times[rows], self._users[theirs], table, attributes, plan.max_profile_age
-        )
+        place = find_profiles(self._users[rows], self._times[rows], self._users[theirs], table, attributes, plan.max_profile_age)
         return np.where(place < 0, -1, theirs[place])
 
     def _known(self, shown: _Shown) -> dict[str, BoolArray]:
@@ -200,16 +199,15 @@ class Partition:
     def _all_columns(self) -> dict[str, Column]:
         """Each field's column over the whole partition's table; of behaviors over the distinct ones."""
         columns: dict[str, Column] = {}
-        opened: dict[tuple[str, bool], Column] = {}  # some share one
-        rows = pa.array(self._behaviors)
+        opened: dict[str, Column] = {"item_id": (self._items.astype(np.int32), self._item_names)}  # some share one
         for field in self._plan.fields:
-            if field.kind != "time_gap":
-                key = self._plan.places[field.column], field.group == "behaviors"
-                if key not in opened:
-                    column = self._table.column(key[0])
-                    column = column.take(rows) if key[1] else column
-                    opened[key] = text_column(column) if field.kind == "text" else _numbers(column)
-                columns[field.column] = opened[key]
+            if field.kind == "time_gap":
+                continue
+            place = self._plan.places[field.column]
+            if place not in opened:
+                column = self._table.column(place)
+                opened[place] = text_column(column) if field.kind == "text" else _numbers(column)
+            columns[field.column] = _rows_of(opened[place], self._behaviors) if field.group == "behaviors" else opened[place]
         return columns
 
     def _row_of(self, field: RawField, shown: _Shown) -> IntArray:
@@ -240,9 +238,10 @@ class Partition:
 
     def _histories(self, shown: _Shown) -> Histories:
         rows = self._behaviors
-        ties = (ranks(self._items, self._item_names)[rows], ranks(self._ids, self._id_names)[rows])
-        actions, names = codes(self._table.column("action").take(pa.array(rows)))
-        timelines = Timelines(self._users[rows], self._times[rows], *ties, ranks(actions, names))
+        actions, names = codes(self._table.column("action"))
+        numbered = (self._items, self._item_names), (self._ids, self._id_names), (actions, names)
+        ties = [functools.partial(_ranked, numbers[rows], values) for numbers, values in numbered]
+        timelines = Timelines(self._users[rows], self._times[rows], *ties)
         visible = None
         if "arrived" in self._table.column_names:
             arrived: IntArray = pc.fill_null(self._table.column("arrived").take(pa.array(rows)), 0).to_numpy()
@@ -293,6 +292,14 @@ class Partition:
             yield COUNTS, None, None, ipc_bytes(pa.concat_tables(vocabularies))
         if moments:
             yield MOMENTS, None, None, json.dumps(moments).encode()
+
+
+def _ranked(numbers: IntArray, values: pa.Array, rows: IntArray) -> IntArray:
+    return ranks(numbers[rows], values)
+
+
+def _rows_of(column: Column, rows: IntArray) -> Column:
+    return column[rows] if isinstance(column, np.ndarray) else (column[0][rows], column[1])
 
 
 def _numbers(column: pa.ChunkedArray) -> Column:

@@ -30,7 +30,11 @@ def test_the_last_events_of_the_user_that_were_known(
     impressions = np.array(shown, np.int64).reshape(-1, 2)
     now = impressions[:, 1] * DAY_MICROSECONDS
     found = find_histories(
-        impressions[:, 0], now, Timelines(users, times, ties), visible if late else None, History(length=length, days=days)
+        impressions[:, 0],
+        now,
+        Timelines(users, times, ties.__getitem__),
+        visible if late else None,
+        History(length=length, days=days),
     )
     for row, (user, day) in enumerate(shown):
         expected = [(d[1], d[2]) for d in done if d[0] == user and day - days <= d[1] < day and (not late or d[1] + d[3] < day)]
