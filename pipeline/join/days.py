@@ -15,7 +15,7 @@ from pipeline.join.worker import join_by_user
 from pipeline.rows import all_rows
 
 #: Impressions that one Python worker joins at a time, with their behaviors: about a gigabyte where histories are long.
-ROWS_PER_PARTITION = 800_000
+ROWS_PER_PARTITION = 500_000
 
 
 def join_days(
