@@ -6,8 +6,9 @@
 Logs are those of the simulated world (``conf/data/demo.yaml``), of several sizes; in the world ``hot`` a tenth of all impressions, with
 their clicks, is given to one user. Both programs read all logs, join, find histories, make vocabularies, encode, write files of 50,000
 rows in a drawn order and take their checksums; that their rows and positives agree is checked. Spark's also looks for rows that break a
-rule, counts statistics and keeps raw examples, and its start is in its time. They run in turn, ``--rounds`` times, and the medians are
-compared. Memory is the sum over all processes of a program of what each has resident, shared pages shared out (PSS), at its peak.
+rule, counts statistics and keeps raw examples, and its start is in its time. Both run in turn on all worlds of a size, ``--rounds``
+times, and the medians are compared. Memory is the sum over all processes of a program of what each has resident, shared pages shared out
+(PSS), at its peak.
 
 A line of JSON a case: ``benchmark``, ``impressions``, ``world``, ``seconds``, ``vs_duckdb`` (time over time), ``peak_gib``,
 ``duckdb_seconds``, ``duckdb_peak_gib``; and a last one with ``growth_exponent`` (of Spark's time from the smallest to the largest even
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = options.data or Path(scratch)
         seconds: dict[tuple[int, str], float] = {}
         for impressions in sorted(options.impressions):
-            for world in options.worlds:
-                logs = world_logs(data, impressions, world)
-                line = compare(logs, Path(scratch), options.rounds)
+            logs = {world: world_logs(data, impressions, world) for world in options.worlds}
+            for world, line in compare(logs, Path(scratch), options.rounds).items():
                 seconds[impressions, world] = line["seconds"]
                 print(json.dumps({"benchmark": "samples", "impressions": impressions, "world": world, **line}), flush=True)
     print(json.dumps({"benchmark": "samples", **summary(seconds)}))
@@ -88,20 +88,27 @@ def summary(seconds: dict[tuple[int, str], float]) -> dict[str, float | None]:
     return {"growth_exponent": growth, "hot_over_even": hot}
 
 
-def compare(logs: Path, scratch: Path, rounds: int) -> dict[str, float]:
-    """Run both programs in turn."""
-    ours, theirs = [], []
+def compare(logs: Mapping[str, Path], scratch: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Run both programs on each world in turn, so that a machine that gets slower or faster does so for all of them."""
+    ours: dict[str, list[Run]] = {world: [] for world in logs}
+    theirs: dict[str, list[Run]] = {world: [] for world in logs}
     for _ in range(rounds):
-        theirs.append(duckdb_run(logs, scratch / "duckdb"))
-        ours.append(spark_run(logs, scratch / "spark"))
-        if (ours[-1].rows, ours[-1].positives) != (theirs[-1].rows, theirs[-1].positives):
-            raise RuntimeError(f"{logs}: the two programs do not agree: {ours[-1]} and {theirs[-1]}")
-    time_of = {name: statistics.median(run.seconds for run in runs) for name, runs in (("ours", ours), ("theirs", theirs))}
+        for world, folder in logs.items():
+            theirs[world].append(duckdb_run(folder, scratch / "duckdb"))
+            ours[world].append(spark_run(folder, scratch / "spark"))
+            found, expected = ours[world][-1], theirs[world][-1]
+            if (found.rows, found.positives) != (expected.rows, expected.positives):
+                raise RuntimeError(f"{folder}: the two programs do not agree: {found} and {expected}")
+    return {world: _line(ours[world], theirs[world]) for world in logs}
+
+
+def _line(ours: Sequence[Run], theirs: Sequence[Run]) -> dict[str, float]:
+    seconds, duckdb_seconds = (statistics.median(run.seconds for run in runs) for runs in (ours, theirs))
     return {
-        "seconds": round(time_of["ours"], 1),
-        "vs_duckdb": round(time_of["ours"] / time_of["theirs"], 2),
+        "seconds": round(seconds, 1),
+        "vs_duckdb": round(seconds / duckdb_seconds, 2),
         "peak_gib": round(max(run.peak_gib for run in ours), 2),
-        "duckdb_seconds": round(time_of["theirs"], 1),
+        "duckdb_seconds": round(duckdb_seconds, 1),
         "duckdb_peak_gib": round(max(run.peak_gib for run in theirs), 2),
     }
 
