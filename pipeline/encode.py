@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 
 from pipeline.contract import Contract, Encoder
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
-from pipeline.contract.encoder import padded
+from pipeline.contract.encoder import padded, padding
 from pipeline.hashing import uniform
 from pipeline.join.blobs import ipc_table, unpack, widened
 from pipeline.join.timelines import IntArray
@@ -84,6 +84,7 @@ class _Samples:
         self._hashes: IntArray = self._plain(HASH_COLUMN)
         self._order = np.lexsort((self._plain(USER_COLUMN), self._hashes))
         self._lengths = self._list_lengths()
+        self._places = padding(self._lengths, contract.history.length, self._order)
         self._columns: dict[str, npt.NDArray[Any]] = {LABEL_COLUMN: self._plain(LABEL_COLUMN), LENGTH_COLUMN: self._lengths}
         self._behaviors: dict[str, npt.NDArray[Any]] = {}
         for field in contract.fields:
@@ -133,9 +134,8 @@ class _Samples:
         return together
 
     def _padded(self, values: npt.NDArray[Any]) -> pa.ListArray:
-        length = self._contract.history.length
-        rows = padded(values, self._lengths, length)[self._order]
-        offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(length)
+        rows = padded(values, self._places)
+        offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.reshape(-1)))
 
     def _raw(self, rows: pa.Array) -> pa.Table:

@@ -219,8 +219,9 @@ def _field(frame: DataFrame, where: str, text: str, field: FieldConfig) -> Colum
                 f"joins them, such as try_element_at({text}, 1) or array_join({text}, ',') of an array"
             )
         value = column.cast("string")
-        usable = F.octet_length(value) <= LONGEST_VALUE
-        return F.when(usable & F.is_valid_utf8(value) if isinstance(kind, (StringType, BinaryType)) else usable, value)
+        if not isinstance(kind, (StringType, BinaryType)):
+            return value
+        return F.when((F.octet_length(value) <= LONGEST_VALUE) & F.is_valid_utf8(value), value)
     if not isinstance(kind, NumericType):
         raise LogError(
             f"{where}: a numeric field is {kind.simpleString()}; give it an expression such as try_cast({text} AS DOUBLE), "

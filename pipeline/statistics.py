@@ -23,10 +23,8 @@ SMALLEST_SHARE = 1e-4
 Counts = dict[str, Any]
 
 
-def bins(
-    field: Field, size: int | None, reference: Reference | None, values: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.int64], int]:
-    """The bin of each encoded value, and how many bins there are; see :class:`pipeline.contract.Reference`.
+def binned(field: Field, size: int | None, reference: Reference | None, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """How many encoded values there are in each bin; see :class:`pipeline.contract.Reference`.
 
     Args:
         field: which field the values are of.
@@ -35,10 +33,10 @@ def bins(
         values: encoded, shape ``(N,)``; no padding.
     """
     if field.is_categorical:
-        count = min((size or 0) - UNKNOWN_ID, NAMED_BINS + 2)
-        return np.minimum(values.astype(np.int64) - UNKNOWN_ID, count - 1), count
+        bins = min((size or 0) - UNKNOWN_ID, NAMED_BINS + 2)
+        return np.bincount(np.minimum(values, UNKNOWN_ID + bins - 1), minlength=UNKNOWN_ID + bins)[UNKNOWN_ID:]
     edges = np.asarray(reference.edges if reference is not None and reference.edges is not None else (), np.float64)
-    return np.searchsorted(edges, values.astype(np.float64), "right").astype(np.int64), len(edges) + 1
+    return np.bincount(np.searchsorted(edges, values.astype(np.float64), "right"), minlength=len(edges) + 1)
 
 
 def measure(
@@ -61,10 +59,10 @@ def measure(
         JSON values: ``rows``, ``positives``, ``seen``, ``history_length``, ``behavior_age_days``, and by column ``counts`` and (but
         for behaviors) ``positives`` of each bin.
     """
-    labels = columns[LABEL_COLUMN].astype(np.int64)
+    positive = columns[LABEL_COLUMN] == 1
     counts: Counts = {
-        "rows": len(labels),
-        "positives": int(labels.sum()),
+        "rows": len(positive),
+        "positives": int(positive.sum()),
         "seen": int(seen.sum()),
         "history_length": np.bincount(columns[LENGTH_COLUMN], minlength=contract.history.length + 1).tolist(),
         "behavior_age_days": ages.tolist(),
@@ -74,10 +72,10 @@ def measure(
         of_behaviors = field.group == "behaviors"
         values = (behaviors if of_behaviors else columns)[field.column]
         size = contract.vocabulary(field.vocabulary).size if field.vocabulary is not None else None
-        place, number = bins(field, size, contract.reference.get(field.column), values)
-        column = {"counts": np.bincount(place, minlength=number).tolist()}
+        reference = contract.reference.get(field.column)
+        column = {"counts": binned(field, size, reference, values).tolist()}
         if not of_behaviors:
-            column["positives"] = np.bincount(place[labels == 1], minlength=number).tolist()
+            column["positives"] = binned(field, size, reference, values[positive]).tolist()
         counts["columns"][field.column] = column
     return counts
 

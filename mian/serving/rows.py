@@ -13,7 +13,7 @@ import pyarrow.types as kinds
 
 from pipeline.contract import Contract, Encoder, Field
 from pipeline.contract.document import LENGTH_COLUMN
-from pipeline.contract.encoder import padded
+from pipeline.contract.encoder import padded, padding
 
 Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 Columns = dict[str, Column]
@@ -98,7 +98,7 @@ class RowEncoder:
         recent = pc.list_slice(lists, 0, self._contract.history.length)
         lengths = _lengths(recent)
         values = self._encoder.encode(field, recent.flatten())
-        rows: Column = padded(values, lengths, self._contract.history.length)  # type: ignore[assignment]
+        rows: Column = padded(values, padding(lengths, self._contract.history.length))  # type: ignore[assignment]
         return rows, lengths
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import BinaryIO, TypeVar
 
@@ -67,10 +68,10 @@ class Encoder:
 
     def _distinct_ids(self, vocabulary: Vocabulary, values: pa.Array) -> npt.NDArray[np.int32]:
         if vocabulary.kind == "hash":
-            found = (hash_id(value, vocabulary.size) for value in values.to_pylist())
+            found = map(hash_id, values.to_pylist(), itertools.repeat(vocabulary.size))
         else:
             table = self._ids[vocabulary.name]
-            found = (table.get(value, UNKNOWN_ID) for value in values.to_pylist())
+            found = map(table.get, values.to_pylist(), itertools.repeat(UNKNOWN_ID))
         return np.fromiter(found, np.int32, len(values))
 
 
@@ -99,19 +100,35 @@ def apply_transform(transform: NumericTransform, values: pa.Array) -> npt.NDArra
     return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)
 
 
-def padded(values: npt.NDArray[Number], lengths: npt.NDArray[np.int32], length: int) -> npt.NDArray[Number]:
+def padding(lengths: npt.NDArray[np.int32], length: int, order: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """Where the entries of padded rows are among those of lists laid end to end; see :func:`padded`.
+
+    Args:
+        lengths: of the lists, shape ``(N,)``; none greater than ``length``.
+        length: T.
+        order: which list each row is, shape ``(N,)``; as they come if not given.
+
+    Returns:
+        Shape ``(N, T)``; behind a list's end the number of all entries.
+    """
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    if order is not None:
+        starts, lengths = starts[order], lengths[order]
+    steps = np.arange(length)
+    return np.where(steps < lengths[:, np.newaxis], starts[:, np.newaxis] + steps, lengths.sum(dtype=np.int64))
+
+
+def padded(values: npt.NDArray[Number], places: npt.NDArray[np.int64]) -> npt.NDArray[Number]:
     """Lists laid end to end as rows of one length, 0 behind each.
 
     Args:
         values: the entries of all lists, shape ``(sum of lengths,)``.
-        lengths: of the lists, shape ``(N,)``; none greater than ``length``.
-        length: T.
+        places: of :func:`padding`, shape ``(N, T)``.
 
     Returns:
         Shape ``(N, T)``.
     """
-    rows = np.zeros((len(lengths), length), values.dtype)
-    rows[np.arange(length) < lengths[:, np.newaxis]] = values
+    rows: npt.NDArray[Number] = np.append(values, values.dtype.type(0)).take(places)
     return rows
 
 

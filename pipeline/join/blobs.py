@@ -37,7 +37,9 @@ def taken(column: Column, rows: IntArray) -> pa.Array:
     if isinstance(column, np.ndarray):
         return pa.array(np.where(rows < 0, np.nan, column[rows]) if len(column) else np.full(len(rows), np.nan))
     numbers, values = column
-    chosen = np.where(rows < 0, np.int32(-1), numbers[rows]) if len(numbers) else np.full(len(rows), -1, np.int32)
+    chosen = numbers[rows] if len(numbers) else np.full(len(rows), -1, np.int32)
+    if len(rows) and rows.min() < 0:
+        chosen[rows < 0] = -1
     if 2 * len(values) > len(chosen):
         used = np.zeros(len(values) + 1, np.bool_)
         used[chosen] = True  # the last place is that of nulls
@@ -45,7 +47,8 @@ def taken(column: Column, rows: IntArray) -> pa.Array:
         values = values.take(pa.array(np.flatnonzero(used)))
         chosen = np.append(np.cumsum(used[:-1], dtype=np.int32) - 1, np.int32(-1))[chosen]
     small = next(kind for kind in (np.int8, np.int16, np.int32) if len(values) <= np.iinfo(kind).max)
-    return pa.DictionaryArray.from_arrays(pa.array(chosen.astype(small), mask=chosen < 0), values)
+    missing = chosen < 0
+    return pa.DictionaryArray.from_arrays(pa.array(chosen.astype(small), mask=missing if missing.any() else None), values)
 
 
 def widened(column: pa.Array) -> pa.Array:

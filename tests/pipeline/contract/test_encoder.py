@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contract import Encoder, Field, NumericTransform, Vocabulary, vocabulary_from_parquet, vocabulary_to_parquet
-from pipeline.contract.encoder import padded
+from pipeline.contract.encoder import padded, padding
 
 CITY = Field(group="user", name="city", vocabulary="city")
 
@@ -91,8 +91,11 @@ def test_a_number_gets_the_id_of_its_bucket() -> None:
 
 
 def test_lists_are_padded_behind() -> None:
-    rows = padded(np.array([5, 6, 7], np.int32), np.array([2, 0, 1], np.int32), 3)
-    assert rows.tolist() == [[5, 6, 0], [0, 0, 0], [7, 0, 0]]
+    values, lengths = np.array([5, 6, 7], np.int32), np.array([2, 0, 1], np.int32)
+    rows = padded(values, padding(lengths, 3))
+    assert (rows.dtype, rows.tolist()) == (np.int32, [[5, 6, 0], [0, 0, 0], [7, 0, 0]])
+    assert padded(values, padding(lengths, 3, np.array([2, 0, 1]))).tolist() == [[7, 0, 0], [5, 6, 0], [0, 0, 0]]
+    assert padded(values[:0], padding(lengths[:0], 3)).shape == (0, 3)
 
 
 def test_a_vocabulary_is_read_as_it_was_written() -> None:
