@@ -22,13 +22,12 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from samples import CONFIG, CORES, HEAP, ROOT, measured
+from samples import CONFIG, ROOT, measured, simulate, submit
 
 DAYS = 11
 LOGS_FROM, FIRST, TENTH, LAST = "2025-12-03", "2026-01-01", "2026-01-10", "2026-01-11"
@@ -90,11 +89,6 @@ def build(logs: Path, samples: Path, first: str, last: str) -> float:
     return measured([*submit(), *job, *overrides])[0]
 
 
-def submit() -> list[str]:
-    """Spark as in the other benchmark of samples."""
-    return ["spark-submit", "--master", f"local[{CORES}]", "--driver-memory", HEAP]
-
-
 def published(samples: Path) -> dict[str, str]:
     """The checksums of a data set's files."""
     contract = json.loads((samples / "contract.json").read_text(encoding="utf-8"))
@@ -106,9 +100,9 @@ def world_logs(data: Path, impressions: int) -> Path:
     logs = data / f"forty-days-{impressions}" / "logs"
     if not logs.exists():
         days = (dt.date.fromisoformat(LAST) - dt.date.fromisoformat(LOGS_FROM)).days + 1
-        overrides = [f"simulate.impressions={impressions * days}", f"simulate.first_day={LOGS_FROM}", f"simulate.last_day={LAST}"]
-        simulate = [*submit(), "jobs/simulate_logs.py", "--config", CONFIG, *overrides, f"logs={logs}"]
-        subprocess.run(simulate, cwd=ROOT, check=True, capture_output=True)
+        simulate(
+            logs, f"simulate.impressions={impressions * days}", f"simulate.first_day={LOGS_FROM}", f"simulate.last_day={LAST}"
+        )
     return logs
 
 

@@ -116,21 +116,23 @@ def _line(ours: Sequence[Run], theirs: Sequence[Run]) -> dict[str, float]:
 def spark_run(logs: Path, output: Path) -> Run:
     """Build the samples with ``spark-submit``, from nothing."""
     shutil.rmtree(output, ignore_errors=True)
-    command = [
-        "spark-submit",
-        "--master",
-        f"local[{CORES}]",
-        "--driver-memory",
-        HEAP,
-        "jobs/build_samples.py",
-        "--config",
-        CONFIG,
-    ]
-    seconds, peak, _ = measured([*command, f"logs={logs}", f"samples={output}"])
+    job = ["jobs/build_samples.py", "--config", CONFIG, f"logs={logs}", f"samples={output}"]
+    seconds, peak, _ = measured([*submit(), *job])
     contract = json.loads((output / "contract.json").read_text(encoding="utf-8"))
     rows, positives = (sum(day[key] for day in contract["days"]) for key in ("rows", "positives"))
     shutil.rmtree(output)
     return Run(seconds, peak, rows, positives)
+
+
+def submit() -> list[str]:
+    """How Spark is started."""
+    return ["spark-submit", "--master", f"local[{CORES}]", "--driver-memory", HEAP]
+
+
+def simulate(logs: Path, *overrides: str) -> None:
+    """Make the logs of a simulated world."""
+    job = ["jobs/simulate_logs.py", "--config", CONFIG, *overrides, f"logs={logs}"]
+    subprocess.run([*submit(), *job], cwd=ROOT, check=True, capture_output=True)
 
 
 def duckdb_run(logs: Path, output: Path) -> Run:
@@ -178,9 +180,7 @@ def world_logs(data: Path, impressions: int, world: str) -> Path:
     """The folder of a world's logs, made where it is not there yet."""
     even = data / f"even-{impressions}" / "logs"
     if not even.exists():
-        overrides = [f"simulate.impressions={impressions}", f"logs={even}"]
-        submit = ["spark-submit", "--master", f"local[{CORES}]", "jobs/simulate_logs.py", "--config", CONFIG]
-        subprocess.run([*submit, *overrides], cwd=ROOT, check=True, capture_output=True)
+        simulate(even, f"simulate.impressions={impressions}")
     if world == "even":
         return even
     hot = data / f"hot-{impressions}" / "logs"
