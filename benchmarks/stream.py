@@ -22,7 +22,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,17 +165,28 @@ def write_samples(folder: Path, rows: int, rows_per_file: int) -> Contract:
         path = folder / f"part-{len(files):05d}.parquet"
         pq.write_table(made_up(rng, start, count), path, compression="zstd", row_group_size=count)
         files.append(SampleFile(path=path.name, rows=count, bytes=path.stat().st_size, sha256=""))
+    return made_up_contract(FIELDS, SIZES, (Day(day=DAY, rows=rows, positives=0, fingerprint="", files=tuple(files)),))
+
+
+def made_up_contract(fields: Sequence[Field], sizes: Mapping[str, int], days: Sequence[Day] = ()) -> Contract:
+    """The contract of made-up samples.
+
+    Args:
+        fields: of the samples.
+        sizes: ids of each vocabulary.
+        days: with their files.
+    """
     return Contract(
         name="made-up",
-        fields=FIELDS,
-        vocabularies=tuple(Vocabulary(name=name, size=size, path="", sha256="") for name, size in SIZES.items()),
+        fields=tuple(fields),
+        vocabularies=tuple(Vocabulary(name=name, size=size, path="", sha256="") for name, size in sizes.items()),
         vocabulary_fingerprint="",
         history=History(length=HISTORY, days=30),
         label=Label(kind="labeled"),
         splits={"train": Split(first=DAY, last=DAY)},
         config_fingerprint="",
         code_fingerprint="",
-        days=(Day(day=DAY, rows=rows, positives=0, fingerprint="", files=tuple(files)),),
+        days=tuple(days),
     )
 
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from mian.kernels import Packing
 from pipeline.contract import PADDING_ID, Contract
+from pipeline.contract.document import GROUPS, LENGTH_COLUMN, Group
+
+_LAST_INT32_ROW = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch's vectors by group, each float ``(rows, fields of the group, width)``.
+
+    Rows are samples; those of ``behaviors`` are the real positions of all histories, as ``packing`` says. A group without fields is None.
+    """
+
+    candidate: torch.Tensor | None
+    behaviors: torch.Tensor | None
+    user: torch.Tensor | None
+    context: torch.Tensor | None
+    packing: Packing | None
 
 
 class FieldEmbedding(nn.Module):
     """Embed every field of a contract: Zhang et al. 2021, Eqs. 1-2.
 
     A categorical field is a row of its vocabulary's table. Fields of one vocabulary share its table, so that an item means the same as
-    candidate and as behavior. Row 0, padding, is a zero vector and is never trained.
+    candidate and as behavior. Row 0, padding, is a zero vector and is never trained. All vocabularies' tables lie one after the other in
+    one, so that a batch takes one lookup, and its gradient one exchange and one update, however many fields there are.
 
     A numeric field is its value times a learned vector of its own. In Eq. 2 it stays a scalar, which Eq. 11 then cannot add to the
     vectors of the other fields; the paper does not say more.
@@ -22,41 +44,133 @@ class FieldEmbedding(nn.Module):
     Args:
         contract: says which fields there are, and how large the vocabularies.
         width: of every field's vector.
-        sparse: whether the tables' gradients are sparse tensors, which hold the rows that a batch has seen and no others.
+
+    Attributes:
+        columns: by group, its columns in the order of their vectors: the categorical ones, then the numeric ones.
+        rows: by vocabulary, where its rows lie in ``table``.
+        numbers: the numeric columns, in the order of their ``number_vectors``.
     """
 
-    def __init__(self, contract: Contract, width: int, sparse: bool) -> None:
+    def __init__(self, contract: Contract, width: int) -> None:
         super().__init__()
-        self.columns_of: dict[str, list[str]] = {}  # vocabulary -> columns of its ids
-        for field in contract.fields:
-            if field.vocabulary is not None:
-                self.columns_of.setdefault(field.vocabulary, []).append(field.column)
-        self.numeric = [field.column for field in contract.fields if not field.is_categorical]
-        # Tables go by number, in the order of `columns_of`: a vocabulary may have a name that a module may not have.
-        self.tables = nn.ModuleList(
-            nn.Embedding(contract.vocabulary(name).size, width, padding_idx=PADDING_ID, sparse=sparse) for name in self.columns_of
-        )
-        self.number_vectors: torch.Tensor | None
-        self.register_parameter("number_vectors", nn.Parameter(torch.zeros(len(self.numeric), width)) if self.numeric else None)
+        self.rows: dict[str, slice] = {}
+        end = 0
+        for name in dict.fromkeys(field.vocabulary for field in contract.fields if field.vocabulary is not None):
+            self.rows[name] = slice(end, end := end + contract.vocabulary(name).size)
+        self.table = EmbeddingTable(end, width, [rows.start + PADDING_ID for rows in self.rows.values()])
 
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.columns: dict[Group, tuple[str, ...]] = {}
+        self._ids = nn.ModuleDict()
+        self._numbers: dict[Group, list[str]] = {}
+        for group in GROUPS:
+            fields = contract.group(group)
+            rows = {field.column: self.rows[field.vocabulary] for field in fields if field.vocabulary is not None}
+            self._ids[group] = _Rows(rows)
+            self._numbers[group] = [field.column for field in fields if field.vocabulary is None]
+            self.columns[group] = (*rows, *self._numbers[group])
+        self.numbers = [column for group in GROUPS for column in self._numbers[group]]
+        self.number_vectors: torch.Tensor | None
+        self.register_parameter("number_vectors", nn.Parameter(torch.zeros(len(self.numbers), width)) if self.numbers else None)
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> Embedded:
         """Embed a batch.
 
         Args:
-            batch: columns by name, int32 or int64 ids or float32 numbers: ``(B,)``, those of the behaviors ``(B, T)``.
-
-        Returns:
-            By column, float ``(B, width)``, of the behaviors ``(B, T, width)``.
+            batch: columns by name, int32 or int64 ids or float32 numbers: ``(B,)``, those of the behaviors ``(B, T)``, and with them
+                ``behavior_length``, int ``(B,)``, how many of the T are real.
 
         Raises:
             KeyError: the batch lacks a column.
             IndexError: an id is not in its vocabulary.
         """
-        embedded: dict[str, torch.Tensor] = {}
-        for table, columns in zip(self.tables, self.columns_of.values(), strict=True):
-            for column in columns:
-                embedded[column] = table(batch[column])
-        if self.number_vectors is not None:
-            for column, vector in zip(self.numeric, self.number_vectors, strict=True):
-                embedded[column] = batch[column].unsqueeze(-1) * vector
-        return embedded
+        packing = None
+        groups = {group: {name: batch[name] for name in columns} for group, columns in self.columns.items()}
+        if behaviors := groups["behaviors"]:
+            packing = Packing(batch[LENGTH_COLUMN], next(iter(behaviors.values())).shape[1])
+            groups["behaviors"] = {name: packing.pack(values) for name, values in behaviors.items()}
+
+        ids = [self._ids[group](columns) for group, columns in groups.items()]  # each (rows, fields)
+        vectors = self.table(torch.cat([of_group.flatten() for of_group in ids])).split([of_group.numel() for of_group in ids])
+        number_vectors = iter(()) if self.number_vectors is None else iter(self.number_vectors)
+        embedded: dict[Group, torch.Tensor | None] = {}
+        for (group, columns), of_group, looked_up in zip(groups.items(), ids, vectors, strict=True):
+            parts = [looked_up.view(*of_group.shape, self.table.width)] if of_group.shape[1] else []
+            parts += [
+                (columns[name][:, None] * next(number_vectors))[:, None] for name in self._numbers[group]
+            ]  # (rows, 1, width)
+            embedded[group] = torch.cat(parts, dim=1) if len(parts) > 1 else next(iter(parts), None)
+        return Embedded(**embedded, packing=packing)
+
+
+class EmbeddingTable(nn.Module):
+    """A table of vectors whose gradient is a sparse tensor of the rows that a batch holds, each once, ascending.
+
+    Args:
+        rows: how many vectors.
+        width: of each.
+        padding: rows that are zero vectors and are never trained.
+    """
+
+    def __init__(self, rows: int, width: int, padding: Sequence[int]) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.zeros(rows, width))
+        self.padding: torch.Tensor
+        self.register_buffer("padding", torch.tensor(padding, dtype=torch.int64), persistent=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Look up vectors, float ``(N, width)``, by their rows, int ``(N,)``."""
+        if not torch.is_grad_enabled():
+            return F.embedding(rows, self.weight)
+        looked_up: torch.Tensor = _Lookup.apply(self.weight, rows, self.padding)  # type: ignore[no-untyped-call]
+        return looked_up
+
+
+class _Lookup(torch.autograd.Function):
+    """Each distinct row is gathered once, and its gradients are added up once."""
+
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        distinct, inverse = torch.unique(rows, return_inverse=True)
+        ctx.save_for_backward(distinct, inverse, padding)
+        ctx.shape = table.shape
+        return table.index_select(0, distinct).index_select(0, inverse)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        distinct, inverse, padding = ctx.saved_tensors
+        values = grad.new_zeros(len(distinct), grad.shape[1]).index_add_(0, inverse, grad)
+        values.masked_fill_(torch.isin(distinct, padding)[:, None], 0.0)
+        indices = distinct.long()[None]
+        return torch.sparse_coo_tensor(indices, values, ctx.shape, is_coalesced=True, check_invariants=False), None, None
+
+
+class _Rows(nn.Module):
+    """Categorical columns of a group: from ids in vocabularies to rows of the one table."""
+
+    def __init__(self, rows: Mapping[str, slice]) -> None:
+        super().__init__()
+        self.columns = tuple(rows)
+        self._sizes = [of_column.stop - of_column.start for of_column in rows.values()]
+        dtype = torch.int32 if all(of_column.stop <= _LAST_INT32_ROW for of_column in rows.values()) else torch.int64
+        self.starts: torch.Tensor
+        self.register_buffer(
+            "starts", torch.tensor([of_column.start for of_column in rows.values()], dtype=dtype), persistent=False
+        )
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """From columns ``(rows,)`` to int ``(rows, columns)``; ``(0, 0)`` where there are none."""
+        if not self.columns:
+            return self.starts.view(0, 0)
+        ids = torch.stack([batch[name] for name in self.columns], dim=1)
+        if ids.numel() and ids.device.type == "cpu":  # elsewhere the comparison would hold up the device
+            self._check(ids)
+        return ids + self.starts
+
+    def _check(self, ids: torch.Tensor) -> None:
+        """An id past its vocabulary would be read as one of the next vocabulary's."""
+        lowest, highest = (extreme.tolist() for extreme in ids.aminmax(dim=0))
+        for name, size, low, high in zip(self.columns, self._sizes, lowest, highest, strict=True):
+            if low < 0 or high >= size:
+                raise IndexError(f"column {name!r} holds id {low if low < 0 else high}, its vocabulary has {size}")

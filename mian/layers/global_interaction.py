@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mian.layers.score import Score, ScoreActivation, masked_softmax
+from mian.layers.score import Score, ScoreActivation
 
 
 class ProjectedGlobalInteraction(nn.Module):
@@ -41,7 +41,7 @@ class ProjectedGlobalInteraction(nn.Module):
         """
         projected = [projection(part) for projection, part in zip(self.projections, parts, strict=True)]
         r = torch.stack(projected, dim=1)  # L of (B, d_g) -> (B, L, d_g)
-        weights = masked_softmax(self.score((r * self.weight).sum(dim=-1) + self.bias), None)
+        weights = torch.softmax(self.score((r * self.weight).sum(dim=-1) + self.bias), dim=-1)
         return (weights[:, None, :] @ r).squeeze(1), weights  # (B, 1, L) @ (B, L, d_g) -> (B, d_g)
 
 
@@ -70,6 +70,6 @@ class ConcatenatedGlobalInteraction(nn.Module):
             ``R_g``, float ``(B, sum(widths))``, and the weights, float ``(B, L)``.
         """
         raw = torch.cat([part @ weight.T for weight, part in zip(self.weights, parts, strict=True)], dim=1)  # (B, L)
-        weights = masked_softmax(self.score(raw + self.bias), None)
+        weights = torch.softmax(self.score(raw + self.bias), dim=-1)
         scaled = [w[:, None] * part for w, part in zip(torch.unbind(weights, dim=1), parts, strict=True)]  # (B, 1) * (B, d_l)
         return torch.cat(scaled, dim=1), weights

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mian.layers.embedding import EmbeddingTable
+
 
 @torch.no_grad()
 def initialize(module: nn.Module, std: float) -> None:
@@ -12,7 +14,7 @@ def initialize(module: nn.Module, std: float) -> None:
 
     Zhang et al. 2021, section 4.3: truncated normal, 0.02. The paper says neither where it is cut (two deviations is TensorFlow's truncated
     normal) nor how biases and layer normalization start: 0, and gamma 1 and beta 0. Every parameter of one dimension counts as a bias.
-    Row 0 of an embedding table, padding, is 0.
+    Rows of padding in an embedding table are 0.
 
     Args:
         module: all its parameters are overwritten, those of its children too.
@@ -27,5 +29,5 @@ def initialize(module: nn.Module, std: float) -> None:
                 nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
             else:
                 nn.init.zeros_(parameter)
-        if isinstance(child, nn.Embedding) and child.padding_idx is not None:
-            child.weight[child.padding_idx].zero_()
+        if isinstance(child, EmbeddingTable):
+            child.weight.index_fill_(0, child.padding, 0.0)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from mian.kernels import Dropout
+
 
 class MLP(nn.Sequential):
     """Hidden layers ``Relu(W_l R_{l-1} + b_l)``, each followed by dropout: Zhang et al. 2021, Eq. 16.
@@ -21,6 +23,6 @@ class MLP(nn.Sequential):
     def __init__(self, width: int, hidden: Sequence[int], dropout: float) -> None:
         layers: list[nn.Module] = []
         for before, after in zip([width, *hidden], hidden, strict=False):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
         super().__init__(*layers)
         self.output_width = hidden[-1] if hidden else width

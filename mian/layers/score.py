@@ -1,4 +1,4 @@
-"""What becomes of attention scores: the activation that holds them, and the softmax that leaves padding out."""
+"""What becomes of attention scores before the softmax."""
 
 from __future__ import annotations
 
@@ -41,22 +41,3 @@ class Score(nn.Module):
             return raw
         score = torch.tanh(raw)
         return score if self.log_temperature is None else score * torch.exp(-self.log_temperature)
-
-
-def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Softmax over the last dimension with the masked entries left out, Zhang et al. 2021, Eq. 7.
-
-    The lowest float stands for -inf: the weight is exactly 0 all the same, and a row without any entry has neither NaN weights nor
-    NaN gradients.
-
-    Args:
-        scores: float ``(B, N)``.
-        mask: bool ``(B, N)``, true where an entry is real; None where all are.
-
-    Returns:
-        Float ``(B, N)``, each row adding up to 1, or all 0 where the row has no real entry.
-    """
-    if mask is None:
-        return torch.softmax(scores, dim=-1)
-    weights = torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1)
-    return weights.masked_fill(~mask, 0.0)

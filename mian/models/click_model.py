@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from mian.layers import EmbeddingTable
+
 
 class ClickModel(nn.Module, ABC):
     """A model of clicks, built from a contract and its options.
@@ -47,12 +49,11 @@ class ClickModel(nn.Module, ABC):
         """Attention weights by name, each with B rows; nothing where a model has none."""
         return {}
 
-    def sparse_parameters(self) -> list[nn.Parameter]:
-        """Parameters whose gradients are sparse tensors: the embedding tables, unless the model was built with ``sparse`` off."""
-        tables = [module for module in self.modules() if isinstance(module, nn.Embedding) and module.sparse]
-        return [parameter for table in tables for parameter in table.parameters()]
+    def tables(self) -> dict[str, nn.Parameter]:
+        """The embedding tables by name: parameters whose gradients are sparse tensors, see :class:`mian.layers.EmbeddingTable`."""
+        return {f"{name}.weight": module.weight for name, module in self.named_modules() if isinstance(module, EmbeddingTable)}
 
-    def dense_parameters(self) -> list[nn.Parameter]:
-        """All other parameters."""
-        sparse = {id(parameter) for parameter in self.sparse_parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in sparse]
+    def dense_parameters(self) -> dict[str, nn.Parameter]:
+        """All other parameters by name."""
+        tables = self.tables()
+        return {name: parameter for name, parameter in self.named_parameters() if name not in tables}

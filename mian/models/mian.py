@@ -10,24 +10,25 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Option
 from torch import nn
 
+from mian.kernels import Packing, pool
 from mian.layers import (
     MLP,
+    BehaviorAttention,
     ConcatenatedGlobalInteraction,
+    FieldAttention,
     FieldEmbedding,
-    InteractionAttention,
     PreLNTransformer,
     ProjectedGlobalInteraction,
     ScoreActivation,
-    by_length,
     initialize,
 )
 from mian.models.click_model import ClickModel
 from pipeline.contract import Contract, ContractError
-from pipeline.contract.document import LENGTH_COLUMN
 
 #: What Eq. 14 concatenates, in its order.
 PARTS = ("e_i", "e_c", "e_b", "e_u", "R_ibim", "R_iuim", "R_icim")
@@ -68,8 +69,6 @@ class MianConfig(BaseModel):
     """Probability of dropout. The paper does not say where: it is on both outputs inside the transformer and on the layers of Eq. 16."""
     init_std: float = Option(default=0.02, gt=0.0)
     """Deviation of the truncated normal that every weight but biases starts from."""
-    sparse: bool = True
-    """Whether the embedding tables' gradients are sparse tensors. It changes no score."""
 
 
 class Mian(ClickModel):
@@ -89,20 +88,20 @@ class Mian(ClickModel):
     def __init__(self, contract: Contract, config: MianConfig) -> None:
         super().__init__()
         self.config = config
-        self.candidate_columns = _columns(contract, "candidate")
-        self.behavior_columns = _columns(contract, "behaviors")
-        self.user_columns = _columns(contract, "user")
-        self.context_columns = _columns(contract, "context")
+        d = config.embedding_dim
+        self.embedding = FieldEmbedding(contract, d)
+        self.candidate_columns = self.embedding.columns["candidate"]
+        self.behavior_columns = self.embedding.columns["behaviors"]
+        self.user_columns = self.embedding.columns["user"]
+        self.context_columns = self.embedding.columns["context"]
         if not self.candidate_columns:
             raise ContractError(
                 f"contract {contract.name!r} has no candidate field, and MIAN has nothing to score without one; "
                 "add candidate fields to the data set's configuration and build the samples again"
             )
-        d = config.embedding_dim
         d_i = d * len(self.candidate_columns)
         widths = {"e_i": d_i}  # of Eq. 14's parts
 
-        self.embedding = FieldEmbedding(contract, d, config.sparse)
         if self.behavior_columns:
             d_b = d * len(self.behavior_columns)
             widths |= {"e_b": d_b, "R_ibim": d_i + d_b}
@@ -110,13 +109,13 @@ class Mian(ClickModel):
                 self.positions = nn.Parameter(torch.zeros(config.max_positions or contract.history.length, d_b))
             head_dim = config.head_dim or -(-d_b // config.heads)
             self.transformer = PreLNTransformer(d_b, config.heads, head_dim, config.ffn_multiplier * d_b, config.dropout)
-            self.item_behaviors = InteractionAttention(d_i, d_b, None, config.score_activation)
+            self.item_behaviors = BehaviorAttention(d_i, d_b, config.score_activation)
         if self.user_columns:
             widths |= {"e_u": d * len(self.user_columns), "R_iuim": d_i + d}
-            self.item_user = InteractionAttention(d_i, d, len(self.user_columns), config.score_activation)
+            self.item_user = FieldAttention(d_i, d, len(self.user_columns), config.score_activation)
         if self.context_columns:
             widths |= {"e_c": d * len(self.context_columns), "R_icim": d_i + d}
-            self.item_context = InteractionAttention(d_i, d, len(self.context_columns), config.score_activation)
+            self.item_context = FieldAttention(d_i, d, len(self.context_columns), config.score_activation)
 
         self.part_names = tuple(name for name in PARTS if name in widths)
         part_widths = [widths[name] for name in self.part_names]
@@ -156,45 +155,42 @@ class Mian(ClickModel):
             the order of ``user_columns`` and ``context_columns``; ``global (B, L)``, Eq. 15, in the order of ``part_names``. Groups that
             the contract lacks are left out.
         """
-        return self._run(batch)[1]
+        _, weights, packing = self._run(batch)
+        if packing is not None:
+            weights["behaviors"] = packing.pad(weights["behaviors"])  # (P,) -> (B, T)
+        return weights
 
-    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor], Packing | None]:
         embedded = self.embedding(batch)  # Eqs. 1, 2
+        parts: dict[str, torch.Tensor] = {}
         weights: dict[str, torch.Tensor] = {}
 
-        e_i = torch.cat([embedded[column] for column in self.candidate_columns], dim=-1)  # (B, d_i)
-        parts = {"e_i": e_i}
+        assert embedded.candidate is not None, "there is a candidate field"
+        e_i = parts["e_i"] = embedded.candidate.flatten(1)  # (B, I, d) -> (B, d_i)
 
-        if self.behavior_columns:
-            e_b = torch.cat([embedded[column] for column in self.behavior_columns], dim=-1)  # (B, T, d_b)
-            lengths = batch[LENGTH_COLUMN]
-            t = torch.arange(e_b.shape[1], device=e_b.device)  # 0 is the most recent
-            real = t < lengths[:, None]  # (B, T)
+        if embedded.behaviors is not None and embedded.packing is not None:
+            e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, d_b): the real positions of all histories
+            packing = embedded.packing
             placed = e_b
             if self.config.positions == "learned":
-                placed = e_b + self.positions[t.clamp(max=len(self.positions) - 1)]  # (B, T, d_b) + (T, d_b)
-            h_b = by_length(self.transformer, placed, lengths)  # Eqs. 3-5
-            parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, real)  # Eqs. 6-9
+                placed = e_b + F.embedding(
+                    packing.steps.clamp(max=len(self.positions) - 1), self.positions
+                )  # 0 is the most recent
+            h_b = self.transformer(placed, packing)  # Eqs. 3-5
+            parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, packing)  # Eqs. 6-9
             # Eq. 14 has all of e_b, whose width depends on T: its mean over the real behaviors stands for it.
-            count = real.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1)
-            parts["e_b"] = (e_b * real[:, :, None]).sum(dim=1) / count  # (B, T, d_b) -> (B, d_b)
+            parts["e_b"], _ = pool(e_b.new_zeros(len(e_b)), e_b, packing)  # (P, d_b) -> (B, d_b)
 
-        if self.user_columns:
-            e_u = torch.stack([embedded[column] for column in self.user_columns], dim=1)  # (B, J, d)
-            parts["R_iuim"], weights["user"] = self.item_user(e_i, e_u)  # Eqs. 10, 11
-            parts["e_u"] = e_u.flatten(1)  # (B, J, d) -> (B, J * d)
+        if embedded.user is not None:
+            parts["R_iuim"], weights["user"] = self.item_user(e_i, embedded.user)  # Eqs. 10, 11
+            parts["e_u"] = embedded.user.flatten(1)  # (B, J, d) -> (B, J * d)
 
-        if self.context_columns:
-            e_c = torch.stack([embedded[column] for column in self.context_columns], dim=1)  # (B, K, d)
-            parts["R_icim"], weights["context"] = self.item_context(e_i, e_c)  # Eqs. 12, 13
-            parts["e_c"] = e_c.flatten(1)  # (B, K, d) -> (B, K * d)
+        if embedded.context is not None:
+            parts["R_icim"], weights["context"] = self.item_context(e_i, embedded.context)  # Eqs. 12, 13
+            parts["e_c"] = embedded.context.flatten(1)  # (B, K, d) -> (B, K * d)
 
         r = [parts[name] for name in self.part_names]  # Eq. 14
         r_g, weights["global"] = self.global_interaction(r)  # Eq. 15
         # Eq. 17 is a softmax over two classes; the sigmoid of one logit, the difference of its two, is the same function.
         logits = self.logit(self.mlp(r_g)).squeeze(-1)  # Eqs. 16, 17: (B, d_g) -> (B, 1) -> (B,)
-        return logits, weights
-
-
-def _columns(contract: Contract, group: Literal["candidate", "behaviors", "user", "context"]) -> tuple[str, ...]:
-    return tuple(field.column for field in contract.group(group))
+        return logits, weights, embedded.packing

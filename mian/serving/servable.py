@@ -41,7 +41,7 @@ class ModelDescription(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["mian-servable"] = "mian-servable"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: str
     options: dict[str, Any]
 

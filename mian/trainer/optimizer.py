@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import horovod.torch as hvd
 import torch
-from torch import nn
 
 from mian.config import OptimizerConfig
 from mian.models import ClickModel
+from mian.trainer.flat import FlatParameter
+from mian.trainer.ranks import Ranks
+from mian.trainer.tables import LazyAdam
 
 #: What is left of the learning rate at the end of a linear schedule.
 FINAL_SHARE = 0.01
 
 
 class Optimizer:
-    """Both of a model's optimizers, each wrapped by Horovod so that gradients are averaged over the ranks while they are computed.
+    """A model's optimizers, and the exchange of gradients between ranks before they act.
 
-    Dense gradients are fused and reduced. Sparse ones travel as the rows that a batch holds, so that what is exchanged grows with the
-    distinct ids of a batch and not with the tables.
+    All dense weights lie in one piece of memory, and so do their gradients: one reduction over the ranks, one clipping, one update. Of a
+    table the ranks exchange the rows that their batches hold, each once.
 
     Args:
-        model: the model to train.
+        model: the model to train; its dense weights are moved into one piece of memory.
         config: the settings.
+        ranks: who takes part.
     """
 
-    def __init__(self, model: ClickModel, config: OptimizerConfig) -> None:
+    def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:
         self._config = config
-        self._tables = model.sparse_parameters()
-        self._dense = model.dense_parameters()
-        self._decayed = [parameter for parameter in self._dense if parameter.dim() > 1]
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._ranks = ranks
+        self._tables = list(model.tables().values())
+        self._dense = FlatParameter(model.dense_parameters().values())
+        self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
         betas = (config.beta1, config.beta2)
-        optimizers: list[torch.optim.Optimizer] = []
-        if self._dense:
-            optimizers.append(torch.optim.Adam(self._dense, lr=config.learning_rate, betas=betas))
-        if self._tables:
-            optimizers.append(torch.optim.SparseAdam(self._tables, lr=config.learning_rate, betas=betas))
-        self._optimizers: list[Any] = [
-            hvd.DistributedOptimizer(
-                optimizer,
-                named_parameters=[(names[id(p)], p) for group in optimizer.param_groups for p in group["params"]],
-            )
-            for optimizer in optimizers
-        ]
+        self._optimizers = (
+            torch.optim.Adam([self._dense.weight], lr=config.learning_rate, betas=betas, fused=True),
+            LazyAdam(self._tables, lr=config.learning_rate, betas=betas),
+        )
 
     def step(self, loss: torch.Tensor, progress: float) -> None:
         """Backward, exchange, regularize, clip, update.
@@ -54,19 +46,28 @@ class Optimizer:
                 the mean over the global batch.
             progress: share of the planned steps that are done, from 0 to 1.
         """
-        for optimizer in self._optimizers:
-            optimizer.zero_grad()
+        self._dense.gradient.zero_()
+        for table in self._tables:
+            table.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer in self._optimizers:
-            optimizer.synchronize()
+        for table in self._tables:
+            if table.grad is not None:
+                table.grad._coalesced_(True)  # as it was made; autograd forgets it when it hands a sparse gradient over
+        self._exchange()
         self._regularize()
         if self._config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._dense, self._config.clip_norm)
+            torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate(progress)
-            with optimizer.skip_synchronize():
-                optimizer.step()
+            optimizer.step()
+
+    def _exchange(self) -> None:
+        """Every gradient becomes its mean over the ranks."""
+        self._ranks.mean_(self._dense.gradient)
+        for table in self._tables:
+            if table.grad is not None:
+                table.grad = self._ranks.mean_of_rows(table.grad)
 
     def _learning_rate(self, progress: float) -> float:
         falling = max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0
@@ -75,12 +76,9 @@ class Optimizer:
     @torch.no_grad()
     def _regularize(self) -> None:
         if self._config.l2:
-            for weight in self._decayed:
-                if weight.grad is not None:
-                    weight.grad.add_(weight, alpha=self._config.l2)
+            self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
         if self._config.l2_embedding:
             for table in self._tables:
                 if table.grad is not None:
-                    table.grad = gradient = table.grad.coalesce()
-                    rows = table.index_select(0, gradient.indices()[0])
-                    gradient.values().add_(rows, alpha=self._config.l2_embedding)
+                    rows = table.index_select(0, table.grad.indices()[0])
+                    table.grad.values().add_(rows, alpha=self._config.l2_embedding)

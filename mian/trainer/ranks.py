@@ -89,6 +89,29 @@ class Ranks:
         """The mean over ranks."""
         return value if self.size == 1 else hvd.allreduce(value, op=hvd.Average)
 
+    def mean_(self, value: torch.Tensor) -> None:
+        """Put the mean over ranks in its place."""
+        if self.size > 1:
+            hvd.allreduce_(value, op=hvd.Average)
+
+    def mean_of_rows(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The mean over ranks of a table's gradient; what travels are the rows that it holds.
+
+        Args:
+            gradient: a coalesced sparse tensor ``(rows, width)``.
+
+        Returns:
+            The same, with the rows of all ranks, each once, ascending.
+        """
+        if self.size == 1:
+            return gradient
+        rows = hvd.allgather_async(gradient.indices()[0], name="rows")
+        values = hvd.allgather_async(gradient.values(), name="values")
+        distinct, inverse = torch.unique(hvd.synchronize(rows), return_inverse=True)
+        summed = gradient.values().new_zeros(len(distinct), gradient.shape[1])
+        summed.index_add_(0, inverse, hvd.synchronize(values).div_(self.size))
+        return torch.sparse_coo_tensor(distinct[None], summed, gradient.shape, is_coalesced=True, check_invariants=False)
+
     def broadcast(self, model: nn.Module) -> None:
         """Give every rank the first one's weights."""
         if self.size > 1:

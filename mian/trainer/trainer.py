@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from mian.config import TrainConfig
@@ -20,8 +19,8 @@ from mian.stream import SampleStream
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.ranks import RankError, Ranks
+from mian.trainer.step import TrainingStep
 from pipeline.contract import Contract
-from pipeline.contract.document import LABEL_COLUMN
 
 Report = Callable[[Mapping[str, float], int], None]
 
@@ -102,7 +101,7 @@ class Trainer:
         self.model.calibrate(contract.negatives_kept(config.train_split))
         ranks.broadcast(self.model)
         torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
-        self._optimizer = Optimizer(self.model, config.optimizer)
+        self._train_step = TrainingStep(self.model, Optimizer(self.model, config.optimizer, ranks))
         steps = streams.train.steps
         self._planned_steps = min(config.epochs * steps, config.max_steps or config.epochs * steps)
         times = config.evaluations_per_epoch
@@ -138,11 +137,8 @@ class Trainer:
         self.model.train()
         with closing(self._streams.train.epoch(epoch)) as batches:
             for step_of_epoch, batch in enumerate(batches, start=1):
-                logits = self.model(batch)
-                loss = nn.functional.binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float())  # Eq. 18
-                self._optimizer.step(loss, self._step / self._planned_steps)
+                self._curve.add(self._train_step(batch, self._step / self._planned_steps))
                 self._step += 1
-                self._curve.add(loss)
                 self._bar.update(self._global_batch)
                 if self._step % self._config.log_every == 0:
                     self._log_curve(epoch)
@@ -200,7 +196,7 @@ class _Curve:
         self._last = self._started
 
     def add(self, loss: torch.Tensor) -> None:
-        self._sum += loss.detach()
+        self._sum += loss
         self.steps += 1
         self._last = time.perf_counter()
 

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from mian.layers import initialize
+from mian.layers import EmbeddingTable, initialize
 
 
 def test_matrices_are_normal_cut_off_at_two_deviations_and_biases_are_0():
@@ -15,7 +15,7 @@ def test_matrices_are_normal_cut_off_at_two_deviations_and_biases_are_0():
 
 
 def test_layer_normalization_starts_at_gamma_1_and_beta_0_and_padding_at_0():
-    module = nn.Sequential(nn.LayerNorm(3), nn.Embedding(5, 3, padding_idx=0))
+    module = nn.Sequential(nn.LayerNorm(3), EmbeddingTable(5, 3, padding=[0]))
     nn.init.constant_(module[0].weight, 7.0)
     initialize(module, 0.02)
     assert (module[0].weight == 1).all()

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from mian.kernels import Packing
 from mian.layers import PreLNTransformer, initialize
 
 
@@ -10,6 +11,12 @@ def block(width=8, heads=4, head_dim=2, dropout=0.0):
     layer = PreLNTransformer(width, heads, head_dim, 4 * width, dropout)
     initialize(layer, 0.5)
     return layer
+
+
+def over(layer, x, lengths):
+    """The block over padded histories ``(B, T, d)``."""
+    packing = Packing(torch.tensor(lengths), x.shape[1])
+    return packing.pad(layer(packing.pack(x), packing))
 
 
 def test_it_is_torchs_own_pre_ln_block_given_the_same_weights():
@@ -29,24 +36,30 @@ def test_it_is_torchs_own_pre_ln_block_given_the_same_weights():
             theirs.copy_(mine)
     x, mask = torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [2], [1]])
     expected = oracle.train()(x, src_key_padding_mask=~mask)
-    torch.testing.assert_close(layer(x, mask)[mask], expected[mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(over(layer, x, [5, 2, 1])[mask], expected[mask], atol=1e-5, rtol=1e-5)
 
 
-def test_no_position_depends_on_one_that_is_masked():
-    layer, x = block(), torch.randn(1, 4, 8)
-    mask = torch.tensor([[True, True, False, False]])
-    other = torch.cat([x[:, :2], torch.randn(1, 2, 8)], dim=1)
-    torch.testing.assert_close(layer(other, mask)[:, :2], layer(x, mask)[:, :2])
-    torch.testing.assert_close(layer(x[:, :2], mask[:, :2]), layer(x, mask)[:, :2])
+def test_no_position_depends_on_one_that_is_not_real_or_of_another_sample():
+    layer, x = block(), torch.randn(2, 4, 8)
+    other = torch.cat([x[:1, :2], torch.randn(1, 2, 8)], dim=1)
+    alone = over(layer, other, [2])
+    torch.testing.assert_close(alone, over(layer, x, [2, 4])[:1])
+    torch.testing.assert_close(alone[:, :2], over(layer, x[:1, :2], [2]))
 
 
 @pytest.mark.parametrize(("width", "heads", "head_dim"), [(5, 3, 2), (8, 8, 1), (3, 1, 7)])
 def test_heads_need_not_divide_the_width(width, heads, head_dim):
-    output = block(width, heads, head_dim)(torch.randn(2, 4, width), torch.ones(2, 4, dtype=torch.bool))
+    output = over(block(width, heads, head_dim), torch.randn(2, 4, width), [4, 4])
     assert output.shape == (2, 4, width)
 
 
+def test_histories_that_are_all_empty_leave_gradients_of_0_and_not_none():
+    layer = block()
+    over(layer, torch.randn(3, 10, 8), [0, 0, 0]).sum().backward()
+    assert all((parameter.grad == 0).all() for parameter in layer.parameters())
+
+
 def test_dropout_is_active_in_training_alone():
-    layer, x, mask = block(dropout=0.5), torch.randn(2, 4, 8), torch.ones(2, 4, dtype=torch.bool)
-    assert not torch.equal(layer.train()(x, mask), layer(x, mask))
-    assert torch.equal(layer.eval()(x, mask), layer(x, mask))
+    layer, x = block(dropout=0.5), torch.randn(2, 4, 8)
+    assert not torch.equal(over(layer.train(), x, [4, 4]), over(layer, x, [4, 4]))
+    assert torch.equal(over(layer.eval(), x, [4, 4]), over(layer, x, [4, 4]))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mian.models import MianConfig
 from pipeline.contract import Contract, Field
+from pipeline.contract.document import GROUPS
 
 Array = npt.NDArray[np.float64]
 
@@ -22,8 +23,13 @@ class Paper:
         self.contract = contract
         self.config = config
         self.w = {name: np.asarray(weight, dtype=np.float64) for name, weight in weights.items()}
-        self.vocabularies = list(dict.fromkeys(f.vocabulary for f in contract.fields if f.vocabulary is not None))
-        self.numeric = [f.column for f in contract.fields if f.vocabulary is None]
+        # The order of what lies in one piece: groups' numeric fields, vocabularies as they are first met, fields of a group.
+        self.numeric = [f.column for group in GROUPS for f in contract.group(group) if f.vocabulary is None]
+        self.tables: dict[str, Array] = {}
+        end = 0
+        for name in dict.fromkeys(f.vocabulary for f in contract.fields if f.vocabulary is not None):
+            start, end = end, end + contract.vocabulary(name).size
+            self.tables[name] = self.w["embedding.table.weight"][start:end]
 
     def logits(self, batch: Mapping[str, Any]) -> Array:
         columns = {name: np.asarray(column) for name, column in batch.items()}
@@ -31,10 +37,9 @@ class Paper:
         return np.array([self.logit({name: column[row] for name, column in columns.items()}) for row in range(rows)])
 
     def logit(self, sample: Mapping[str, Any]) -> float:
-        candidate = self.contract.group("candidate")
-        behaviors = self.contract.group("behaviors")
-        user = self.contract.group("user")
-        context = self.contract.group("context")
+        candidate, behaviors, user, context = (
+            sorted(self.contract.group(group), key=lambda field: field.vocabulary is None) for group in GROUPS
+        )
 
         # 3.1: the candidate's fields are concatenated to one.
         e_i = np.concatenate([self.embed(f, sample[f.column]) for f in candidate])
@@ -74,7 +79,7 @@ class Paper:
         """Eq. 2; a number is times a vector of its field."""
         if field.vocabulary is None:
             return float(value) * self.w["embedding.number_vectors"][self.numeric.index(field.column)]
-        table = self.w[f"embedding.tables.{self.vocabularies.index(field.vocabulary)}.weight"]
+        table = self.tables[field.vocabulary]
         one_hot = np.zeros(len(table))
         one_hot[int(value)] = 1
         return one_hot @ table

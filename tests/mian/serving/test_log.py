@@ -142,7 +142,7 @@ def test_it_loads_where_the_project_is_not_installed(registered: Any, store: str
     assert modules, "the model's code was imported"
     assert not {name: file for name, file in modules.items() if Path(file).is_relative_to(ROOT)}
     used = {".".join(name.split(".")[:2]) for name in modules}
-    assert used == {"mian", "mian.layers", "mian.models", "mian.serving", "pipeline", "pipeline.contract"}
+    assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "pipeline", "pipeline.contract"}
 
 
 def test_the_example_is_made_of_kept_rows_where_there_are_any(trained: Any, raw: pd.DataFrame) -> None:

@@ -179,7 +179,7 @@ def test_damaged_weights_are_named(folder: Path, content: bytes) -> None:
 
 def test_a_description_of_another_release_is_named(folder: Path) -> None:
     path = folder / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
     with pytest.raises(ServableError, match=r"model\.json: damaged, or of another release: .*version"):
         load_servable(folder)
     path.unlink()

@@ -1,0 +1,12 @@
+"""What torch's own operators are slow at on a CPU, compiled; on other devices, or where it is not compiled, torch's own.
+
+Histories lie packed: the positions of all samples one after the other, without padding; see :class:`mian.kernels.packing.Packing`.
+"""
+
+from mian.kernels.attention import attention
+from mian.kernels.dropout import Dropout
+from mian.kernels.load import is_compiled
+from mian.kernels.packing import Packing
+from mian.kernels.pool import pool
+
+__all__ = ["Dropout", "Packing", "attention", "is_compiled", "pool"]

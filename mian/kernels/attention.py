@@ -1,0 +1,52 @@
+"""Multi-head self-attention over packed histories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from mian.kernels.load import fits
+from mian.kernels.packing import Packing
+
+
+def attention(query_key_value: torch.Tensor, packing: Packing, heads: int) -> torch.Tensor:
+    """Let each position attend to all of its sample's: Zhang et al. 2021, Eq. 4, without its projections.
+
+    Scores are scaled by ``1 / sqrt(head_dim)``.
+
+    Args:
+        query_key_value: float ``(P, 3 * heads * head_dim)``: all heads' queries, then all heads' keys, then all heads' values.
+        packing: which sample each of the P positions is of.
+        heads: how many.
+
+    Returns:
+        Float ``(P, heads * head_dim)``, the heads one after the other.
+    """
+    if fits(query_key_value):
+        output: torch.Tensor = _Compiled.apply(query_key_value.contiguous(), packing.offsets, heads)  # type: ignore[no-untyped-call]
+        return output
+    B, T = packing.shape
+    padded = packing.pad(query_key_value).view(B, T, 3, heads, -1)
+    query, key, value = padded.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
+    # An empty history attends to its padding, which no one reads: rows without any true entry would be NaN.
+    mask = packing.mask | (packing.lengths == 0)[:, None]
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
+    return packing.pack(attended.transpose(1, 2).reshape(B, T, -1))
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int) -> torch.Tensor:
+        output, log_sums = torch.ops.mian.attention(query_key_value, offsets, heads)
+        ctx.save_for_backward(query_key_value, offsets, output, log_sums)
+        ctx.heads = heads
+        return output  # type: ignore[no-any-return]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        query_key_value, offsets, output, log_sums = ctx.saved_tensors
+        contiguous = grad_output.contiguous()
+        return torch.ops.mian.attention_backward(contiguous, query_key_value, offsets, output, log_sums, ctx.heads), None, None

@@ -1,0 +1,37 @@
+"""Dropout that costs no more than a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mian.kernels.load import fits
+
+
+class Dropout(nn.Dropout):
+    """``nn.Dropout``; on a CPU which entries are dropped is computed from a seed and their places, on all threads.
+
+    torch draws them one after the other there. The seed is drawn from torch's generator, so that ``torch.manual_seed`` decides all.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop entries in training mode."""
+        if not self.training or not 0.0 < self.p < 1.0 or not fits(x):
+            return super().forward(x)
+        seed = int(torch.randint(-(2**63), 2**63 - 1, ()))
+        kept: torch.Tensor = _Compiled.apply(x.contiguous(), self.p, seed)  # type: ignore[no-untyped-call]
+        return kept
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, probability: float, seed: int) -> torch.Tensor:
+        ctx.drawn = probability, seed
+        return torch.ops.mian.dropout(x, probability, seed)  # type: ignore[no-any-return]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return torch.ops.mian.dropout(grad.contiguous(), *ctx.drawn), None, None

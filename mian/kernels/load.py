@@ -1,0 +1,37 @@
+"""The compiled operators, ``torch.ops.mian``, where they are there."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def is_compiled() -> bool:
+    """Whether the compiled operators could be loaded; where they could not, it is said once."""
+    if hasattr(torch.ops.mian, "attention"):  # by another copy of this package: a served model brings its own
+        return True
+    libraries = sorted(Path(__file__).parent.glob("compiled.*"))
+    try:
+        for library in libraries:
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+    except OSError as error:  # made for another processor, system or version of torch
+        log.warning(
+            "%s cannot be loaded (%s): install the package again; until then torch's own operators do, slower", library, error
+        )
+        return False
+    if not libraries:
+        log.warning(
+            "the compiled operators are not built; torch's own do, slower: run scripts/setup.sh where there is a C++ compiler"
+        )
+    return bool(libraries)
+
+
+def fits(*tensors: torch.Tensor) -> bool:
+    """Whether the compiled operators take these tensors."""
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors) and is_compiled()

@@ -1,0 +1,48 @@
+"""A softmax over each sample's positions, and the sum of their vectors by weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mian.kernels.load import fits
+from mian.kernels.packing import Packing
+
+
+def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up each sample's vectors, weighted by the softmax of their scores: Zhang et al. 2021, Eqs. 7 and 9.
+
+    Args:
+        scores: float ``(P,)``; all alike, they give the mean.
+        vectors: float ``(P, d)``.
+        packing: which sample each of the P positions is of.
+
+    Returns:
+        The sums, float ``(B, d)``, a zero vector where a history is empty; and the weights, float ``(P,)``, through which no gradient
+        flows.
+    """
+    if fits(scores, vectors):
+        sums, weights = _Compiled.apply(scores.contiguous(), vectors.contiguous(), packing.offsets)  # type: ignore[no-untyped-call]
+        return sums, weights
+    padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
+    weights = packing.pack(torch.softmax(padded, dim=1))
+    return packing.sum(weights[:, None] * vectors), weights.detach()
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, scores: torch.Tensor, vectors: torch.Tensor, offsets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        weights, sums = torch.ops.mian.pool(scores, vectors, offsets)
+        ctx.save_for_backward(weights, vectors, offsets)
+        ctx.mark_non_differentiable(weights)
+        return sums, weights
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_sums: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        weights, vectors, offsets = ctx.saved_tensors
+        grad_scores, grad_vectors = torch.ops.mian.pool_backward(grad_sums.contiguous(), weights, vectors, offsets)
+        return grad_scores, grad_vectors, None

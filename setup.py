@@ -1,0 +1,15 @@
+"""The compiled part of the package; all else is in setup.cfg."""
+
+import setuptools
+
+NAME = "mian.kernels.compiled"
+SOURCES = ["mian/kernels/kernels.cpp"]
+
+try:
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+except ImportError:  # a wheel for Spark's machines, which have no torch and need none
+    setuptools.setup()
+else:
+    # Optional: without it all runs on torch's own operators, slower.
+    extension = CppExtension(NAME, SOURCES, extra_compile_args=["-O3", "-Wno-psabi"], optional=True)
+    setuptools.setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension.with_options(use_ninja=False)})

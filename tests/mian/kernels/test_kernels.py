@@ -1,0 +1,124 @@
+"""The compiled operators against torch's own, which take their place in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+from mian.kernels import Dropout, Packing, attention, is_compiled, pool
+
+LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    assert is_compiled(), "scripts/setup.sh builds them"
+    torch.manual_seed(0)
+
+
+def both(run, *inputs):
+    """What a function gives and its gradients, compiled and not."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        tensors = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in inputs]
+        output = run(*tensors)
+        (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).view_as(output)).sum().backward()
+        results.append([output, *(tensor.grad for tensor in tensors)])
+    return results
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize(("heads", "width"), [(8, 4), (1, 1), (3, 5), (2, 16)])
+def test_attention_and_its_gradient(lengths, heads, width):
+    packing = Packing(torch.tensor(lengths), 33)
+    query_key_value = 2 * torch.randn(sum(lengths), 3 * heads * width)
+    for mine, expected in zip(*both(lambda x: attention(x, packing, heads), query_key_value), strict=True):
+        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_over_scores_far_apart_is_neither_nan_nor_off():
+    packing = Packing(torch.tensor([4]), 4)
+    query_key_value = torch.tensor([[100.0, 100.0, 1.0], [-100.0, -100.0, 2.0], [0.0, 50.0, 3.0], [1.0, 0.0, 4.0]])
+    for mine, expected in zip(*both(lambda x: attention(x, packing, 1), query_key_value), strict=True):
+        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("width", [1, 7, 32])
+def test_pooling_and_its_gradients(lengths, width):
+    packing = Packing(torch.tensor(lengths), 33)
+    scores, vectors = 3 * torch.randn(sum(lengths)), torch.randn(sum(lengths), width)
+    for mine, expected in zip(*both(lambda s, v: pool(s, v, packing)[0], scores, vectors), strict=True):
+        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+    weights = [pool(scores.to(dtype), vectors.to(dtype), packing)[1].double() for dtype in (torch.float32, torch.float64)]
+    torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(packing.sum(weights[0]), (packing.lengths > 0).double(), atol=1e-5, rtol=0)
+
+
+def test_the_number_of_threads_changes_nothing():
+    packing = Packing(torch.randint(0, 31, (500,)), 30)
+    query_key_value = torch.randn(int(packing.lengths.sum()), 96)
+    before = torch.get_num_threads()
+    outputs = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        torch.manual_seed(1)
+        attended = attention(query_key_value, packing, 8)
+        outputs.append(torch.cat([attended.flatten(), Dropout(0.3)(attended).flatten()]))
+    torch.set_num_threads(before)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.2, 0.5])
+def test_dropout_drops_its_share_and_scales_up_the_rest(probability):
+    x = torch.randn(1000, 1000) + 10
+    kept = Dropout(probability)(x)
+    share = (kept == 0).float()
+    assert share.mean().item() == pytest.approx(probability, abs=3e-3)
+    assert share.mean(dim=0).std().item() == pytest.approx((probability * (1 - probability) / 1000) ** 0.5, rel=0.1)
+    assert share.mean(dim=1).std().item() == pytest.approx((probability * (1 - probability) / 1000) ** 0.5, rel=0.1)
+    torch.testing.assert_close(kept[kept != 0], x[kept != 0] / (1 - probability))
+
+
+def test_dropout_draws_anew_each_time_from_torchs_generator():
+    layer, x = Dropout(0.5), torch.ones(100_000)
+    torch.manual_seed(5)
+    first, second = layer(x), layer(x)
+    torch.manual_seed(5)
+    assert torch.equal(layer(x), first)
+    assert ((first == 0) & (second == 0)).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    for shift in (1, 2, 16, 1024):  # neighbors, and the places whose numbers differ in one bit
+        assert ((first == 0)[shift:] & (second == 0)[:-shift]).float().mean().item() == pytest.approx(0.25, abs=0.01)
+        assert ((first == 0)[shift:] & (first == 0)[:-shift]).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_dropout_lets_the_gradients_of_what_it_kept_through():
+    x = torch.randn(50, 7, requires_grad=True)
+    kept = Dropout(0.4)(x)
+    kept.sum().backward()
+    torch.testing.assert_close(x.grad, (kept != 0).float() / 0.6)
+
+
+@pytest.mark.parametrize("layer", [Dropout(0.5).eval(), Dropout(0.0)], ids=["evaluating", "of nothing"])
+def test_dropout_that_drops_nothing_is_the_identity(layer):
+    x = torch.randn(5, 3)
+    assert torch.equal(layer(x), x)
+
+
+def test_packing_leaves_padding_out_and_padding_puts_it_back():
+    packing = Packing(torch.tensor([2, 0, 9], dtype=torch.int32), 3)
+    assert packing.lengths.tolist() == [2, 0, 3], "a length past the end means all positions"
+    assert packing.offsets.tolist() == [0, 2, 2, 5]
+    padded = torch.arange(18.0).view(3, 3, 2)
+    packed = packing.pack(padded)
+    assert packed[:, 0].tolist() == [0, 2, 12, 14, 16]
+    assert packing.samples.tolist() == [0, 0, 2, 2, 2]
+    assert packing.steps.tolist() == [0, 1, 0, 1, 2]
+    torch.testing.assert_close(packing.pad(packed), padded * packing.mask[:, :, None])
+    assert packing.sum(packed)[:, 0].tolist() == [2, 0, 42]
+
+
+def test_other_kinds_of_numbers_go_through_torchs_own():
+    packing = Packing(torch.tensor([2, 3]), 3)
+    assert attention(torch.randn(5, 6).bfloat16(), packing, 1).dtype == torch.bfloat16
+    assert isinstance(Dropout(0.5), nn.Dropout)
