@@ -39,7 +39,7 @@ def _register(folder: str, path: str, overrides: Sequence[str]) -> None:
         log.info("registered as %s", register(folder, example, config.tracking))
         registered = True
     finally:
-        tracker.end(failed=not registered)
+        tracker.end("FINISHED" if registered else "FAILED")
 
 
 if __name__ == "__main__":

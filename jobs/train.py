@@ -19,29 +19,54 @@ from mian.metrics import plot_reliability, reliability
 from mian.models import ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
-from mian.tracking import Tracker
-from mian.trainer import RankError, Ranks, Streams, Trained, Trainer, TrainingError, open_streams, other_ranks_needed
+from mian.tracking import Outcome, Tracker
+from mian.trainer import (
+    CheckpointError,
+    CheckpointStore,
+    RankError,
+    Ranks,
+    Streams,
+    Trained,
+    Trainer,
+    TrainingError,
+    TrainingStopped,
+    open_streams,
+    other_ranks_needed,
+    training_key,
+)
 from pipeline.contract import Contract, ContractError, read_contract
 
 log = logging.getLogger(__name__)
 
-ERRORS = (command.ConfigError, ContractError, ModelError, ServableError, StreamError, TrainingError)
+ERRORS = (CheckpointError, command.ConfigError, ContractError, ModelError, ServableError, StreamError, TrainingError)
 RELIABILITY_BINS = 20
+STOPPED = 75
+"""Exit code of a training that was asked to stop and did: EX_TEMPFAIL, start it again and it goes on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the arguments, train, track, register; 0 when the model is there, 1 with one clear error when not."""
+    """Read the arguments, train, track, register.
+
+    Returns:
+        0 when the model is there, 1 after one clear error, 75 when it was stopped by SIGTERM and can go on.
+    """
     parser = command.parser(
         "Trains a model on samples, tracks the run in MLflow and registers the model.\n"
-        "Every rank is one process; batch_size is the samples of a step and rank.",
+        "Every rank is one process; batch_size is the samples of a step and rank.\n"
+        "Stopped or killed, it goes on from its newest checkpoint when it is started again with the same settings; SIGTERM takes one\n"
+        "before it ends, with exit code 75.",
         config="conf/train/mian.yaml",
     )
     options = parser.parse_args(arguments)
     ranks = Ranks()
-    before = signal.signal(signal.SIGTERM, _unwind)
+    stop = _StopSignal()
+    before = signal.signal(signal.SIGTERM, stop.received)
     try:
         with other_ranks_needed():
-            return command.run(lambda: _job(options.config, options.overrides, ranks), ERRORS)
+            return command.run(lambda: _job(options.config, options.overrides, ranks, stop), ERRORS)
+    except TrainingStopped as stopped:
+        log.info("rank %d: %s; started again, it goes on", ranks.rank, stopped)
+        return STOPPED
     except RankError as error:
         log.warning("rank %d ends: %s", ranks.rank, error)
         return 1
@@ -49,36 +74,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def _unwind(number: int, frame: FrameType | None) -> None:
-    """End as after an error, so that the run is not left open in the tracking store."""
-    sys.exit(128 + number)
+class _StopSignal:
+    """The first SIGTERM asks the training to stop after a step; outside of steps, or at the second, the process ends as after an error."""
+
+    def __init__(self) -> None:
+        self.training = False
+        self._asked = False
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def received(self, number: int, frame: FrameType | None) -> None:
+        if self._asked or not self.training:
+            sys.exit(128 + number)
+        self._asked = True
 
 
-def _job(path: str, overrides: Sequence[str], ranks: Ranks) -> None:
-    def prepare() -> tuple[TrainConfig, Contract, Streams]:
+def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -> None:
+    def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
         config = command.load_config(TrainConfig, path, overrides)
         _make_output_folder(config.output)
         contract = read_contract(config.samples)
-        return config, contract, open_streams(config, contract, ranks)
+        folder = pathlib.Path(config.output) / "checkpoints" / training_key(config.settings(), contract.to_json())
+        return config, contract, open_streams(config, contract, ranks), CheckpointStore(folder, config.checkpoint.keep)
 
-    config, contract, streams = ranks.together(prepare, ERRORS)
+    config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
     # read before the training: the data set may be built anew meanwhile
     kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
     tracker = Tracker(config.tracking)
-    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report), ERRORS)
+    store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
+    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report, store, stop.asked), ERRORS)
+    saved = ranks.together(lambda: store.newest() if store is not None else None, ERRORS)
+    resumed = trainer.resume(saved)
     if ranks.is_first:
         _announce(contract, streams, config, ranks)
-        tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples)
-    finished = False
+        if resumed:
+            progress = trainer.progress
+            log.info("goes on after step %s, in epoch %d, from %s", f"{progress.step:,}", progress.epoch, checkpoints.folder)
+        tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
+        trainer.progress.run_id = tracker.run_id
+    outcome: Outcome = "FAILED"
     try:
+        stop.training = True
         trained = trainer.run()
+        stop.training = False
         if kept is not None:
             _keep(config, contract, trained, tracker, kept)
-        finished = True
+            checkpoints.clear()
+        outcome = "FINISHED"
+    except TrainingStopped:
+        outcome = "KILLED"
+        raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
         if ranks.is_first:
-            tracker.end(failed=not finished)
+            tracker.end(outcome)
 
 
 def _make_output_folder(folder: str) -> None:

@@ -57,6 +57,17 @@ class TrackingConfig(_Strict):
     """Alias that the new version gets: ``models:/mian@newest``."""
 
 
+class CheckpointConfig(_Strict):
+    """What is kept of a training that has not ended. Started again with the same settings on the same samples, it goes on from there."""
+
+    enabled: bool = True
+    """One at the end of each epoch, and when the training is asked to stop (SIGTERM)."""
+    every_steps: int | None = Field(None, ge=1)
+    """And one after every so many steps."""
+    keep: int = Field(2, ge=1)
+    """How many of the newest are kept; with two, one that was damaged costs no more than the steps between."""
+
+
 class TrainConfig(_Strict):
     """A training."""
 
@@ -65,6 +76,7 @@ class TrainConfig(_Strict):
     model: ModelChoice = ModelChoice()
     optimizer: OptimizerConfig = OptimizerConfig()
     stream: StreamConfig = StreamConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     train_split: str = "train"
     validation_split: str = "validation"
@@ -85,4 +97,10 @@ class TrainConfig(_Strict):
     threads: int | None = Field(None, ge=1)
     """Compute threads a rank; the machine's cores over its ranks where it is not given."""
     output: str = "models"
-    """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server."""
+    """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server. Checkpoints are there too,
+    in ``checkpoints``."""
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the weights that come out, on given samples."""
+        others = {"samples", "tracking", "checkpoint", "log_every", "threads", "output"}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers"}})

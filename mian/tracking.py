@@ -9,14 +9,15 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
-from mlflow.entities import Metric
+from mlflow.entities import LifecycleStage, Metric
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,6 +33,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 QUALITY_FILE = "samples_quality.csv"
 ARTIFACTS = "mlartifacts"
 FLUSH_SECONDS = 5.0
+
+Outcome = Literal["FINISHED", "FAILED", "KILLED"]
 
 #: What a tracking store raises when it is not there, or goes away.
 STORE_ERRORS = (MlflowException, OSError, SQLAlchemyError)
@@ -80,8 +83,15 @@ class Tracker:
         self.failure: str | None = None
         self.uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
-    def start(self, params: Mapping[str, Any], contract: Contract, samples: str) -> None:
-        """Begin the run: every configuration value, the contract and its fingerprint, the code's version, system metrics."""
+    def start(self, params: Mapping[str, Any], contract: Contract, samples: str, run_id: str | None = None) -> None:
+        """Begin the run: every configuration value, the contract and its fingerprint, the code's version, system metrics.
+
+        Args:
+            params: the configuration.
+            contract: of the samples.
+            samples: where they are.
+            run_id: of a run that is to go on; one that is gone from the store is begun anew.
+        """
 
         def begin() -> None:
             mlflow.set_tracking_uri(self.uri)
@@ -92,6 +102,9 @@ class Tracker:
                 mlflow.create_experiment(self._config.experiment, artifact_location=location)
             mlflow.set_experiment(self._config.experiment)
             mlflow.enable_system_metrics_logging()  # type: ignore[no-untyped-call]
+            if run_id is not None and self._goes_on(run_id):
+                self.run_id = run_id
+                return
             self.run_id = mlflow.start_run(run_name=self._config.run_name).info.run_id
             mlflow.log_params(dict(flatten(params)))
             mlflow.set_tags(
@@ -144,14 +157,26 @@ class Tracker:
         self._try(lambda: uris.append(register(folder, example, self._config)))
         return uris[0] if uris else None
 
-    def end(self, failed: bool = False) -> None:
+    def end(self, outcome: Outcome) -> None:
         """End the run; also where the store has once failed: it may be back."""
         self.flush()
         if self.run_id is not None:
             try:
-                mlflow.end_run("FAILED" if failed else "FINISHED")
+                mlflow.end_run(outcome)
             except STORE_ERRORS as error:
                 self._give_up(error)
+
+    def _goes_on(self, run_id: str) -> bool:
+        try:
+            run = mlflow.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return False
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            return False
+        mlflow.start_run(run_id=run_id)
+        return True
 
     def _run(self) -> str:
         assert self.run_id is not None, "the run was begun"

@@ -47,6 +47,15 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """A part of an epoch that is done: so many steps of so many ranks with batches of that size."""
+
+    world_size: int
+    batch_size: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Share:
     """The part of an epoch's sequence of rows that is one rank's.
 
@@ -84,6 +93,15 @@ class Share:
             if start + skipped < stop:
                 yield start + skipped, stop
 
+    def spans_before(self, step: int) -> Iterator[Span]:
+        """The rank's spans up to a step, ascending, none empty."""
+        rows = step * self.batch_size
+        for start, stop in self._runs():
+            taken = min(rows, stop - start)
+            rows -= taken
+            if taken:
+                yield start, start + taken
+
     @property
     def _global_batch(self) -> int:
         return self.batch_size * self.world_size
@@ -104,6 +122,50 @@ class Share:
     def _even_part(self, start: int, stop: int) -> Span:
         rows = stop - start
         return start + self.rank * rows // self.world_size, start + (self.rank + 1) * rows // self.world_size
+
+
+def remaining_spans(rows: int, legs: Iterable[Leg], order: Order) -> list[Span]:
+    """What of an epoch's sequence no rank has used yet.
+
+    Args:
+        rows: of the sequence.
+        legs: what was done, one after the other; each shared out what the ones before it had left.
+        order: how it was shared out.
+
+    Returns:
+        Spans of the sequence, ascending and apart, none empty.
+    """
+    left = [(0, rows)] if rows else []
+    for leg in legs:
+        total = sum(stop - start for start, stop in left)
+        ranks = range(leg.world_size)
+        shares = [Share(total, leg.batch_size, rank, leg.world_size, True, order) for rank in ranks]
+        used = sorted(span for share in shares for span in share.spans_before(leg.steps))
+        begins, ends = [0, *(stop for _, stop in used)], [*(start for start, _ in used), total]
+        left = within(left, [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end])
+    return left
+
+
+def within(outer: Sequence[Span], inner: Iterable[Span]) -> list[Span]:
+    """Spans of the sequence that the outer spans make when they are laid end to end, as spans of what the outer ones are of.
+
+    Args:
+        outer: ascending and apart, none empty.
+        inner: of their sequence, likewise.
+    """
+    found = []
+    number, before = 0, 0  # the outer span that is looked at, and the rows of those before it
+    for start, stop in inner:
+        while start < stop:
+            first, last = outer[number]
+            if start >= before + last - first:
+                before += last - first
+                number += 1
+                continue
+            end = min(stop, before + last - first)
+            found.append((first + start - before, first + end - before))
+            start = end
+    return found
 
 
 def ordered_groups(groups: Sequence[RowGroup], seed: int, epoch: int) -> list[RowGroup]:

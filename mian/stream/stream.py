@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Sequence
 from typing import get_args
 
@@ -11,7 +12,7 @@ from mian.stream.batches import cut_batches, number_of_rows
 from mian.stream.checks import check_files, check_groups, check_rows
 from mian.stream.columns import columns_of
 from mian.stream.errors import StreamError
-from mian.stream.plan import Order, Share, ordered_groups, plan_reads, row_seed
+from mian.stream.plan import Leg, Order, Share, Span, ordered_groups, plan_reads, remaining_spans, row_seed, within
 from mian.stream.reader import RowGroupReader
 from mian.stream.row_groups import RowGroupTask, Tensors
 from mian.stream.storage import Storage
@@ -99,7 +100,11 @@ class SampleStream:
         self._groups = check_files(self._days, self._storage, self._columns)
         check_groups(self._groups, world_size, split)
 
-    def epoch(self, number: int, first_step: int = 0) -> Generator[Tensors, None, None]:
+    def steps_after(self, legs: Sequence[Leg]) -> int:
+        """Batches on this rank of what is left of an epoch when parts of it are done; see :meth:`epoch`."""
+        return self._share_after(legs)[0].steps
+
+    def epoch(self, number: int, first_step: int = 0, legs: Sequence[Leg] = ()) -> Generator[Tensors, None, None]:
         """The batches of an epoch.
 
         Reading begins with the first batch. Its threads end with the last one, with an error, or when the generator is closed: by
@@ -108,6 +113,8 @@ class SampleStream:
         Args:
             number: which epoch, from 0; the same number gives the same batches.
             first_step: the step to begin with, to go on where a run was stopped; row groups before it are not read.
+            legs: what other numbers of ranks, or with batches of another size, have done of the epoch. What they left is shared out
+                anew, and ``first_step`` is a step of that.
 
         Returns:
             Batches ``{column: tensor}`` of this rank: int32, int64 or float32; shape ``(B,)``, or ``(B, T)`` for behavior
@@ -119,13 +126,20 @@ class SampleStream:
         """
         if number < 0:
             raise ValueError(f"epoch {number} is negative; epochs count from 0")
-        if not 0 <= first_step <= self.steps:
-            raise ValueError(f"first_step {first_step} is not in 0 to {self.steps}, the steps of an epoch")
-        return self._batches(self._tasks(number, first_step))
+        steps = self.steps_after(legs)
+        if not 0 <= first_step <= steps:
+            raise ValueError(f"first_step {first_step} is not in 0 to {steps}, the steps of an epoch")
+        return self._batches(self._tasks(number, first_step, legs))
 
-    def _tasks(self, epoch: int, first_step: int) -> list[RowGroupTask]:
+    def _share_after(self, legs: Sequence[Leg]) -> tuple[Share, list[Span]]:
+        """This rank's share of what is left of an epoch, and what that is."""
+        left = remaining_spans(self.rows, legs, self._share.order)
+        return dataclasses.replace(self._share, rows=sum(stop - start for start, stop in left)), left
+
+    def _tasks(self, epoch: int, first_step: int, legs: Sequence[Leg]) -> list[RowGroupTask]:
         groups = ordered_groups(self._groups, self._seed, epoch) if self._shuffle else self._groups
-        reads = plan_reads(groups, self._share.spans(first_step))
+        share, left = self._share_after(legs)
+        reads = plan_reads(groups, within(left, share.spans(first_step)))
         return [
             RowGroupTask(read, self._columns, row_seed(self._seed, epoch, read.group) if self._shuffle else None)
             for read in reads

@@ -1,15 +1,21 @@
 """Training on one process or on many Horovod ranks."""
 
+from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
 from mian.trainer.ranks import RankError, Ranks, other_ranks_needed
-from mian.trainer.trainer import Streams, Trained, Trainer, TrainingError, open_streams
+from mian.trainer.streams import Streams, open_streams
+from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
 
 __all__ = [
+    "CheckpointError",
+    "CheckpointStore",
     "RankError",
     "Ranks",
     "Streams",
     "Trained",
     "Trainer",
     "TrainingError",
+    "TrainingStopped",
     "open_streams",
     "other_ranks_needed",
+    "training_key",
 ]

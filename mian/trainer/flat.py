@@ -20,13 +20,17 @@ class FlatParameter:
     Attributes:
         weight: all weights, ``(N,)``; its ``grad`` is ``gradient``.
         gradient: all gradients, ``(N,)``.
+        flag: a number of its own behind the gradients, ``(1,)``.
+        gradient_and_flag: both, ``(N + 1,)``, for one exchange.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._parameters = list(parameters)
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
         self.weight = nn.Parameter(flat)
-        self.weight.grad = self.gradient = torch.zeros_like(flat)
+        self.gradient_and_flag = flat.new_zeros(len(flat) + 1)
+        self.gradient, self.flag = self.gradient_and_flag[:-1], self.gradient_and_flag[-1:]
+        self.weight.grad = self.gradient
         end = 0
         for parameter in self._parameters:
             start, end = end, end + parameter.numel()

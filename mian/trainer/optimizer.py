@@ -29,45 +29,61 @@ class Optimizer:
     def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:
         self._config = config
         self._ranks = ranks
-        self._tables = list(model.tables().values())
+        self._tables = model.tables()
         self._dense = FlatParameter(model.dense_parameters().values())
         self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
         betas = (config.beta1, config.beta2)
-        self._optimizers = (
-            torch.optim.Adam([self._dense.weight], lr=config.learning_rate, betas=betas, fused=True),
-            LazyAdam(self._tables, lr=config.learning_rate, betas=betas),
-        )
+        adam = torch.optim.Adam([self._dense.weight], lr=config.learning_rate, betas=betas, fused=True)
+        moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
+        adam.state[self._dense.weight] = {"step": torch.zeros(()), **moments}  # there before the first step, to be restored
+        self._optimizers: dict[str, torch.optim.Optimizer] = {"dense": adam}
+        for name, table in self._tables.items():
+            self._optimizers[name] = LazyAdam([table], lr=config.learning_rate, betas=betas)
 
-    def step(self, loss: torch.Tensor, progress: float) -> None:
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the optimizers remember, by name: the tensors themselves."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, optimizer in self._optimizers.items()
+            for state in optimizer.state.values()
+            for key, value in state.items()
+        }
+
+    def step(self, loss: torch.Tensor, progress: float, stop: bool = False) -> bool:
         """Backward, exchange, regularize, clip, update.
 
         Args:
             loss: scalar, the mean over this rank's samples. With batches of one size on all ranks the averaged gradient is that of
                 the mean over the global batch.
-            progress: share of the planned steps that are done, from 0 to 1.
+            progress: share of the planned samples that are done, from 0 to 1.
+            stop: whether this rank is to stop after this step.
+
+        Returns:
+            Whether any rank is.
         """
         self._dense.gradient.zero_()
-        for table in self._tables:
+        for table in self._tables.values():
             table.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        for table in self._tables:
-            if table.grad is not None:
-                table.grad._coalesced_(True)  # as it was made; autograd forgets it when it hands a sparse gradient over
-        self._exchange()
+        stops = self._exchange(stop)
         self._regularize()
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
-        for optimizer in self._optimizers:
+        for optimizer in self._optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate(progress)
             optimizer.step()
+        return stops
 
-    def _exchange(self) -> None:
-        """Every gradient becomes its mean over the ranks."""
-        self._ranks.mean_(self._dense.gradient)
-        for table in self._tables:
+    def _exchange(self, stop: bool) -> bool:
+        """Every gradient becomes its mean over the ranks; whether any rank is to stop travels with the dense ones."""
+        self._dense.flag.fill_(float(stop))
+        self._ranks.mean_(self._dense.gradient_and_flag)
+        for table in self._tables.values():
             if table.grad is not None:
+                table.grad._coalesced_(True)  # as it was made; autograd forgets it when it hands a sparse gradient over
                 table.grad = self._ranks.mean_of_rows(table.grad)
+        return bool(self._dense.flag > 0) if self._ranks.size > 1 else stop
 
     def _learning_rate(self, progress: float) -> float:
         falling = max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0
@@ -78,7 +94,7 @@ class Optimizer:
         if self._config.l2:
             self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
         if self._config.l2_embedding:
-            for table in self._tables:
+            for table in self._tables.values():
                 if table.grad is not None:
                     rows = table.index_select(0, table.grad.indices()[0])
                     table.grad.values().add_(rows, alpha=self._config.l2_embedding)

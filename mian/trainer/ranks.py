@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from horovod.common.exceptions import HorovodInternalError
-from torch import nn
 
 Value = TypeVar("Value")
 
@@ -112,7 +111,14 @@ class Ranks:
         summed.index_add_(0, inverse, hvd.synchronize(values).div_(self.size))
         return torch.sparse_coo_tensor(distinct[None], summed, gradient.shape, is_coalesced=True, check_invariants=False)
 
-    def broadcast(self, model: nn.Module) -> None:
-        """Give every rank the first one's weights."""
+    def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Give every rank the first one's values, in place."""
         if self.size > 1:
-            hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+            hvd.broadcast_parameters(dict(tensors), root_rank=0)
+
+    def from_first(self, value: Value) -> Value:
+        """The first rank's value."""
+        if self.size == 1:
+            return value
+        shared: Value = hvd.broadcast_object(value, root_rank=0)
+        return shared

@@ -24,17 +24,17 @@ class TrainingStep:
         self._model = model
         self._optimizer = optimizer
 
-    def __call__(self, batch: Mapping[str, torch.Tensor], progress: float) -> torch.Tensor:
+    def __call__(self, batch: Mapping[str, torch.Tensor], progress: float, stop: bool = False) -> tuple[torch.Tensor, bool]:
         """Train on a batch.
 
         Args:
             batch: this rank's samples, see :meth:`mian.models.ClickModel.forward`, with their labels.
-            progress: share of the planned steps that are done, from 0 to 1.
+            progress: share of the planned samples that are done, from 0 to 1.
+            stop: whether this rank is to stop after this step.
 
         Returns:
-            The loss before the update, a scalar without a gradient: the mean over the batch of Eq. 18.
+            The loss before the update, a scalar without a gradient: the mean over the batch of Eq. 18; and whether any rank is to stop.
         """
         logits = self._model(batch)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float())  # Eq. 18
-        self._optimizer.step(loss, progress)
-        return loss.detach()
+        return loss.detach(), self._optimizer.step(loss, progress, stop)

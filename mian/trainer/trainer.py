@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +16,26 @@ from tqdm import tqdm
 
 from mian.config import TrainConfig
 from mian.models import ClickModel, build
-from mian.stream import SampleStream
+from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import Optimizer
+from mian.trainer.progress import Curve, Progress
 from mian.trainer.ranks import RankError, Ranks
 from mian.trainer.step import TrainingStep
+from mian.trainer.streams import Streams
 from pipeline.contract import Contract
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float], int], None]
 
 
 class TrainingError(RuntimeError):
     """The training cannot go on."""
+
+
+class TrainingStopped(RuntimeError):  # noqa: N818
+    """The training was asked to stop, and did after a step, with a checkpoint where it keeps any."""
 
 
 @dataclass
@@ -40,42 +49,6 @@ class Trained:
     test: Scores | None
 
 
-@dataclass
-class Streams:
-    """The splits as one rank reads them."""
-
-    train: SampleStream
-    validation: SampleStream
-    test: SampleStream | None
-
-
-def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Streams:
-    """Open the splits of a training.
-
-    Raises:
-        ContractError: a split is not there.
-        StreamError: its files are damaged, or too few for the ranks.
-    """
-    common = {"rank": ranks.rank, "world_size": ranks.size, "seed": config.seed, "workers": config.stream.workers}
-
-    def held_out(split: str) -> SampleStream:
-        size = config.evaluation_batch_size
-        return SampleStream(config.samples, contract, split, size, shuffle=False, drop_last=False, **common)  # type: ignore[arg-type]
-
-    return Streams(
-        SampleStream(
-            config.samples,
-            contract,
-            config.train_split,
-            config.batch_size,
-            order=config.stream.order,
-            **common,  # type: ignore[arg-type]
-        ),
-        held_out(config.validation_split),
-        held_out(config.test_split) if config.test_split is not None else None,
-    )
-
-
 class Trainer:
     """Trains until the validation logloss stops falling, and keeps the weights that had the lowest.
 
@@ -85,34 +58,80 @@ class Trainer:
         streams: the splits, as :func:`open_streams` opens them.
         ranks: who takes part.
         report: given metrics by name and the step that they are of; called on rank 0 alone.
+        store: where checkpoints go, on rank 0; None keeps none.
+        stopping: asked after every step whether this rank is to stop; when one is, all do.
+
+    Attributes:
+        progress: how far it is.
 
     Raises:
         ModelError: the model or one of its options is unknown.
     """
 
-    def __init__(self, config: TrainConfig, contract: Contract, streams: Streams, ranks: Ranks, report: Report) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        contract: Contract,
+        streams: Streams,
+        ranks: Ranks,
+        report: Report,
+        store: CheckpointStore | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._config = config
         self._streams = streams
         self._ranks = ranks
         self._report = report
+        self._store = store
+        self._stopping = stopping
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         self.model = build(config.model.name, contract, config.model.options)
         self.model.calibrate(contract.negatives_kept(config.train_split))
-        ranks.broadcast(self.model)
+        ranks.broadcast(self.model.state_dict())
         torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
-        self._train_step = TrainingStep(self.model, Optimizer(self.model, config.optimizer, ranks))
-        steps = streams.train.steps
-        self._planned_steps = min(config.epochs * steps, config.max_steps or config.epochs * steps)
-        times = config.evaluations_per_epoch
-        self._evaluate_after = {max(1, round(steps * (i + 1) / times)) for i in range(times)}
-        self._global_batch = config.batch_size * ranks.size
-        self._curve = _Curve()
-        self._step = 0
-        self._bad_evaluations = 0
-        self._best_step = 0
-        self._best: dict[str, float] = {"logloss": math.inf}
+        self._optimizer = Optimizer(self.model, config.optimizer, ranks)
+        self._train_step = TrainingStep(self.model, self._optimizer)
+        steps = config.epochs * streams.train.steps
+        self.progress = Progress(
+            planned_samples=min(steps, config.max_steps or steps) * config.batch_size * ranks.size,
+            world_size=ranks.size,
+            batch_size=config.batch_size,
+        )
+        self._curve = Curve()
         self._best_weights: dict[str, torch.Tensor] = {}
+
+    def resume(self, saved: Mapping[str, Any] | None) -> bool:
+        """Go on where a checkpoint was taken; on the same number of ranks as if nothing had been, on another with what is left.
+
+        Args:
+            saved: what :meth:`CheckpointStore.newest` gave on rank 0; None on the others.
+
+        Returns:
+            Whether there was one.
+        """
+        shared = self._ranks.from_first(None if saved is None else (saved["progress"], saved["ranks"]))
+        if shared is None:
+            return False
+        values, of_ranks = shared
+        self.progress = Progress.model_validate(values)
+        tensors = {**self.model.state_dict(), **self._optimizer.state()}
+        self._best_weights = {name: torch.zeros_like(value) for name, value in self.model.state_dict().items()}
+        if saved is not None:
+            for name, value in {**saved["model"], **saved["optimizer"]}.items():
+                tensors[name].copy_(value)
+            for name, value in saved["best"].items():
+                self._best_weights[name].copy_(value)
+        self._ranks.broadcast(tensors)
+        self._ranks.broadcast(self._best_weights)
+        if len(of_ranks) == self._ranks.size:
+            mine = of_ranks[self._ranks.rank]
+            torch.set_rng_state(mine["generator"])
+            self._curve = Curve(mine["losses"], mine["loss"])
+        else:
+            torch.manual_seed((self._config.seed * 1_000_003 + self._ranks.rank + 1) * 1_000_033 + self.progress.step)
+        self.progress.move_to(self._ranks.size, self._config.batch_size)
+        return True
 
     def run(self) -> Trained:
         """Train.
@@ -121,93 +140,126 @@ class Trainer:
             TrainingError: the loss is no longer a number; on the first rank, which says so for all.
             RankError: on the others then.
             StreamError: samples cannot be read.
+            TrainingStopped: a rank was to stop.
         """
-        total = self._planned_steps * self._global_batch
-        self._bar = tqdm(total=total, unit=" samples", unit_scale=True, disable=not self._ranks.is_first, mininterval=1.0)
+        progress = self.progress
+        self._bar = tqdm(
+            total=progress.planned_samples,
+            initial=progress.samples,
+            unit=" samples",
+            unit_scale=True,
+            disable=not self._ranks.is_first,
+            mininterval=1.0,
+        )
         with self._bar:
-            for epoch in range(self._config.epochs):
-                if self._train_epoch(epoch):
-                    break
+            while not progress.finished:
+                self._train_epoch()
         self.model.load_state_dict(self._best_weights)
         test = score_together(self.model, self._streams.test, self._ranks) if self._streams.test is not None else None
-        return Trained(self.model.eval(), self._best_step, self._step, self._best, test)
+        return Trained(self.model.eval(), progress.best_step, progress.step, progress.best, test)
 
-    def _train_epoch(self, epoch: int) -> bool:
-        """One epoch; whether training is over."""
+    def _train_epoch(self) -> None:
+        """What is left of an epoch."""
+        config, progress = self._config, self.progress
+        steps = self._streams.train.steps_after(progress.legs)
+        evaluations = self._evaluations(steps)
         self.model.train()
-        with closing(self._streams.train.epoch(epoch)) as batches:
-            for step_of_epoch, batch in enumerate(batches, start=1):
-                self._curve.add(self._train_step(batch, self._step / self._planned_steps))
-                self._step += 1
-                self._bar.update(self._global_batch)
-                if self._step % self._config.log_every == 0:
-                    self._log_curve(epoch)
-                last = self._step == self._planned_steps
-                if last or step_of_epoch in self._evaluate_after:
-                    self._evaluate(epoch)
-                    if last or self._bad_evaluations >= self._config.patience:
-                        return True
-        return False
+        with closing(self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
+            for batch in batches:
+                loss, stop = self._train_step(batch, progress.share, self._stopping())
+                progress.step_done()
+                self._curve.add(loss)
+                self._bar.update(config.batch_size * self._ranks.size)
+                if progress.step % config.log_every == 0:
+                    self._log_curve()
+                epoch_over = progress.step_of_epoch == steps
+                last = progress.step == config.max_steps or (epoch_over and progress.epoch == config.epochs - 1)
+                if last or progress.step_of_epoch in evaluations:
+                    self._evaluate()
+                    progress.finished = last or progress.bad_evaluations >= config.patience
+                every = config.checkpoint.every_steps
+                if stop or epoch_over or progress.finished or (every is not None and progress.step % every == 0):
+                    self._save(epoch_over and not progress.finished)
+                if progress.finished:
+                    return
+                if stop:
+                    raise TrainingStopped(f"stopped after step {progress.step:,}")
+        if progress.step_of_epoch == steps:
+            progress.epoch_done()
 
-    def _log_curve(self, epoch: int) -> None:
-        steps, seconds = self._curve.steps, self._curve.seconds()
+    def _evaluations(self, steps: int) -> set[int]:
+        """After which of an epoch's last ``steps`` steps the validation split is scored: at even distances over all of it."""
+        done = sum(leg.world_size * leg.batch_size * leg.steps for leg in self.progress.legs) / self._global_batch
+        times = self._config.evaluations_per_epoch
+        after = [round((done + steps) * (number + 1) / times - done) for number in range(times)]
+        return {max(1, step) for step in after if step > 0 or not done}
+
+    @property
+    def _global_batch(self) -> int:
+        return self._config.batch_size * self._ranks.size
+
+    def _log_curve(self) -> None:
+        step = self.progress.step
+        steps, rate = self._curve.steps, self._curve.steps_per_second()
         mean = float(self._ranks.mean(self._curve.mean()))
-        self._curve = _Curve()
+        self._curve = Curve()
         if not math.isfinite(mean):
-            raise self._diverged(f"the training loss is {mean} within the last {steps} steps before step {self._step}")
+            raise self._diverged(f"the training loss is {mean} within the last {steps} steps before step {step}")
         if self._ranks.is_first:
-            rate = steps * self._global_batch / seconds
-            self._report({"train_logloss": mean, "samples_per_second": rate, "epoch": epoch}, self._step)
+            speed = {"samples_per_second": rate * self._global_batch} if rate else {}
+            self._report({"train_logloss": mean, "epoch": self.progress.epoch, **speed}, step)
             self._bar.set_postfix(logloss=f"{mean:.4f}")
 
-    def _evaluate(self, epoch: int) -> None:
+    def _evaluate(self) -> None:
         """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict."""
+        progress = self.progress
         scores = score_together(self.model, self._streams.validation, self._ranks)
         if not np.isfinite(scores.probabilities).all():
-            raise self._diverged(f"the model's scores are not numbers any more after step {self._step}")
+            raise self._diverged(f"the model's scores are not numbers any more after step {progress.step}")
         metrics = scores.metrics()
         self._curve.pause()
-        better = metrics["logloss"] < self._best["logloss"]
+        better = metrics["logloss"] < progress.best["logloss"]
         if better:
-            self._best, self._best_step = metrics, self._step
+            progress.best, progress.best_step = metrics, progress.step
             self._best_weights = copy.deepcopy(self.model.state_dict())
-        self._bad_evaluations = 0 if better else self._bad_evaluations + 1
+            self._write("best", {"model": self._best_weights})
+        progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
         if self._ranks.is_first:
-            self._report({f"validation_{name}": value for name, value in metrics.items()} | {"epoch": epoch}, self._step)
-            self._bar.write(
-                f"step {self._step:>7,}  epoch {epoch}  validation: logloss {metrics['logloss']:.5f}  AUC {metrics['auc']:.5f}  "
-                f"gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}{'  best' if better else ''}"
+            of_validation = {f"validation_{name}": value for name, value in metrics.items()}
+            self._report(of_validation | {"epoch": progress.epoch}, progress.step)
+            named = "  ".join(
+                f"{name} {metrics[key]:.5f}" for name, key in {"logloss": "logloss", "AUC": "auc", "gAUC": "gauc"}.items()
             )
+            self._bar.write(
+                f"step {progress.step:>7,}  epoch {progress.epoch}  validation: {named}  "
+                f"calibration {metrics['calibration']:.3f}{'  best' if better else ''}"
+            )
+
+    def _save(self, epoch_over: bool) -> None:
+        """Take a checkpoint; the ranks' own state travels to the first, which has all else."""
+        if not self._config.checkpoint.enabled:
+            return
+        mine = {"generator": torch.get_rng_state(), "losses": self._curve.steps, "loss": float(self._curve.total)}
+        of_ranks = self._ranks.gather_objects(mine)
+        progress = self.progress.model_copy()
+        if epoch_over:
+            progress.epoch_done()
+        state = {"progress": progress.model_dump(), "ranks": of_ranks}
+        self._write("step", state | {"model": self.model.state_dict(), "optimizer": self._optimizer.state()})
+
+    def _write(self, kind: Kind, state: Mapping[str, Any]) -> None:
+        """A checkpoint that cannot be written costs what would be redone, not the training."""
+        if self._store is None:
+            return
+        try:
+            self._store.save(kind, self.progress.step, state, self.progress.best_step)
+            if kind == "step":
+                self._store.tidy()
+        except CheckpointError as error:
+            log.warning("%s; the training goes on without it", error)
 
     def _diverged(self, what: str) -> Exception:
         """All ranks come to this together; one of them says it."""
         if not self._ranks.is_first:
             return RankError("rank 0 has said why the training ends")
         return TrainingError(f"{what}; lower optimizer.learning_rate, or set optimizer.clip_norm")
-
-
-class _Curve:
-    """The training loss since the last point of the curve; the sum stays a tensor, so that no step waits for it."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._sum = torch.zeros(())
-        self._started = time.perf_counter()
-        self._last = self._started
-
-    def add(self, loss: torch.Tensor) -> None:
-        self._sum += loss
-        self.steps += 1
-        self._last = time.perf_counter()
-
-    def mean(self) -> torch.Tensor:
-        return self._sum / self.steps
-
-    def seconds(self) -> float:
-        """Time spent on steps."""
-        return self._last - self._started
-
-    def pause(self) -> None:
-        """Leave out the time since the last step."""
-        self._started += time.perf_counter() - self._last
-        self._last = time.perf_counter()

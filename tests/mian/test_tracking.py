@@ -67,7 +67,7 @@ def test_a_run_is_recorded(store: str, tmp_path: Path) -> None:
     tracker.report({"loss": 0.4, "rate": 11.0}, 40)
     tracker.figure(Figure(), "empty.png")
     tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
-    tracker.end()
+    tracker.end("FINISHED")
 
     run, client = run_of(tracker), mlflow.MlflowClient(store)
     assert (run.info.run_name, run.info.status) == ("one", "FINISHED")
@@ -89,23 +89,23 @@ def test_more_points_than_mlflow_takes_at_once_all_arrive(store: str) -> None:
     tracker = tracker_of(store)
     for step in range(1500):
         tracker.report({"loss": step / 1500}, step)
-    tracker.end()
+    tracker.end("FINISHED")
     assert len(mlflow.MlflowClient(store).get_metric_history(tracker.run_id, "loss")) == 1500
 
 
 def test_an_undefined_metric_is_recorded_as_such(store: str) -> None:
     tracker = tracker_of(store)
     tracker.report({"gauc": float("nan"), "loss": 0.3}, 1)
-    tracker.end()
+    tracker.end("FINISHED")
     assert tracker.failure is None
     assert run_of(tracker).data.metrics["loss"] == 0.3
 
 
 def test_runs_share_an_experiment_and_a_failed_one_says_so(store: str) -> None:
     first, second = tracker_of(store), None
-    first.end(failed=True)
+    first.end("FAILED")
     second = tracker_of(store)
-    second.end()
+    second.end("FINISHED")
     assert (run_of(first).info.status, run_of(second).info.status) == ("FAILED", "FINISHED")
     assert run_of(first).info.experiment_id == run_of(second).info.experiment_id
     assert first.run_id != second.run_id
@@ -148,7 +148,7 @@ def test_a_store_that_is_not_there_is_said_once_and_stops_nothing(broken_store: 
         tracker.figure(Figure(), "empty.png")
         tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
         assert tracker.register("no matter", pd.DataFrame()) is None
-        tracker.end()
+        tracker.end("FINISHED")
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "mian.tracking"]
     assert tracker.uri in warning
     assert "training goes on without it" in warning
@@ -165,7 +165,7 @@ def test_a_store_that_goes_away_is_said_once_and_stops_nothing(store: str, tmp_p
         tracker.flush()
         tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
         assert tracker.register("no matter", pd.DataFrame()) is None
-        tracker.end()
+        tracker.end("FINISHED")
     assert tracker.failure is not None
     assert len([record for record in caplog.records if record.name == "mian.tracking"]) == 1
 
@@ -179,7 +179,7 @@ def test_a_store_that_is_back_at_the_end_has_no_open_run(store: str, tmp_path: P
     tracker.flush()
     assert tracker.failure is not None
     database.write_bytes(content)
-    tracker.end()
+    tracker.end("FINISHED")
     assert run_of(tracker).info.status == "FINISHED"
 
 

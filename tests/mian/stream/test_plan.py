@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mian.stream.plan import RowGroup, Share, ordered_groups, plan_reads, row_seed
+from mian.stream.plan import Leg, RowGroup, Share, ordered_groups, plan_reads, remaining_spans, row_seed, within
 
 DAY = dt.date(2026, 1, 1)
 
@@ -105,3 +105,28 @@ def test_the_draw_is_the_same_in_every_process_and_release():
 def test_a_row_groups_seed_depends_on_seed_epoch_path_and_group(other):
     seed, epoch, path, index = other
     assert row_seed(seed, epoch, RowGroup(path, index, 10, DAY)) != row_seed(0, 0, RowGroup("a", 0, 10, DAY))
+
+
+@given(
+    rows=st.integers(1, 300),
+    worlds=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7), st.floats(0, 1)), min_size=1, max_size=4),
+    order=st.sampled_from(["sharded", "global"]),
+)
+def test_what_is_left_of_an_epoch_after_any_worlds_is_what_none_of_them_used(rows, worlds, order):
+    sequence = list(range(rows))
+    legs = []
+    for ranks, size, part in worlds:
+        shares = [Share(len(sequence), size, rank, ranks, True, order) for rank in range(ranks)]
+        steps = int(part * shares[0].steps)
+        used = {row for share in shares for row in slow_share(sequence, share)[: steps * size]}
+        assert len(used) == steps * size * ranks
+        sequence = [row for row in sequence if row not in used]
+        legs.append(Leg(ranks, size, steps))
+        left = remaining_spans(rows, legs, order)
+        assert [row for start, stop in left for row in range(start, stop)] == sequence
+        assert all(start < stop for start, stop in left)
+
+
+def test_spans_within_spans():
+    assert within([(10, 13), (20, 30)], [(0, 1), (2, 5), (12, 13)]) == [(10, 11), (12, 13), (20, 22), (29, 30)]
+    assert within([(10, 13)], []) == []

@@ -1,0 +1,253 @@
+"""A training that is stopped and goes on is the training that was never stopped."""
+
+import logging
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mian.trainer import CheckpointError, CheckpointStore, Ranks, Trained, Trainer, TrainingStopped, open_streams
+from mian.trainer.checkpoints import CONTENT, MANIFEST
+from tests.mian.trainer.curves import Curves
+
+STEPS = 63  # an epoch of 2036 samples in batches of 32
+SETTINGS: dict[str, Any] = {
+    "options": {"dropout": 0.3},
+    "epochs": 2,
+    "evaluations_per_epoch": 3,
+    "patience": 100,
+    "log_every": 7,
+    "optimizer": {"learning_rate": 3e-3, "schedule": "linear", "l2": 1e-4, "l2_embedding": 1e-4},
+}
+
+
+def trainer_of(
+    samples: Any, store: CheckpointStore | None = None, stop_at: int | None = None, curves: Curves | None = None, **values: Any
+) -> Trainer:
+    """A trainer that is asked to stop in a step, resumed from the store's newest checkpoint."""
+    ranks = Ranks()
+    config = samples.config(**{**SETTINGS, **values})
+    trainer = Trainer(
+        config,
+        samples.contract,
+        open_streams(config, samples.contract, ranks),
+        ranks,
+        curves or Curves(),
+        store,
+        lambda: trainer.progress.step + 1 == stop_at,
+    )
+    trainer.resume(store.newest() if store is not None else None)
+    return trainer
+
+
+def stopped(trainer: Trainer) -> int:
+    with pytest.raises(TrainingStopped):
+        trainer.run()
+    return trainer.progress.step
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    """To the last bit."""
+    for name, weight in one.model.state_dict().items():
+        assert torch.equal(weight, other.model.state_dict()[name]), name
+    assert (one.best_step, one.steps, one.validation) == (other.best_step, other.steps, other.validation)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(samples: Any) -> tuple[Trained, Curves]:
+    curves = Curves()
+    return trainer_of(samples, curves=curves).run(), curves
+
+
+@pytest.mark.parametrize("steps", [[1], [20], [21], [STEPS], [64], [5, 6, 30, 100], [125]], ids=str)
+def test_stopped_at_any_step_it_goes_on_as_if_it_had_not_been(
+    samples: Any, undisturbed: tuple[Trained, Curves], tmp_path: Path, steps: list[int]
+) -> None:
+    curves = Curves()
+    for step in steps:
+        assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), step, curves)) == step
+    trained, expected = undisturbed
+    assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2), curves=curves).run(), trained)
+    for metric in ("train_logloss", "validation_logloss", "validation_auc", "epoch"):
+        assert curves[metric] == expected[metric]
+
+
+def test_killed_at_any_step_it_goes_on_from_the_checkpoint_before(
+    samples: Any, undisturbed: tuple[Trained, Curves], tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    for step, goes_on_after in ((4, 0), (11, 0), (30, 10), (66, 25), (90, 65), (126, 85)):
+        trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), checkpoint={"every_steps": 5})
+        assert trainer.progress.step == goes_on_after
+
+        def killed(step: int = step, trainer: Trainer = trainer) -> bool:
+            if trainer.progress.step + 1 == step:
+                raise Killed
+            return False
+
+        trainer._stopping = killed
+        with pytest.raises(Killed):
+            trainer.run()
+    assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2)).run(), undisturbed[0])
+
+
+def test_a_training_that_had_ended_has_nothing_left_to_do(samples: Any, tmp_path: Path) -> None:
+    ended = trainer_of(samples, CheckpointStore(tmp_path, 2)).run()
+    again = trainer_of(samples, CheckpointStore(tmp_path, 2))
+    assert again.progress.finished
+    assert_same(again.run(), ended)
+
+
+def test_with_batches_of_another_size_the_rest_of_the_epoch_is_shared_out_anew(samples: Any, tmp_path: Path) -> None:
+    assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), 20)) == 20
+    trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), batch_size=100)
+    (leg,) = trainer.progress.legs
+    assert (leg.world_size, leg.batch_size, leg.steps) == (1, 32, 20)
+    trained = trainer.run()
+    first_epoch = (2036 - 20 * 32) // 100
+    assert trained.steps == 20 + first_epoch + 2036 // 100
+    assert trainer.progress.samples == 20 * 32 + (first_epoch + 20) * 100
+
+
+def test_checkpoints_come_every_so_many_steps_and_after_each_epoch_and_the_newest_are_kept(samples: Any, tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+
+    class Watched(CheckpointStore):
+        def tidy(self) -> None:
+            super().tidy()
+            seen.append(self.steps())
+
+    trained = trainer_of(samples, Watched(tmp_path, 3), checkpoint={"every_steps": 25}).run()
+    assert seen == [[25], [25, 50], [25, 50, 63], [50, 63, 75], [63, 75, 100], [75, 100, 125], [100, 125, 126]]
+    best = sorted(path.name for path in tmp_path.glob("best-*"))
+    assert f"best-{trained.best_step:09d}" in best
+    assert len(best) <= 3
+
+
+def test_no_checkpoints_are_kept_where_none_are_wanted(samples: Any) -> None:
+    assert stopped(trainer_of(samples, None, 5, checkpoint={"enabled": False})) == 5
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    """Three checkpoints of a state."""
+    store = CheckpointStore(tmp_path / "checkpoints", 3)
+    for step in (10, 20, 30):
+        store.save("best", step, {"model": {"weight": torch.full((2,), step + 0.5)}}, step)
+        store.save("step", step, {"weight": torch.full((3,), float(step)), "plain": {"a": [1, None, "x"]}}, step)
+        store.tidy()
+    return store
+
+
+def newest(store: CheckpointStore) -> float:
+    state = store.newest()
+    assert state is not None
+    assert state["plain"] == {"a": [1, None, "x"]}
+    assert state["best"]["weight"][0] == state["weight"][0] + 0.5
+    return float(state["weight"][0])
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_byte, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("name", [f"step-000000030/{CONTENT}", f"step-000000030/{MANIFEST}", f"best-000000030/{CONTENT}"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(
+    store: CheckpointStore, damage: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert newest(store) == 30
+    damage(store.folder / name)
+    with caplog.at_level(logging.WARNING):
+        assert newest(store) == 20
+    assert name in caplog.text
+    assert "the checkpoint before it is used" in caplog.text
+
+
+def test_where_all_are_damaged_nothing_is_started_anew_in_silence(store: CheckpointStore) -> None:
+    for path in store.folder.glob(f"step-*/{CONTENT}"):
+        cut_off(path)
+    with pytest.raises(CheckpointError, match=r"none of its 3 checkpoints can be read; remove the folder to start anew"):
+        store.newest()
+
+
+def test_halves_of_a_killed_process_are_never_read_and_go_with_the_next_checkpoint(store: CheckpointStore) -> None:
+    half = store.folder / "step-000000040.part"
+    half.mkdir()
+    (half / CONTENT).write_bytes(b"half")
+    assert newest(store) == 30
+    store.tidy()
+    assert not half.exists()
+
+
+def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path) -> None:
+    class Stranger:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    path = store.folder / "step-000000030"
+    torch.save({"weight": Stranger()}, path / CONTENT)
+    manifest = (path / MANIFEST).read_text()
+    from mian.trainer.checkpoints import Manifest, _sha256
+
+    changed = Manifest.model_validate_json(manifest).model_copy(update={"sha256": _sha256(path / CONTENT)})
+    (path / MANIFEST).write_text(changed.model_dump_json())
+    assert newest(store) == 20
+    assert not (tmp_path / "owned").exists()
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path / CONTENT, weights_only=True)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_leaves_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"file/inside/step-000000001: the checkpoint cannot be written"):
+        CheckpointStore(tmp_path / "file" / "inside", 2).save("step", 1, {}, 0)
+    assert newest(store) == 30
+
+
+FILL_THE_DISK = """
+import pathlib, resource, sys, torch
+from mian.trainer import CheckpointError, CheckpointStore
+store = CheckpointStore(pathlib.Path(sys.argv[1]), 2)
+store.save("step", 1, {"weight": torch.zeros(10)}, 0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    store.save("step", 2, {"weight": torch.zeros(1_000_000)}, 0)
+except CheckpointError as error:
+    print(error)
+print(store.newest()["weight"].shape, [path.name for path in store.folder.iterdir()])
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="files cannot be limited here")
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(tmp_path / "checkpoints")], capture_output=True, text=True, check=True
+    )
+    error, state = done.stdout.splitlines()
+    assert "step-000000002: the checkpoint cannot be written" in error
+    assert state == "torch.Size([10]) ['step-000000001']"
+
+
+def test_a_training_whose_checkpoints_cannot_be_written_goes_on_and_says_so(
+    samples: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        trained = trainer_of(samples, CheckpointStore(tmp_path / "file", 2), max_steps=10).run()
+    assert trained.steps == 10
+    assert "cannot be written" in caplog.text
