@@ -39,14 +39,12 @@ def attention(query_key_value: torch.Tensor, packing: Packing, heads: int) -> to
 class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int) -> torch.Tensor:
-        output, log_sums = torch.ops.mian.attention(query_key_value, offsets, heads)
-        ctx.save_for_backward(query_key_value, offsets, output, log_sums)
+        output, tops, inverses = torch.ops.mian.attention(query_key_value, offsets, heads)
+        ctx.save_for_backward(query_key_value, offsets, output, tops, inverses)
         ctx.heads = heads
         return output  # type: ignore[no-any-return]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        query_key_value, offsets, output, log_sums = ctx.saved_tensors
-        contiguous = grad_output.contiguous()
-        return torch.ops.mian.attention_backward(contiguous, query_key_value, offsets, output, log_sums, ctx.heads), None, None
+        return torch.ops.mian.attention_backward(grad_output.contiguous(), *ctx.saved_tensors, ctx.heads), None, None

@@ -34,7 +34,7 @@ Scratch scratch(int64_t lanes) {
   return Scratch(static_cast<Lanes*>(std::aligned_alloc(sizeof(Lanes), lanes * sizeof(Lanes))), &std::free);
 }
 
-// e^x to 2 units in the last place, for x <= 0: 2^n times a polynomial (Cephes, expf).
+// e^x to 2 units in the last place, for x <= 0: 2^n times a polynomial (Cephes, expf). Lanes that no one reads may hold more.
 INLINE Lanes exp_lanes(Lanes x) {
   const Lanes lowest = Lanes{} - 87.0f;
   x = x < lowest ? lowest : x;
@@ -51,138 +51,120 @@ INLINE Lanes exp_lanes(Lanes x) {
   return y * reinterpret_cast<Lanes>(exponent);
 }
 
-INLINE float sum_lanes(Lanes v) {
-  v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-  v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-  return v[0] + v[1];
-}
-
-INLINE float max_lanes(Lanes v) {
-  Lanes w = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  v = v > w ? v : w;
-  w = __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-  v = v > w ? v : w;
-  w = __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-  v = v > w ? v : w;
-  return v[0] > v[1] ? v[0] : v[1];
-}
-
-int64_t blocks_of(int64_t positions) { return (positions + LANES - 1) / LANES; }
-
-int64_t most_blocks(const int64_t* offsets, int64_t samples) {
-  int64_t longest = 1;
-  for (int64_t b = 0; b < samples; b++) longest = std::max(longest, offsets[b + 1] - offsets[b]);
-  return blocks_of(longest);
-}
+INLINE Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
 
 // --- Multi-head self-attention -------------------------------------------------------------------------------------------------
 
-// One head of one sample: T positions, `row` floats from one position of query, key and value to the next, `joined` from a head's
-// queries to its keys and from those to its values.
+// One head of one sample: T positions. Its queries, keys and values lie `joined` floats apart, those of the next position `row` further.
 struct Head {
   const float* query;
-  int64_t T, row, joined, heads, width, blocks;
+  int64_t T, row, joined, heads, width;
   float scale;
+
+  const float* key(int64_t position) const { return query + position * row + joined; }
+  const float* value(int64_t position) const { return key(position) + joined; }
 };
 
-// Keys and values turned, positions along the lanes, and what is added to the scores of lanes behind the last position.
-INLINE void turn(const Head& head, int64_t width, int64_t blocks, float* keys, float* values, float* behind) {
-  for (int64_t j = 0; j < blocks * LANES; j++) {
-    const bool real = j < head.T;
-    behind[j] = real ? 0.0f : -1e30f;
-    const float* key = head.query + j * head.row + head.joined;
-    for (int64_t c = 0; c < width; c++) {
-      keys[c * blocks * LANES + j] = real ? key[c] : 0.0f;
-      values[c * blocks * LANES + j] = real ? key[head.joined + c] : 0.0f;
+// Vectors of LANES positions from `first` on, turned so that positions lie along the lanes; 0 behind the last of T.
+template <int64_t W>
+INLINE void turn(const float* vectors, int64_t step, int64_t width, int64_t first, int64_t T, float scale, Lanes* turned) {
+  for (int64_t c = 0; c < (W ? W : width); c++) turned[c] = Lanes{};
+  const int64_t count = T - first < LANES ? T - first : LANES;
+  for (int64_t lane = 0; lane < count; lane++) {
+    for (int64_t c = 0; c < (W ? W : width); c++) {
+      reinterpret_cast<float*>(turned)[c * LANES + lane] = vectors[(first + lane) * step + c] * scale;
     }
   }
 }
 
-// W and N are the head's width and blocks where they are known to the compiler, else 0.
-template <int64_t W, int64_t N>
-INLINE void attend(const Head& head, float* output, float* log_sums, Lanes* memory) {
-  const int64_t width = W ? W : head.width, blocks = N ? N : head.blocks;
-  Lanes* __restrict__ keys = memory;
-  Lanes* __restrict__ values = keys + width * blocks;
-  Lanes* __restrict__ p = values + width * blocks;
-  Lanes* __restrict__ behind = p + blocks;
-  turn(head, width, blocks, reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values), reinterpret_cast<float*>(behind));
-  for (int64_t i = 0; i < head.T; i++) {
-    const float* query = head.query + i * head.row;
-    for (int64_t n = 0; n < blocks; n++) p[n] = behind[n];
-    for (int64_t c = 0; c < width; c++) {
-      const float q = query[c] * head.scale;
-      for (int64_t n = 0; n < blocks; n++) p[n] += q * keys[c * blocks + n];
+template <int64_t W>
+INLINE void turn_back(const Lanes* turned, int64_t step, int64_t width, int64_t first, int64_t T, float* vectors) {
+  const int64_t count = T - first < LANES ? T - first : LANES;
+  for (int64_t lane = 0; lane < count; lane++) {
+    for (int64_t c = 0; c < (W ? W : width); c++) {
+      vectors[(first + lane) * step + c] = reinterpret_cast<const float*>(turned)[c * LANES + lane];
     }
-    Lanes highest = p[0];
-    for (int64_t n = 1; n < blocks; n++) highest = highest > p[n] ? highest : p[n];
-    const float top = max_lanes(highest);
-    Lanes sums = Lanes{};
-    for (int64_t n = 0; n < blocks; n++) {
-      p[n] = exp_lanes(p[n] - top);
-      sums += p[n];
-    }
-    const float sum = sum_lanes(sums);
-    for (int64_t c = 0; c < width; c++) {
-      Lanes mixed = Lanes{};
-      for (int64_t n = 0; n < blocks; n++) mixed += p[n] * values[c * blocks + n];
-      output[i * head.joined + c] = sum_lanes(mixed) / sum;
-    }
-    log_sums[i * head.heads] = top + std::log(sum);
   }
 }
 
-template <int64_t W, int64_t N>
+template <int64_t W>
+INLINE Lanes dot(const Lanes* turned, const float* vector, int64_t width) {
+  Lanes sum = turned[0] * vector[0];
+  for (int64_t c = 1; c < (W ? W : width); c++) sum += turned[c] * vector[c];
+  return sum;
+}
+
+// W is the head's width where it is known to the compiler, else 0. Queries lie along the lanes, so that nothing is added up across them.
+// `tops` and `inverses` keep each query's highest score and 1 over its softmax's sum, for the way back.
+template <int64_t W>
+INLINE void attend(const Head& head, float* output, float* tops, float* inverses, Lanes* memory) {
+  const int64_t width = W ? W : head.width;
+  Lanes* __restrict__ queries = memory;
+  Lanes* __restrict__ mixed = queries + width;
+  Lanes* __restrict__ scores = mixed + width;
+  for (int64_t first = 0; first < head.T; first += LANES) {
+    turn<W>(head.query, head.row, width, first, head.T, head.scale, queries);
+    Lanes top = scores[0] = dot<W>(queries, head.key(0), width);
+    for (int64_t j = 1; j < head.T; j++) top = larger(top, scores[j] = dot<W>(queries, head.key(j), width));
+    Lanes sum = Lanes{};
+    for (int64_t c = 0; c < width; c++) mixed[c] = Lanes{};
+    for (int64_t j = 0; j < head.T; j++) {
+      const Lanes weight = exp_lanes(scores[j] - top);
+      sum += weight;
+      for (int64_t c = 0; c < width; c++) mixed[c] += weight * head.value(j)[c];
+    }
+    const Lanes inverse = 1.0f / sum;
+    for (int64_t c = 0; c < width; c++) mixed[c] *= inverse;
+    turn_back<W>(mixed, head.joined, width, first, head.T, output);
+    turn_back<1>(&top, head.heads, 1, first, head.T, tops);
+    turn_back<1>(&inverse, head.heads, 1, first, head.T, inverses);
+  }
+}
+
+template <int64_t W>
 INLINE void attend_backward(
-    const Head& head, const float* output, const float* log_sums, const float* grad_output, float* grad, Lanes* memory) {
-  const int64_t width = W ? W : head.width, blocks = N ? N : head.blocks;
-  Lanes* __restrict__ keys = memory;
-  Lanes* __restrict__ values = keys + width * blocks;
-  Lanes* __restrict__ grad_keys = values + width * blocks;
-  Lanes* __restrict__ grad_values = grad_keys + width * blocks;
-  Lanes* __restrict__ p = grad_values + width * blocks;
-  Lanes* __restrict__ grad_scores = p + blocks;
-  Lanes* __restrict__ behind = grad_scores + blocks;
-  turn(head, width, blocks, reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values), reinterpret_cast<float*>(behind));
-  for (int64_t n = 0; n < width * blocks; n++) grad_keys[n] = grad_values[n] = Lanes{};
-  for (int64_t i = 0; i < head.T; i++) {
-    const float* query = head.query + i * head.row;
-    const float* grad_o = grad_output + i * head.joined;
-    float along = 0.0f;
-    for (int64_t c = 0; c < width; c++) along += grad_o[c] * output[i * head.joined + c];
-    for (int64_t n = 0; n < blocks; n++) {
-      p[n] = behind[n];
-      grad_scores[n] = Lanes{};
+    const Head& head, const float* output, const float* tops, const float* inverses, const float* grad_output, float* grad,
+    Lanes* memory) {
+  const int64_t width = W ? W : head.width;
+  Lanes* __restrict__ one = memory;  // of queries, then of keys
+  Lanes* __restrict__ other = one + width;  // of the output's gradient, then of values
+  Lanes* __restrict__ grad_one = other + width;
+  Lanes* __restrict__ grad_other = grad_one + width;
+  float* __restrict__ along = reinterpret_cast<float*>(grad_other + width);  // of each query: its output times the output's gradient
+
+  for (int64_t first = 0; first < head.T; first += LANES) {  // gradients of queries, which lie along the lanes
+    turn<W>(head.query, head.row, width, first, head.T, head.scale, one);
+    turn<W>(grad_output, head.joined, width, first, head.T, 1.0f, other);
+    turn<W>(output, head.joined, width, first, head.T, 1.0f, grad_one);
+    Lanes top, inverse, projected = Lanes{};
+    for (int64_t c = 0; c < width; c++) projected += grad_one[c] * other[c];
+    turn<1>(tops, head.heads, 1, first, head.T, 1.0f, &top);
+    turn<1>(inverses, head.heads, 1, first, head.T, 1.0f, &inverse);
+    turn_back<1>(&projected, 1, 1, first, head.T, along);
+    for (int64_t c = 0; c < width; c++) grad_one[c] = Lanes{};
+    for (int64_t j = 0; j < head.T; j++) {
+      const Lanes weight = exp_lanes(dot<W>(one, head.key(j), width) - top) * inverse;
+      const Lanes grad_score = weight * (dot<W>(other, head.value(j), width) - projected) * head.scale;
+      for (int64_t c = 0; c < width; c++) grad_one[c] += grad_score * head.key(j)[c];
     }
-    for (int64_t c = 0; c < width; c++) {
-      const float q = query[c] * head.scale, g = grad_o[c];
-      for (int64_t n = 0; n < blocks; n++) {
-        p[n] += q * keys[c * blocks + n];
-        grad_scores[n] += g * values[c * blocks + n];
-      }
-    }
-    for (int64_t n = 0; n < blocks; n++) {
-      p[n] = exp_lanes(p[n] - log_sums[i * head.heads]);
-      grad_scores[n] = p[n] * (grad_scores[n] - along) * head.scale;
-    }
-    for (int64_t c = 0; c < width; c++) {
-      const float q = query[c], g = grad_o[c];
-      Lanes grad_query = Lanes{};
-      for (int64_t n = 0; n < blocks; n++) {
-        grad_query += grad_scores[n] * keys[c * blocks + n];
-        grad_keys[c * blocks + n] += grad_scores[n] * q;
-        grad_values[c * blocks + n] += p[n] * g;
-      }
-      grad[i * head.row + c] = sum_lanes(grad_query);
-    }
+    turn_back<W>(grad_one, head.row, width, first, head.T, grad);
   }
-  for (int64_t j = 0; j < head.T; j++) {
-    float* grad_key = grad + j * head.row + head.joined;
-    for (int64_t c = 0; c < width; c++) {
-      grad_key[c] = reinterpret_cast<float*>(grad_keys)[c * blocks * LANES + j];
-      grad_key[head.joined + c] = reinterpret_cast<float*>(grad_values)[c * blocks * LANES + j];
+  for (int64_t first = 0; first < head.T; first += LANES) {  // gradients of keys and values, which lie along the lanes
+    turn<W>(head.key(0), head.row, width, first, head.T, head.scale, one);
+    turn<W>(head.value(0), head.row, width, first, head.T, 1.0f, other);
+    for (int64_t c = 0; c < width; c++) grad_one[c] = grad_other[c] = Lanes{};
+    for (int64_t i = 0; i < head.T; i++) {
+      const float* query = head.query + i * head.row;
+      const float* grad_o = grad_output + i * head.joined;
+      const Lanes weight = exp_lanes(dot<W>(one, query, width) - tops[i * head.heads]) * inverses[i * head.heads];
+      const Lanes grad_score = weight * (dot<W>(other, grad_o, width) - along[i]) * head.scale;
+      for (int64_t c = 0; c < width; c++) {
+        grad_one[c] += grad_score * query[c];
+        grad_other[c] += weight * grad_o[c];
+      }
     }
+    turn_back<W>(grad_one, head.row, width, first, head.T, grad + head.joined);
+    turn_back<W>(grad_other, head.row, width, first, head.T, grad + 2 * head.joined);
   }
 }
 
@@ -191,13 +173,14 @@ struct Attention {
   const int64_t* offsets;
   int64_t heads, width;
   float* output;
-  float* log_sums;
+  float* tops;
+  float* inverses;
 };
 
 INLINE Head head_of(const Attention& of, int64_t sample, int64_t h) {
   const int64_t start = of.offsets[sample], T = of.offsets[sample + 1] - start, joined = of.heads * of.width;
   const float scale = 1.0f / std::sqrt(static_cast<float>(of.width));
-  return {of.query_key_value + start * 3 * joined + h * of.width, T, 3 * joined, joined, of.heads, of.width, blocks_of(T), scale};
+  return {of.query_key_value + start * 3 * joined + h * of.width, T, 3 * joined, joined, of.heads, of.width, scale};
 }
 
 FOR_EACH_CPU
@@ -206,13 +189,11 @@ void attend_samples(const Attention& of, int64_t first, int64_t last, Lanes* mem
     for (int64_t h = 0; h < of.heads; h++) {
       const Head head = head_of(of, sample, h);
       float* output = of.output + of.offsets[sample] * head.joined + h * of.width;
-      float* log_sums = of.log_sums + of.offsets[sample] * of.heads + h;
-      if (head.width == 4 && head.blocks == 1) {
-        attend<4, 1>(head, output, log_sums, memory);
-      } else if (head.width == 4 && head.blocks == 2) {
-        attend<4, 2>(head, output, log_sums, memory);
-      } else {
-        attend<0, 0>(head, output, log_sums, memory);
+      const int64_t at = of.offsets[sample] * of.heads + h;
+      switch (head.width) {
+        case 4: attend<4>(head, output, of.tops + at, of.inverses + at, memory); break;
+        case 8: attend<8>(head, output, of.tops + at, of.inverses + at, memory); break;
+        default: attend<0>(head, output, of.tops + at, of.inverses + at, memory);
       }
     }
   }
@@ -220,52 +201,60 @@ void attend_samples(const Attention& of, int64_t first, int64_t last, Lanes* mem
 
 FOR_EACH_CPU
 void attend_samples_backward(
-    const Attention& of, const float* grad_output, float* grad, int64_t first, int64_t last, Lanes* memory) {
+    const Attention& of, const float* grad_outputs, float* grads, int64_t first, int64_t last, Lanes* memory) {
   for (int64_t sample = first; sample < last; sample++) {
     for (int64_t h = 0; h < of.heads; h++) {
       const Head head = head_of(of, sample, h);
-      const int64_t at = of.offsets[sample] * head.joined + h * of.width;
-      const float* log_sums = of.log_sums + of.offsets[sample] * of.heads + h;
-      float* grad_head = grad + 3 * of.offsets[sample] * head.joined + h * of.width;
-      if (head.width == 4 && head.blocks == 1) {
-        attend_backward<4, 1>(head, of.output + at, log_sums, grad_output + at, grad_head, memory);
-      } else if (head.width == 4 && head.blocks == 2) {
-        attend_backward<4, 2>(head, of.output + at, log_sums, grad_output + at, grad_head, memory);
-      } else {
-        attend_backward<0, 0>(head, of.output + at, log_sums, grad_output + at, grad_head, memory);
+      const int64_t start = of.offsets[sample], at = start * of.heads + h;
+      const float* output = of.output + start * head.joined + h * of.width;
+      const float* grad_output = grad_outputs + start * head.joined + h * of.width;
+      float* grad = grads + start * head.row + h * of.width;
+      switch (head.width) {
+        case 4: attend_backward<4>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
+        case 8: attend_backward<8>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
+        default: attend_backward<0>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory);
       }
     }
   }
 }
 
+int64_t longest_of(const int64_t* offsets, int64_t samples) {
+  int64_t longest = 0;
+  for (int64_t b = 0; b < samples; b++) longest = std::max(longest, offsets[b + 1] - offsets[b]);
+  return longest;
+}
+
 // query_key_value (P, 3 * heads * width): all heads' queries, then their keys, then their values.
-// Gives (P, heads * width), and the logarithms of the softmax's sums, (P, heads), for the way back.
-std::tuple<at::Tensor, at::Tensor> attention(const at::Tensor& query_key_value, const at::Tensor& offsets, int64_t heads) {
+// Gives (P, heads * width), and for the way back the highest scores and the inverses of the softmax's sums, (P, heads) each.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> attention(
+    const at::Tensor& query_key_value, const at::Tensor& offsets, int64_t heads) {
   const int64_t P = query_key_value.size(0), joined = query_key_value.size(1) / 3, samples = offsets.numel() - 1;
   auto output = at::empty({P, joined}, query_key_value.options());
-  auto log_sums = at::empty({P, heads}, query_key_value.options());
+  auto tops = at::empty({P, heads}, query_key_value.options());
+  auto inverses = at::empty({P, heads}, query_key_value.options());
   const Attention of{
       query_key_value.const_data_ptr<float>(), offsets.const_data_ptr<int64_t>(), heads, joined / heads,
-      output.mutable_data_ptr<float>(), log_sums.mutable_data_ptr<float>()};
-  const int64_t blocks = most_blocks(of.offsets, samples);
+      output.mutable_data_ptr<float>(), tops.mutable_data_ptr<float>(), inverses.mutable_data_ptr<float>()};
+  const int64_t longest = longest_of(of.offsets, samples);
   at::parallel_for(0, samples, SAMPLES_PER_TASK, [&](int64_t first, int64_t last) {
-    const Scratch memory = scratch((2 * of.width + 2) * blocks);
+    const Scratch memory = scratch(2 * of.width + longest);
     attend_samples(of, first, last, memory.get());
   });
-  return {output, log_sums};
+  return {output, tops, inverses};
 }
 
 at::Tensor attention_backward(
     const at::Tensor& grad_output, const at::Tensor& query_key_value, const at::Tensor& offsets, const at::Tensor& output,
-    const at::Tensor& log_sums, int64_t heads) {
+    const at::Tensor& tops, const at::Tensor& inverses, int64_t heads) {
   const int64_t joined = query_key_value.size(1) / 3, samples = offsets.numel() - 1;
   auto grad = at::empty_like(query_key_value);
   const Attention of{
       query_key_value.const_data_ptr<float>(), offsets.const_data_ptr<int64_t>(), heads, joined / heads,
-      const_cast<float*>(output.const_data_ptr<float>()), const_cast<float*>(log_sums.const_data_ptr<float>())};
-  const int64_t blocks = most_blocks(of.offsets, samples);
+      const_cast<float*>(output.const_data_ptr<float>()), const_cast<float*>(tops.const_data_ptr<float>()),
+      const_cast<float*>(inverses.const_data_ptr<float>())};
+  const int64_t longest = longest_of(of.offsets, samples);
   at::parallel_for(0, samples, SAMPLES_PER_TASK, [&](int64_t first, int64_t last) {
-    const Scratch memory = scratch((4 * of.width + 3) * blocks);
+    const Scratch memory = scratch(4 * of.width + (longest + LANES - 1) / LANES);
     attend_samples_backward(
         of, grad_output.const_data_ptr<float>(), grad.mutable_data_ptr<float>(), first, last, memory.get());
   });
@@ -373,10 +362,10 @@ at::Tensor dropout(const at::Tensor& x, double probability, int64_t seed) {
 }  // namespace
 
 TORCH_LIBRARY(mian, library) {
-  library.def("attention(Tensor query_key_value, Tensor offsets, int heads) -> (Tensor, Tensor)");
+  library.def("attention(Tensor query_key_value, Tensor offsets, int heads) -> (Tensor, Tensor, Tensor)");
   library.def(
-      "attention_backward(Tensor grad_output, Tensor query_key_value, Tensor offsets, Tensor output, Tensor log_sums, int heads) "
-      "-> Tensor");
+      "attention_backward(Tensor grad_output, Tensor query_key_value, Tensor offsets, Tensor output, Tensor tops, Tensor inverses, "
+      "int heads) -> Tensor");
   library.def("pool(Tensor scores, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("pool_backward(Tensor grad_sums, Tensor weights, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("dropout(Tensor x, float probability, int seed) -> Tensor");

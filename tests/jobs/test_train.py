@@ -217,20 +217,57 @@ def test_a_model_may_stay_unregistered(workplace: Workplace) -> None:
     assert len(workplace.models) == 1
 
 
-def test_a_training_that_is_told_to_stop_ends_its_run(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(step: int) -> None:
         if step == 40:
             signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_report(patch, stop)
+        assert train.main(["--config", str(workplace.config)]) == train.STOPPED == 75
+    assert the_run(workplace).info.status == "KILLED"
+    assert list(points(workplace, "train_logloss")) == [20, 40]
+    assert [path.name for path in workplace.models] == ["checkpoints"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+    assert train.main(["--config", str(workplace.config), "log_every=10", "tracking.run_name=other"]) == 0
+    assert the_run(workplace).info.status == "FINISHED", "and there is no second run"
+    assert list(points(workplace, "train_logloss")) == [20, 40, 50, 60]
+    (model,) = workplace.models
+    assert model.name.startswith("mian-")
+
+
+def test_other_settings_or_samples_are_another_training(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
+        assert train.main(["--config", str(workplace.config)]) == train.STOPPED
+    assert train.main(["--config", str(workplace.config), "seed=1", "max_steps=2"]) == 0
+    assert len(list((workplace.folder / "models" / "checkpoints").iterdir())) == 1, "the first one's are still there"
+
+
+def test_a_second_sigterm_ends_it_at_once(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(step: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
     before_each_report(monkeypatch, stop)
     with pytest.raises(SystemExit) as ended:
         train.main(["--config", str(workplace.config)])
     assert ended.value.code == 128 + signal.SIGTERM
     assert the_run(workplace).info.status == "FAILED"
-    assert list(points(workplace, "train_logloss")) == [20]
     assert workplace.models == []
-    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_damaged_checkpoints_end_it_with_one_error(workplace: Workplace, capsys: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
+        assert train.main(["--config", str(workplace.config)]) == train.STOPPED
+    for path in workplace.folder.glob("models/checkpoints/*/step-*/state.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    capsys.readouterr()
+    assert train.main(["--config", str(workplace.config)]) == 1
+    assert "none of its 1 checkpoints can be read; remove the folder to start anew" in one_error(capsys)
 
 
 def test_a_training_that_diverges_ends_with_one_error_and_a_failed_run(workplace: Workplace, capsys: Any) -> None:

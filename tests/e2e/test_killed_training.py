@@ -1,0 +1,167 @@
+"""A training on two ranks that is killed at any moment ends, and the next one goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from mian.trainer import CheckpointStore
+from pipeline.contract import read_contract
+from tests.launcher import ROOT, processes_with
+from tests.mian.sample_data import SMALL_MODEL, write_samples
+from tests.stores import new_store
+
+#: More of them take longer and say more: MIAN_KILLS=20.
+KILLS = int(os.environ.get("MIAN_KILLS", "1"))
+SECONDS = 180
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(folder)
+    return folder
+
+
+class Training:
+    """A training of its own folder, on two ranks."""
+
+    def __init__(self, folder: Path, samples: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        values = {
+            "samples": str(samples),
+            "output": str(folder / "models"),
+            "model": {"name": "mian", "options": {**SMALL_MODEL, "dropout": 0.2}},
+            "optimizer": {"learning_rate": 3e-3, "schedule": "linear", "l2_embedding": 1e-4},
+            "batch_size": 16,
+            "epochs": 6,
+            "patience": 100,
+            "threads": 1,
+            "log_every": 20,
+            "checkpoint": {"every_steps": 10},
+            "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+        }
+        (folder / "train.yaml").write_text(yaml.safe_dump(values))
+        new_store(folder / "mlflow.db")
+
+    def start(self) -> subprocess.Popen[str]:
+        launcher = str(Path(sys.executable).with_name("horovodrun"))
+        job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(self.folder / "train.yaml")]
+        return subprocess.Popen(
+            [launcher, "-np", "2", "--gloo", *job],
+            cwd=self.folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def finish(self) -> str:
+        """Run to the end; what it said."""
+        with self.start() as process:
+            output = said_by(process)
+        assert process.returncode == 0, output
+        return output
+
+    def ranks(self) -> dict[int, psutil.Process]:
+        """The processes of the ranks that run."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                if str(self.folder / "train.yaml") in process.cmdline() and "HOROVOD_RANK" in (environment := process.environ()):
+                    found[int(environment["HOROVOD_RANK"])] = process
+            except psutil.Error:
+                continue
+        return found
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        (path,) = self.folder.glob("models/mian-*/weights.pt")
+        weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+        return weights
+
+    def checkpointed(self) -> int:
+        """The step of the newest checkpoint; 0 where there is none."""
+        return max(
+            (step for folder in self.folder.glob("models/checkpoints/*") for step in CheckpointStore(folder, 2).steps()),
+            default=0,
+        )
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    """All that it said, when it has ended; ends it where it does not end by itself."""
+    try:
+        return process.communicate(timeout=SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)  # horovodrun ends its ranks
+        raise
+
+
+def tracebacks(output: str) -> list[str]:
+    """Lines of ranks that begin one; horovodrun ends with its own."""
+    return [line for line in output.splitlines() if line.startswith("[") and "Traceback" in line]
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, tmp_path: Path) -> None:
+    whole = Training(tmp_path / "whole", samples)
+    started = time.monotonic()
+    whole.finish()
+    took = time.monotonic() - started
+    expected = whole.weights()
+    draw = random.Random(int(os.environ.get("MIAN_SEED", "0")))
+    found = []
+    for attempt in range(KILLS):
+        training = Training(tmp_path / f"killed-{attempt}", samples)
+        with training.start() as process:
+            try:
+                process.wait(timeout=draw.uniform(0.3, 0.95) * took)
+            except subprocess.TimeoutExpired:
+                ranks = training.ranks()
+                victim = draw.choice([0, 1])
+                if victim in ranks:
+                    ranks[victim].kill()
+            output = said_by(process)
+        assert not tracebacks(output), output
+        found.append(training.checkpointed())
+        output = training.finish() if process.returncode else output
+        assert processes_with(training.folder) == []
+        assert_same(training.weights(), expected)
+        assert not (training.folder / "models" / "checkpoints").exists()
+        assert not found[-1] or f"goes on after step {found[-1]:,}" in output
+    print(f"newest checkpoint when killed: {found}; a whole training took {took:.0f} s")
+
+
+def test_a_training_that_is_asked_to_stop_saves_and_goes_on(samples: Path, tmp_path: Path) -> None:
+    training = Training(tmp_path / "stopped", samples)
+    steps = sum(day.rows for day in read_contract(str(samples)).split("train")) // 32
+    with training.start() as process:
+        deadline = time.monotonic() + SECONDS
+        while training.checkpointed() < 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output = said_by(process)
+    stopped_at = training.checkpointed()
+    assert f"stopped after step {stopped_at:,}; started again, it goes on" in output
+    assert not tracebacks(output), output
+    assert 20 < stopped_at < 6 * steps
+    output = training.finish()
+    assert f"goes on after step {stopped_at:,}" in output
+    whole = Training(tmp_path / "whole", samples)
+    whole.finish()
+    assert_same(training.weights(), whole.weights())
