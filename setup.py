@@ -1,5 +1,7 @@
 """The compiled part of the package; all else is in setup.cfg."""
 
+import sys
+
 import setuptools
 
 NAME = "mian.kernels.compiled"
@@ -10,6 +12,8 @@ try:
 except ImportError:  # a wheel for Spark's machines, which have no torch and need none
     setuptools.setup()
 else:
+    # OpenMP for the compiler alone: at::parallel_for is a template around its pragma, and the library is to be the one that torch brings.
+    openmp = ["-fopenmp"] if sys.platform == "linux" else []
     # Optional: without it all runs on torch's own operators, slower.
-    extension = CppExtension(NAME, SOURCES, extra_compile_args=["-O3", "-Wno-psabi"], optional=True)
+    extension = CppExtension(NAME, SOURCES, include_dirs=["."], extra_compile_args=["-O3", "-Wno-psabi", *openmp], optional=True)
     setuptools.setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension.with_options(use_ninja=False)})

@@ -186,7 +186,7 @@ has_cuda() {
 
 # What .venv depends on, in one word: when it differs from the one in .venv/set-up, there is work to do.
 fingerprint() {
-  "$python" - "$root" "$cuda" constraints.txt setup.cfg pyproject.toml scripts/setup.sh scripts/cxx20.sh <<'EOF'
+  "$python" - "$root" "$cuda" constraints.txt setup.cfg setup.py pyproject.toml mian/kernels/*.cpp mian/kernels/*.h scripts/setup.sh scripts/cxx20.sh <<'EOF'
 import hashlib, pathlib, sys
 parts = [sys.version, sys.base_prefix, *sys.argv[1:3], *(pathlib.Path(name).read_text() for name in sys.argv[3:])]
 print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
@@ -292,6 +292,9 @@ install_horovod
 # Without isolation, so that the build tools are the pinned ones too.
 step "MIAN and all else" pip_install --no-build-isolation -e '.[test]'
 step "check" check_venv
+if ! "$venv/bin/python" -c 'import sys; from mian.kernels import is_compiled; sys.exit(not is_compiled())' 2>>"$log"; then
+  echo "note: mian/kernels was not compiled (.venv/setup.log says why); torch's own operators do, slower"
+fi
 
 fingerprint >"$venv/set-up"
 rm "$venv/unfinished"

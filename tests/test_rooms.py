@@ -56,6 +56,10 @@ def test_mian_knows_no_spark_and_of_the_pipeline_the_contract_alone() -> None:
     assert [line for line in beyond if not line.startswith("mian/serving/log.py: pipeline")] == []
 
 
+def test_the_kernels_know_nothing_of_models_or_samples() -> None:
+    assert [line for line in found("mian/kernels", "mian", "pipeline") if ": mian.kernels" not in line] == []
+
+
 def test_nothing_imports_the_jobs_but_tests() -> None:
     assert found("pipeline", "jobs") + found("mian", "jobs") == []
 

@@ -33,5 +33,10 @@ def is_compiled() -> bool:
 
 
 def fits(*tensors: torch.Tensor) -> bool:
-    """Whether the compiled operators take these tensors."""
-    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors) and is_compiled()
+    """Whether the compiled operators take these tensors of floats."""
+    return all(tensor.dtype == torch.float32 for tensor in tensors) and fits_devices(*tensors)
+
+
+def fits_devices(*tensors: torch.Tensor) -> bool:
+    """Whether they take tensors where these are."""
+    return all(tensor.device.type == "cpu" for tensor in tensors) and is_compiled()

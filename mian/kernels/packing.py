@@ -6,6 +6,8 @@ from functools import cached_property
 
 import torch
 
+from mian.kernels.load import fits_devices
+
 
 class Packing:
     """Which positions of a batch's histories are real, and where they lie when only they are kept, sample after sample.
@@ -18,28 +20,22 @@ class Packing:
     def __init__(self, lengths: torch.Tensor, longest: int) -> None:
         self.shape = len(lengths), longest  # (B, T)
         self.lengths = lengths.long().clamp(0, longest)
-        self.offsets = torch.cat([self.lengths.new_zeros(1), self.lengths.cumsum(0)])
-        """``(B + 1,)``: the positions of sample b are ``offsets[b]`` to ``offsets[b + 1]``."""
+        pack = torch.ops.mian.pack if fits_devices(lengths) else self._found
+        found: tuple[torch.Tensor, ...] = pack(self.lengths, longest)
+        self.offsets, self.places, self.samples, self.steps = found
+        """``offsets``, int64 ``(B + 1,)``: the positions of sample b are ``offsets[b]`` to ``offsets[b + 1]``. Int64 ``(P,)``: ``places``,
+        where the real positions lie among all ``B * T``; ``samples``, the sample of each; ``steps``, its number in its history, from 0, the
+        most recent."""
+
+    def _found(self, lengths: torch.Tensor, longest: int) -> tuple[torch.Tensor, ...]:
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        places = self.mask.view(-1).nonzero().squeeze(1)
+        return offsets, places, torch.div(places, longest, rounding_mode="floor"), places % longest
 
     @cached_property
     def mask(self) -> torch.Tensor:
         """Bool ``(B, T)``, true where a position is real."""
         return torch.arange(self.shape[1], device=self.lengths.device) < self.lengths[:, None]
-
-    @cached_property
-    def places(self) -> torch.Tensor:
-        """Int64 ``(P,)``: where the real positions lie among all ``B * T``."""
-        return self.mask.view(-1).nonzero().squeeze(1)
-
-    @cached_property
-    def samples(self) -> torch.Tensor:
-        """Int64 ``(P,)``: the sample of each position."""
-        return torch.div(self.places, self.shape[1], rounding_mode="floor")
-
-    @cached_property
-    def steps(self) -> torch.Tensor:
-        """Int64 ``(P,)``: each position's number in its history, from 0, the most recent."""
-        return self.places % self.shape[1]
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """The real positions: from ``(B, T, ...)`` to ``(P, ...)``."""

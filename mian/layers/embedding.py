@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mian.kernels import Packing
+from mian.kernels import Packing, distinct, sum_by_place
 from pipeline.contract import PADDING_ID, Contract
 from pipeline.contract.document import GROUPS, LENGTH_COLUMN, Group
 
@@ -103,7 +103,7 @@ class FieldEmbedding(nn.Module):
 
 
 class EmbeddingTable(nn.Module):
-    """A table of vectors whose gradient is a sparse tensor of the rows that a batch holds, each once, ascending.
+    """A table of vectors whose gradient is a sparse tensor of the rows that a batch holds, each once.
 
     Args:
         rows: how many vectors.
@@ -131,19 +131,19 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        distinct, inverse = torch.unique(rows, return_inverse=True)
-        ctx.save_for_backward(distinct, inverse, padding)
+        of_batch, places = distinct(rows)
+        ctx.save_for_backward(of_batch, places, padding)
         ctx.shape = table.shape
-        return table.index_select(0, distinct).index_select(0, inverse)
+        return table.index_select(0, of_batch).index_select(0, places)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        distinct, inverse, padding = ctx.saved_tensors
-        values = grad.new_zeros(len(distinct), grad.shape[1]).index_add_(0, inverse, grad)
-        values.masked_fill_(torch.isin(distinct, padding)[:, None], 0.0)
-        indices = distinct.long()[None]
-        return torch.sparse_coo_tensor(indices, values, ctx.shape, is_coalesced=True, check_invariants=False), None, None
+        of_batch, places, padding = ctx.saved_tensors
+        values = sum_by_place(grad, places, len(of_batch))
+        values.masked_fill_(torch.isin(of_batch, padding)[:, None], 0.0)
+        # Not marked as coalesced: each row is there once, but they need not ascend.
+        return torch.sparse_coo_tensor(of_batch.long()[None], values, ctx.shape, check_invariants=False), None, None
 
 
 class _Rows(nn.Module):

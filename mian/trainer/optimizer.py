@@ -29,25 +29,19 @@ class Optimizer:
     def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:
         self._config = config
         self._ranks = ranks
-        self._tables = model.tables()
+        self._betas = (config.beta1, config.beta2)
         self._dense = FlatParameter(model.dense_parameters().values())
         self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
-        betas = (config.beta1, config.beta2)
-        adam = torch.optim.Adam([self._dense.weight], lr=config.learning_rate, betas=betas, fused=True)
+        self._adam = torch.optim.Adam([self._dense.weight], betas=self._betas, fused=True)
         moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
-        adam.state[self._dense.weight] = {"step": torch.zeros(()), **moments}  # there before the first step, to be restored
-        self._optimizers: dict[str, torch.optim.Optimizer] = {"dense": adam}
-        for name, table in self._tables.items():
-            self._optimizers[name] = LazyAdam([table], lr=config.learning_rate, betas=betas)
+        self._adam.state[self._dense.weight] = {"step": torch.zeros(()), **moments}  # there before the first step, to be restored
+        self._tables = model.tables()
+        self._lazy = {name: LazyAdam(table, self._betas) for name, table in self._tables.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the optimizers remember, by name: the tensors themselves."""
-        return {
-            f"optimizer.{name}.{key}": value
-            for name, optimizer in self._optimizers.items()
-            for state in optimizer.state.values()
-            for key, value in state.items()
-        }
+        states = {"dense": self._adam.state[self._dense.weight], **{name: lazy.state for name, lazy in self._lazy.items()}}
+        return {f"optimizer.{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 
     def step(self, loss: torch.Tensor, progress: float, stop: bool = False) -> bool:
         """Backward, exchange, regularize, clip, update.
@@ -65,36 +59,34 @@ class Optimizer:
         for table in self._tables.values():
             table.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        stops = self._exchange(stop)
-        self._regularize()
-        if self._config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
-        for optimizer in self._optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = self._learning_rate(progress)
-            optimizer.step()
+        rate = self._learning_rate(progress)
+        stops = self._step_dense(rate, stop)
+        for name, table in self._tables.items():
+            if table.grad is not None:
+                self._step_table(table, self._lazy[name], rate)
         return stops
 
-    def _exchange(self, stop: bool) -> bool:
-        """Every gradient becomes its mean over the ranks; whether any rank is to stop travels with the dense ones."""
+    @torch.no_grad()
+    def _step_dense(self, rate: float, stop: bool) -> bool:
+        """Whether any rank is to stop travels with the gradients."""
         self._dense.flag.fill_(float(stop))
         self._ranks.mean_(self._dense.gradient_and_flag)
-        for table in self._tables.values():
-            if table.grad is not None:
-                table.grad._coalesced_(True)  # as it was made; autograd forgets it when it hands a sparse gradient over
-                table.grad = self._ranks.mean_of_rows(table.grad)
+        if self._config.l2:
+            self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
+        if self._config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
+        self._adam.param_groups[0]["lr"] = rate
+        self._adam.step()
         return bool(self._dense.flag > 0) if self._ranks.size > 1 else stop
+
+    @torch.no_grad()
+    def _step_table(self, table: torch.Tensor, lazy: LazyAdam, rate: float) -> None:
+        assert table.grad is not None, "it was looked up"
+        rows, gradients = self._ranks.mean_of_rows(table.grad._indices()[0], table.grad._values())
+        if self._config.l2_embedding:
+            gradients.add_(table.index_select(0, rows), alpha=self._config.l2_embedding)
+        lazy.step(rows, gradients, rate)
 
     def _learning_rate(self, progress: float) -> float:
         falling = max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0
         return self._config.learning_rate * falling
-
-    @torch.no_grad()
-    def _regularize(self) -> None:
-        if self._config.l2:
-            self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
-        if self._config.l2_embedding:
-            for table in self._tables.values():
-                if table.grad is not None:
-                    rows = table.index_select(0, table.grad.indices()[0])
-                    table.grad.values().add_(rows, alpha=self._config.l2_embedding)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from horovod.common.exceptions import HorovodInternalError
 
+from mian.kernels import distinct, sum_by_place
+
 Value = TypeVar("Value")
 
 
@@ -93,23 +95,21 @@ class Ranks:
         if self.size > 1:
             hvd.allreduce_(value, op=hvd.Average)
 
-    def mean_of_rows(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The mean over ranks of a table's gradient; what travels are the rows that it holds.
+    def mean_of_rows(self, rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean over ranks of a table's gradient; what travels are the rows that the ranks' batches hold.
 
         Args:
-            gradient: a coalesced sparse tensor ``(rows, width)``.
+            rows: int64 ``(N,)``, each once; another N on each rank.
+            gradients: ``(N, width)``, of these rows.
 
         Returns:
-            The same, with the rows of all ranks, each once, ascending.
+            The same of all ranks together: int64 ``(M,)``, each once, and ``(M, width)``.
         """
         if self.size == 1:
-            return gradient
-        rows = hvd.allgather_async(gradient.indices()[0], name="rows")
-        values = hvd.allgather_async(gradient.values(), name="values")
-        distinct, inverse = torch.unique(hvd.synchronize(rows), return_inverse=True)
-        summed = gradient.values().new_zeros(len(distinct), gradient.shape[1])
-        summed.index_add_(0, inverse, hvd.synchronize(values).div_(self.size))
-        return torch.sparse_coo_tensor(distinct[None], summed, gradient.shape, is_coalesced=True, check_invariants=False)
+            return rows, gradients
+        gathered = hvd.allgather_async(rows, name="rows"), hvd.allgather_async(gradients, name="gradients")
+        together, places = distinct(hvd.synchronize(gathered[0]))
+        return together, sum_by_place(hvd.synchronize(gathered[1]).div_(self.size), places, len(together))
 
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Give every rank the first one's values, in place."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mian.kernels import Dropout, Packing, attention, is_compiled, pool
+from mian.kernels import Dropout, Packing, attention, distinct, is_compiled, lazy_adam_, pool, sum_by_place
 
 LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
 
@@ -103,6 +103,38 @@ def test_dropout_lets_the_gradients_of_what_it_kept_through():
 def test_dropout_that_drops_nothing_is_the_identity(layer):
     x = torch.randn(5, 3)
     assert torch.equal(layer(x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("rows", [[], [7], [5, 3, 5, 5, 0, 3], torch.randint(0, 40, (1000,)).tolist(), [2**31 - 1, 0]], ids=len)
+def test_distinct_rows_are_there_once_and_each_has_its_place(rows, dtype):
+    given = torch.tensor(rows, dtype=dtype)
+    found, places = distinct(given)
+    assert (found.dtype, len(found)) == (dtype, len(set(rows)))
+    assert sorted(found.tolist()) == sorted(set(rows))
+    assert torch.equal(found.index_select(0, places), given)
+
+
+def test_vectors_are_added_up_by_place():
+    places, vectors = torch.randint(0, 9, (200,)), torch.randn(200, 5)
+    expected = torch.zeros(9, 5).index_add_(0, places, vectors)
+    torch.testing.assert_close(sum_by_place(vectors, places.int(), 9), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sum_by_place(vectors.double(), places, 9), expected.double(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lazy_adam_is_torchs_sparse_adam(dtype):
+    table = torch.randn(30, 4, dtype=dtype)
+    expected = nn.Parameter(table.clone())
+    adam = torch.optim.SparseAdam([expected], lr=0.1, betas=(0.8, 0.9), eps=1e-10)
+    mean, square = torch.zeros_like(table), torch.zeros_like(table)
+    for step in range(1, 6):
+        rows = torch.randperm(30)[:11]
+        gradients = torch.randn(11, 4, dtype=dtype)
+        lazy_adam_(table, mean, square, rows, gradients, 0.1, (0.8, 0.9), 1e-10, step)
+        expected.grad = torch.sparse_coo_tensor(rows[None], gradients, table.shape).coalesce()
+        adam.step()
+        torch.testing.assert_close(table, expected.detach(), atol=1e-6, rtol=1e-5)
 
 
 def test_packing_leaves_padding_out_and_padding_puts_it_back():

@@ -96,4 +96,4 @@ def test_the_gradient_of_a_table_is_that_of_an_embedding_with_each_row_once(dtyp
     (expected[rows.long()] * weight).sum().backward()
     expected.grad[[0, 5]] = 0
     torch.testing.assert_close(table.weight.grad.to_dense(), expected.grad)
-    assert table.weight.grad._indices().tolist() == [[0, 1, 3, 5, 8]]
+    assert sorted(table.weight.grad._indices()[0].tolist()) == [0, 1, 3, 5, 8]

@@ -1,0 +1,108 @@
+// Rows of embedding tables: which of them a batch holds, the sums of their gradients, and their update.
+
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+#include "mian/kernels/cpu.h"
+
+namespace mian {
+
+// Each distinct row once, in the order in which they are met, and for each of the N rows its place among them.
+template <typename Row>
+std::tuple<at::Tensor, at::Tensor> distinct_of(const at::Tensor& rows) {
+  const int64_t N = rows.numel();
+  const Row* row = rows.const_data_ptr<Row>();
+  auto inverse = at::empty({N}, rows.options().dtype(at::kInt));
+  int32_t* place = inverse.mutable_data_ptr<int32_t>();
+  int64_t slots = 64;
+  while (slots < 2 * N) slots *= 2;
+  std::vector<int32_t> table(slots, -1);  // open addressing: places among the distinct rows
+  std::vector<Row> found;
+  found.reserve(N);
+  for (int64_t i = 0; i < N; i++) {
+    uint64_t slot = (static_cast<uint64_t>(row[i]) * 0x9E3779B97F4A7C15ULL) >> 20 & (slots - 1);
+    while (table[slot] >= 0 && found[table[slot]] != row[i]) slot = (slot + 1) & (slots - 1);
+    if (table[slot] < 0) {
+      table[slot] = static_cast<int32_t>(found.size());
+      found.push_back(row[i]);
+    }
+    place[i] = table[slot];
+  }
+  auto distinct = at::empty({static_cast<int64_t>(found.size())}, rows.options());
+  std::copy(found.begin(), found.end(), distinct.mutable_data_ptr<Row>());
+  return {distinct, inverse};
+}
+
+// rows int32 or int64 (N,), fewer than 2^31. Gives the distinct ones, and int32 (N,).
+std::tuple<at::Tensor, at::Tensor> distinct(const at::Tensor& rows) {
+  return rows.scalar_type() == at::kInt ? distinct_of<int32_t>(rows) : distinct_of<int64_t>(rows);
+}
+
+FOR_EACH_CPU
+void add_up(const float* vectors, const int32_t* place, int64_t N, int64_t width, float* sums) {
+  for (int64_t i = 0; i < N; i++) {
+    for (int64_t c = 0; c < width; c++) sums[place[i] * width + c] += vectors[i * width + c];
+  }
+}
+
+// vectors (N, width), places int32 (N,) among `count`. Gives the sums (count, width).
+at::Tensor sum_by_place(const at::Tensor& vectors, const at::Tensor& places, int64_t count) {
+  auto sums = at::zeros({count, vectors.size(1)}, vectors.options());
+  add_up(
+      vectors.const_data_ptr<float>(), places.const_data_ptr<int32_t>(), vectors.size(0), vectors.size(1),
+      sums.mutable_data_ptr<float>());
+  return sums;
+}
+
+constexpr int64_t AHEAD = 12;  // rows that are on their way from memory while one is worked on
+
+struct Adam {
+  float beta1, beta2, eps, rate, correction;  // rate: the learning rate over the first moment's bias; correction: 1 over the second's root
+};
+
+FOR_EACH_CPU
+void update_rows(
+    float* table, float* means, float* squares, const int64_t* rows, const float* gradients, int64_t width, const Adam& adam,
+    int64_t first, int64_t last) {
+  for (int64_t i = first; i < last; i++) {
+    if (i + AHEAD < last) {  // rows lie anywhere in memory
+      const int64_t next = rows[i + AHEAD] * width;
+      __builtin_prefetch(table + next, 1);
+      __builtin_prefetch(means + next, 1);
+      __builtin_prefetch(squares + next, 1);
+    }
+    float* weight = table + rows[i] * width;
+    float* mean = means + rows[i] * width;
+    float* square = squares + rows[i] * width;
+    const float* gradient = gradients + i * width;
+    for (int64_t c = 0; c < width; c++) {
+      const float g = gradient[c];
+      mean[c] += (1.0f - adam.beta1) * (g - mean[c]);
+      square[c] = adam.beta2 * square[c] + (1.0f - adam.beta2) * g * g;
+      weight[c] -= adam.rate * mean[c] / (std::sqrt(square[c]) * adam.correction + adam.eps);
+    }
+  }
+}
+
+// Adam's step on the rows of a table; rows int64 (N,), each once, gradients (N, width).
+void lazy_adam(
+    at::Tensor& table, at::Tensor& means, at::Tensor& squares, const at::Tensor& rows, const at::Tensor& gradients, double beta1,
+    double beta2, double eps, double rate, double correction) {
+  const Adam adam{
+      static_cast<float>(beta1), static_cast<float>(beta2), static_cast<float>(eps), static_cast<float>(rate),
+      static_cast<float>(correction)};
+  at::parallel_for(0, rows.numel(), 512, [&](int64_t first, int64_t last) {
+    update_rows(
+        table.mutable_data_ptr<float>(), means.mutable_data_ptr<float>(), squares.mutable_data_ptr<float>(),
+        rows.const_data_ptr<int64_t>(), gradients.const_data_ptr<float>(), table.size(1), adam, first, last);
+  });
+}
+
+}  // namespace mian
