@@ -15,5 +15,7 @@ else:
     # OpenMP for the compiler alone: at::parallel_for is a template around its pragma, and the library is to be the one that torch brings.
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
     # Optional: without it all runs on torch's own operators, slower.
-    extension = CppExtension(NAME, SOURCES, include_dirs=["."], extra_compile_args=["-O3", "-Wno-psabi", *openmp], optional=True)
+    extension = CppExtension(
+        NAME, SOURCES, include_dirs=["."], extra_compile_args=["-O3", "-g0", "-Wno-psabi", *openmp], optional=True
+    )
     setuptools.setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension.with_options(use_ninja=False)})

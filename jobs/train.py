@@ -95,7 +95,7 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
         config = command.load_config(TrainConfig, path, overrides)
         _make_output_folder(config.output)
         contract = read_contract(config.samples)
-        folder = pathlib.Path(config.output) / "checkpoints" / training_key(config.settings(), contract.to_json())
+        folder = pathlib.Path(config.output) / "checkpoints" / training_key(config, contract)
         return config, contract, open_streams(config, contract, ranks), CheckpointStore(folder, config.checkpoint.keep)
 
     config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)

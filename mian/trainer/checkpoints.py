@@ -16,6 +16,9 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mian.config import TrainConfig
+from pipeline.contract import Contract
+
 log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
@@ -156,9 +159,12 @@ class CheckpointStore:
             raise CheckpointError(f"{path / MANIFEST}: cannot be read ({' '.join(str(error).split())})") from error
 
 
-def training_key(settings: Mapping[str, Any], contract: str) -> str:
-    """A name for a training: the same for the same settings on the same samples."""
-    text = json.dumps([settings, contract], sort_keys=True, default=str)
+def training_key(config: TrainConfig, contract: Contract) -> str:
+    """A name for a training: the same for the same settings on the same samples, whatever other days the data set has."""
+    splits = {config.train_split, config.validation_split, config.test_split} - {None}
+    days = {day.day: day for split in splits if split is not None for day in contract.split(split)}
+    samples = contract.model_copy(update={"days": tuple(days[day] for day in sorted(days))})
+    text = json.dumps([config.settings(), samples.to_json()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -72,6 +72,10 @@ class Ranks:
             raise error
         raise RankError(f"rank {failed[0]} could not go on")
 
+    def wait(self) -> None:
+        """Wait until every rank is here."""
+        self.gather_objects(None)
+
     def gather_objects(self, value: Value) -> list[Value]:
         """Every rank's value, in the order of ranks."""
         if self.size == 1:

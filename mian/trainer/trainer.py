@@ -109,19 +109,26 @@ class Trainer:
 
         Returns:
             Whether there was one.
+
+        Raises:
+            CheckpointError: it is of another release, whose tensors are others; on rank 0.
+            RankError: on the others then.
         """
         shared = self._ranks.from_first(None if saved is None else (saved["progress"], saved["ranks"]))
         if shared is None:
             return False
         values, of_ranks = shared
         self.progress = Progress.model_validate(values)
+        if self.progress.best_step:
+            self._best_weights = copy.deepcopy(self.model.state_dict())
         tensors = {**self.model.state_dict(), **self._optimizer.state()}
-        self._best_weights = {name: torch.zeros_like(value) for name, value in self.model.state_dict().items()}
-        if saved is not None:
-            for name, value in {**saved["model"], **saved["optimizer"]}.items():
-                tensors[name].copy_(value)
-            for name, value in saved["best"].items():
-                self._best_weights[name].copy_(value)
+
+        def restore() -> None:
+            if saved is not None:
+                _copy({**saved["model"], **saved["optimizer"]}, tensors)
+                _copy(saved["best"], self._best_weights)
+
+        self._ranks.together(restore, (CheckpointError,))
         self._ranks.broadcast(tensors)
         self._ranks.broadcast(self._best_weights)
         if len(of_ranks) == self._ranks.size:
@@ -183,6 +190,7 @@ class Trainer:
                 if progress.finished:
                     return
                 if stop:
+                    self._ranks.wait()  # whoever ends first has the launcher end the others, be they writing
                     raise TrainingStopped(f"stopped after step {progress.step:,}")
         if progress.step_of_epoch == steps:
             progress.epoch_done()
@@ -263,3 +271,15 @@ class Trainer:
         if not self._ranks.is_first:
             return RankError("rank 0 has said why the training ends")
         return TrainingError(f"{what}; lower optimizer.learning_rate, or set optimizer.clip_norm")
+
+
+def _copy(saved: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put saved values into tensors, in place."""
+    shapes = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (saved, tensors))
+    differing = sorted({name for name, _ in set.symmetric_difference(*(set(of.items()) for of in shapes))})
+    if differing:
+        raise CheckpointError(
+            f"the checkpoint is of another release of this program: {differing[0]} differs; remove it to start anew"
+        )
+    for name, value in saved.items():
+        tensors[name].copy_(value)

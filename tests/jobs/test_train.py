@@ -100,7 +100,7 @@ def test_test_metrics_are_those_of_the_best_weights(once_trained: Finished) -> N
     assert list(points(once_trained, "best_step").values()) == [best]
     rows = sum(day.rows for day in once_trained.contract.split("test"))
     assert points(once_trained, "test_rows") == {best: rows}
-    assert 0.6 < points(once_trained, "test_auc")[best] < 1
+    assert 0.55 < points(once_trained, "test_auc")[best] < 1
     assert f"AUC {points(once_trained, 'test_auc')[best]:.5f}" in once_trained.log
 
 

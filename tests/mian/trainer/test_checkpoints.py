@@ -1,5 +1,6 @@
 """A training that is stopped and goes on is the training that was never stopped."""
 
+import datetime as dt
 import logging
 import os
 import pickle
@@ -12,7 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from mian.trainer import CheckpointError, CheckpointStore, Ranks, Trained, Trainer, TrainingStopped, open_streams
+from mian.trainer import (
+    CheckpointError,
+    CheckpointStore,
+    Ranks,
+    Trained,
+    Trainer,
+    TrainingStopped,
+    open_streams,
+    training_key,
+)
 from mian.trainer.checkpoints import CONTENT, MANIFEST
 from tests.mian.trainer.curves import Curves
 
@@ -104,6 +114,16 @@ def test_a_training_that_had_ended_has_nothing_left_to_do(samples: Any, tmp_path
     again = trainer_of(samples, CheckpointStore(tmp_path, 2))
     assert again.progress.finished
     assert_same(again.run(), ended)
+
+
+def test_a_checkpoint_of_another_release_is_refused(samples: Any, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, 2)
+    assert stopped(trainer_of(samples, store, 3)) == 3
+    state = store.read("step", 3)
+    state["model"]["mlp.0.weight"] = torch.zeros(2, 2)
+    store.save("step", 3, state, 0)
+    with pytest.raises(CheckpointError, match=r"another release of this program: mlp\.0\.weight differs; remove it"):
+        trainer_of(samples, store)
 
 
 def test_with_batches_of_another_size_the_rest_of_the_epoch_is_shared_out_anew(samples: Any, tmp_path: Path) -> None:
@@ -251,3 +271,15 @@ def test_a_training_whose_checkpoints_cannot_be_written_goes_on_and_says_so(
         trained = trainer_of(samples, CheckpointStore(tmp_path / "file", 2), max_steps=10).run()
     assert trained.steps == 10
     assert "cannot be written" in caplog.text
+
+
+def test_a_training_is_known_by_its_settings_and_the_days_that_it_uses(samples: Any) -> None:
+    config, contract = samples.config(), samples.contract
+    key = training_key(config, contract)
+    later = contract.days[-1].model_copy(update={"day": contract.days[-1].day + dt.timedelta(days=30)})
+    assert training_key(config, contract.model_copy(update={"days": (*contract.days, later)})) == key
+    assert training_key(samples.config(threads=2, log_every=3, stream={"workers": 5}, output="elsewhere"), contract) == key
+    other = [samples.config(seed=1), samples.config(batch_size=16), samples.config(optimizer={"l2": 0.1})]
+    assert len({key, *(training_key(one, contract) for one in other)}) == 4
+    first = contract.days[0].model_copy(update={"files": contract.days[0].files[:1]})
+    assert training_key(config, contract.model_copy(update={"days": (first, *contract.days[1:])})) != key
