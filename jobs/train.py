@@ -75,17 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _StopSignal:
-    """The first SIGTERM asks the training to stop after a step; outside of steps, or at the second, the process ends as after an error."""
+    """The first SIGTERM asks the training to stop after a step, and is too late where none is left: the model is kept then.
+
+    Before the first step, or at the second SIGTERM, the process ends as after an error.
+    """
 
     def __init__(self) -> None:
-        self.training = False
+        self.heeded = False
+        """Whether the training has begun, which asks."""
         self._asked = False
 
     def asked(self) -> bool:
         return self._asked
 
     def received(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self.training:
+        if self._asked or not self.heeded:
             sys.exit(128 + number)
         self._asked = True
 
@@ -115,9 +119,8 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
         trainer.progress.run_id = tracker.run_id
     outcome: Outcome = "FAILED"
     try:
-        stop.training = True
+        stop.heeded = True
         trained = trainer.run()
-        stop.training = False
         if kept is not None:
             _keep(config, contract, trained, tracker, kept)
             checkpoints.clear()

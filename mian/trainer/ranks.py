@@ -124,5 +124,7 @@ class Ranks:
         """The first rank's value."""
         if self.size == 1:
             return value
-        shared: Value = hvd.broadcast_object(value, root_rank=0)
+        shared: Value = hvd.broadcast_object(
+            value, root_rank=0, name="from_first"
+        )  # else the name is that of its type, on each rank
         return shared
