@@ -15,17 +15,17 @@ over that of DeepCTR-Torch's DIN, ``vs_deepctr_dien`` over that of its DIEN (lar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
-from deepctr_torch.models import DIEN, DIN
 from stream import made_up_contract
 from torch.nn.functional import binary_cross_entropy
 
@@ -59,17 +59,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    lines = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # DeepCTR-Torch asks for its newest version, and prints what comes of it
+        for line in cases(arguments):
+            print(json.dumps(line), file=lines, flush=True)
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A line for each size, batch size and model."""
     for size, batch_size in itertools.product(arguments.sizes, arguments.batches):
         torch.manual_seed(0)
         samples = made_up(*SIZES[size])
         steps = {
             "mian": our_step("mian", SIZES[size], samples, batch_size),
-            "deepctr_din": deepctr_step(DIN, SIZES[size], samples, batch_size),
-            "deepctr_dien": deepctr_step(DIEN, SIZES[size], samples, batch_size),
+            "deepctr_din": deepctr_step("DIN", SIZES[size], samples, batch_size),
+            "deepctr_dien": deepctr_step("DIEN", SIZES[size], samples, batch_size),
         }
         rates = measured(steps, batch_size, arguments.rounds, arguments.seconds)
         for model, rate in rates.items():
-            line = {
+            yield {
                 "benchmark": "train",
                 "size": size,
                 "batch": batch_size,
@@ -79,7 +87,6 @@ def main() -> None:
                 "vs_deepctr_dien": round(rate / rates["deepctr_dien"], 2),
                 "threads": arguments.threads,
             }
-            print(json.dumps(line), flush=True)
 
 
 def measured(steps: Mapping[str, Step], batch_size: int, rounds: int, seconds: float) -> dict[str, float]:
@@ -109,8 +116,11 @@ def our_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_size
     return run
 
 
-def deepctr_step(model_class: Any, size: tuple[int, int, int], samples: Tensors, batch_size: int) -> Step:
+def deepctr_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_size: int) -> Step:
     """A step as DeepCTR-Torch's ``fit`` does it."""
+    from deepctr_torch import models
+    from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
+
     users, items, categories = size
     features = [
         SparseFeat("user", users, EMBEDDING),
@@ -124,7 +134,7 @@ def deepctr_step(model_class: Any, size: tuple[int, int, int], samples: Tensors,
             for name, values in (("item", items), ("category", categories))
         ),
     ]
-    model = model_class(features, ["item", "category"], dnn_hidden_units=MLP, device="cpu")
+    model = getattr(models, name)(features, ["item", "category"], dnn_hidden_units=MLP, device="cpu")
     model.compile("adam", "binary_crossentropy", metrics=[])
     columns = {
         "user": samples["user_user"],
