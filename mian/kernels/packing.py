@@ -15,17 +15,22 @@ class Packing:
     Args:
         lengths: int ``(B,)``, how many of a sample's T positions are real; they are the first. More than T means T.
         longest: T.
+
+    Attributes:
+        shape: ``(B, T)``.
+        lengths: int64 ``(B,)``, none over T.
+        offsets: int64 ``(B + 1,)``; the positions of sample b are ``offsets[b]`` to ``offsets[b + 1]``.
+        places: int64 ``(P,)``, where the real positions lie among all ``B * T``.
+        samples: int64 ``(P,)``, the sample of each.
+        steps: int64 ``(P,)``, the number of each in its history, from 0, the most recent.
     """
 
     def __init__(self, lengths: torch.Tensor, longest: int) -> None:
-        self.shape = len(lengths), longest  # (B, T)
+        self.shape = len(lengths), longest
         self.lengths = lengths.long().clamp(0, longest)
         pack = torch.ops.mian.pack if fits_devices(lengths) else self._found
         found: tuple[torch.Tensor, ...] = pack(self.lengths, longest)
         self.offsets, self.places, self.samples, self.steps = found
-        """``offsets``, int64 ``(B + 1,)``: the positions of sample b are ``offsets[b]`` to ``offsets[b + 1]``. Int64 ``(P,)``: ``places``,
-        where the real positions lie among all ``B * T``; ``samples``, the sample of each; ``steps``, its number in its history, from 0, the
-        most recent."""
 
     def _found(self, lengths: torch.Tensor, longest: int) -> tuple[torch.Tensor, ...]:
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
