@@ -1,6 +1,6 @@
 """How fast are training steps, beside DeepCTR-Torch's?
 
-    pip install --constraint constraints.txt .[benchmark]
+    python -m pip install --no-build-isolation -c constraints.txt -e '.[benchmark]'
     python benchmarks/train.py
     python benchmarks/train.py --sizes electronics --batches 1024 --rounds 1
 

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with other_ranks_needed():
             return command.run(lambda: _job(options.config, options.overrides, ranks, stop), ERRORS)
     except TrainingStopped as stopped:
-        log.info("rank %d: %s; started again, it goes on", ranks.rank, stopped)
+        log.info("rank %d: %s", ranks.rank, stopped)
         return STOPPED
     except RankError as error:
         log.warning("rank %d ends: %s", ranks.rank, error)
@@ -108,8 +108,8 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
     tracker = Tracker(config.tracking)
     store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report, store, stop.asked), ERRORS)
-    saved = ranks.together(lambda: store.newest() if store is not None else None, ERRORS)
-    resumed = trainer.resume(saved)
+    # the state is held by no name here: it is as large as all that is trained
+    resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
     if ranks.is_first:
         _announce(contract, streams, config, ranks)
         if resumed:

@@ -242,7 +242,7 @@ def code_fingerprint() -> str:
     assert mian.__file__ is not None, "mian is a package with an __init__.py"
     root = pathlib.Path(mian.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.cpp")]):
+    for path in sorted(path for kind in ("*.py", "*.cpp", "*.h") for path in root.rglob(kind)):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -1,5 +1,5 @@
-// What the compiled operators share. All tensors are contiguous and on the CPU; work is shared out on torch's own threads, and no result
-// depends on their number.
+// What the compiled operators share. All tensors are contiguous and on the CPU. Where work is shared out it is on torch's own threads, and no
+// result depends on their number.
 
 #pragma once
 

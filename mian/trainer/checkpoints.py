@@ -93,15 +93,20 @@ class CheckpointStore:
             shutil.rmtree(part, ignore_errors=True)
             raise CheckpointError(f"{target}: the checkpoint cannot be written ({' '.join(str(error).split())})") from error
 
-    def tidy(self) -> None:
-        """Remove checkpoints past the number to keep, best ones that none of the kept ones names, and halves of killed ones."""
-        steps = self.steps()
-        kept, old = steps[-self._keep :], steps[: -self._keep]
-        needed = {f"best-{self._manifest(self._path('step', step)).best_step:09d}" for step in kept}
-        halves = self.folder.glob(f"*{_PART}")
-        unnamed = [path for path in self.folder.glob("best-*") if path.name not in needed]
-        for path in [*halves, *unnamed, *(self._path("step", step) for step in old)]:
-            shutil.rmtree(path, ignore_errors=True)
+    def tidy(self, newest: int) -> None:
+        """Remove what is not needed any more, with halves of killed ones.
+
+        Args:
+            newest: the step of the newest checkpoint. Of those up to it so many as are to be kept stay, with the best ones that they name.
+                Later ones go: they were damaged, or the training would have gone on from them.
+        """
+        kept = {self._path("step", step) for step in [step for step in self.steps() if step <= newest][-self._keep :]}
+        for path in list(kept):
+            with contextlib.suppress(CheckpointError):  # a damaged one stays in its place, and names none
+                kept.add(self._path("best", self._manifest(path).best_step))
+        for path in self.folder.iterdir():
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""

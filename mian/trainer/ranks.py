@@ -90,10 +90,6 @@ class Ranks:
         gathered: npt.NDArray[np.generic] = hvd.allgather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
         return gathered
 
-    def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean over ranks."""
-        return value if self.size == 1 else hvd.allreduce(value, op=hvd.Average)
-
     def mean_(self, value: torch.Tensor) -> None:
         """Put the mean over ranks in its place."""
         if self.size > 1:

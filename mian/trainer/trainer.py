@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -160,7 +159,11 @@ class Trainer:
         )
         with self._bar:
             while not progress.finished:
-                self._train_epoch()
+                if progress.epoch < self._config.epochs:
+                    self._train_epoch()
+                else:  # what another number of ranks had left of the last epoch is less than a batch of each rank
+                    self._evaluate()
+                    progress.finished = True
         self.model.load_state_dict(self._best_weights)
         test = score_together(self.model, self._streams.test, self._ranks) if self._streams.test is not None else None
         return Trained(self.model.eval(), progress.best_step, progress.step, progress.best, test)
@@ -191,7 +194,8 @@ class Trainer:
                     return
                 if stop:
                     self._ranks.wait()  # whoever ends first has the launcher end the others, be they writing
-                    raise TrainingStopped(f"stopped after step {progress.step:,}")
+                    then = "goes on" if config.checkpoint.enabled else "begins anew: checkpoint.enabled is false"
+                    raise TrainingStopped(f"stopped after step {progress.step:,}; started again, it {then}")
         if progress.step_of_epoch == steps:
             progress.epoch_done()
 
@@ -209,13 +213,14 @@ class Trainer:
     def _log_curve(self) -> None:
         step = self.progress.step
         steps, rate = self._curve.steps, self._curve.steps_per_second()
-        mean = float(self._ranks.mean(self._curve.mean()))
+        mean = self._curve.mean()
+        self._ranks.mean_(mean)
         self._curve = Curve()
-        if not math.isfinite(mean):
+        if not mean.isfinite():
             raise self._diverged(f"the training loss is {mean} within the last {steps} steps before step {step}")
         if self._ranks.is_first:
             speed = {"samples_per_second": rate * self._global_batch} if rate else {}
-            self._report({"train_logloss": mean, "epoch": self.progress.epoch, **speed}, step)
+            self._report({"train_logloss": float(mean), "epoch": self.progress.epoch, **speed}, step)
             self._bar.set_postfix(logloss=f"{mean:.4f}")
 
     def _evaluate(self) -> None:
@@ -235,12 +240,10 @@ class Trainer:
         if self._ranks.is_first:
             of_validation = {f"validation_{name}": value for name, value in metrics.items()}
             self._report(of_validation | {"epoch": progress.epoch}, progress.step)
-            named = "  ".join(
-                f"{name} {metrics[key]:.5f}" for name, key in {"logloss": "logloss", "AUC": "auc", "gAUC": "gauc"}.items()
-            )
             self._bar.write(
-                f"step {progress.step:>7,}  epoch {progress.epoch}  validation: {named}  "
-                f"calibration {metrics['calibration']:.3f}{'  best' if better else ''}"
+                f"step {progress.step:>7,}  epoch {progress.epoch}  validation: logloss {metrics['logloss']:.5f}  "
+                f"AUC {metrics['auc']:.5f}  gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}"
+                f"{'  best' if better else ''}"
             )
 
     def _save(self, epoch_over: bool) -> None:
@@ -262,7 +265,7 @@ class Trainer:
         try:
             self._store.save(kind, self.progress.step, state, self.progress.best_step)
             if kind == "step":
-                self._store.tidy()
+                self._store.tidy(self.progress.step)
         except CheckpointError as error:
             log.warning("%s; the training goes on without it", error)
 

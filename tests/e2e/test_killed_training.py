@@ -158,6 +158,7 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on(samples: Path, tmp_p
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         output = said_by(process)
+    assert process.returncode == 1, output
     stopped_at = training.checkpointed()
     assert f"stopped after step {stopped_at:,}; started again, it goes on" in output
     assert not tracebacks(output), output

@@ -217,7 +217,7 @@ def test_a_model_may_stay_unregistered(workplace: Workplace) -> None:
     assert len(workplace.models) == 1
 
 
-def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workplace) -> None:
     def stop(step: int) -> None:
         if step == 40:
             signal.raise_signal(signal.SIGTERM)
@@ -238,7 +238,7 @@ def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workpla
     assert model.name.startswith("mian-")
 
 
-def test_other_settings_or_samples_are_another_training(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_are_another_training(workplace: Workplace) -> None:
     with pytest.MonkeyPatch.context() as patch:
         before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
         assert train.main(["--config", str(workplace.config)]) == train.STOPPED

@@ -137,12 +137,20 @@ def test_with_batches_of_another_size_the_rest_of_the_epoch_is_shared_out_anew(s
     assert trainer.progress.samples == 20 * 32 + (first_epoch + 20) * 100
 
 
+def test_less_than_a_batch_of_the_last_epoch_left_ends_the_training_with_an_evaluation(samples: Any, tmp_path: Path) -> None:
+    assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), STEPS - 1, epochs=1)) == STEPS - 1
+    curves = Curves()
+    trained = trainer_of(samples, CheckpointStore(tmp_path, 2), curves=curves, epochs=1, batch_size=100).run()
+    assert trained.steps == STEPS - 1
+    assert list(curves["validation_logloss"]) == [STEPS - 1]
+
+
 def test_checkpoints_come_every_so_many_steps_and_after_each_epoch_and_the_newest_are_kept(samples: Any, tmp_path: Path) -> None:
     seen: list[list[int]] = []
 
     class Watched(CheckpointStore):
-        def tidy(self) -> None:
-            super().tidy()
+        def tidy(self, newest: int) -> None:
+            super().tidy(newest)
             seen.append(self.steps())
 
     trained = trainer_of(samples, Watched(tmp_path, 3), checkpoint={"every_steps": 25}).run()
@@ -153,7 +161,11 @@ def test_checkpoints_come_every_so_many_steps_and_after_each_epoch_and_the_newes
 
 
 def test_no_checkpoints_are_kept_where_none_are_wanted(samples: Any) -> None:
-    assert stopped(trainer_of(samples, None, 5, checkpoint={"enabled": False})) == 5
+    trainer = trainer_of(samples, None, 5, checkpoint={"enabled": False})
+    with pytest.raises(
+        TrainingStopped, match=r"stopped after step 5; started again, it begins anew: checkpoint\.enabled is false"
+    ):
+        trainer.run()
 
 
 @pytest.fixture
@@ -163,7 +175,7 @@ def store(tmp_path: Path) -> CheckpointStore:
     for step in (10, 20, 30):
         store.save("best", step, {"model": {"weight": torch.full((2,), step + 0.5)}}, step)
         store.save("step", step, {"weight": torch.full((3,), float(step)), "plain": {"a": [1, None, "x"]}}, step)
-        store.tidy()
+        store.tidy(step)
     return store
 
 
@@ -198,6 +210,22 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(
     assert "the checkpoint before it is used" in caplog.text
 
 
+@pytest.mark.parametrize("name", [CONTENT, MANIFEST])
+def test_a_new_checkpoint_is_kept_before_a_later_one_that_was_damaged(store: CheckpointStore, name: str) -> None:
+    cut_off(store.folder / "step-000000030" / name)
+    one = CheckpointStore(store.folder, 1)
+    one.save("step", 25, {"weight": torch.full((3,), 25.0), "plain": {"a": [1, None, "x"]}}, 0)
+    one.tidy(25)
+    assert [path.name for path in store.folder.iterdir()] == ["step-000000025"]
+    assert store.read("step", 25)["weight"][0] == 25
+
+
+def test_a_damaged_one_among_the_kept_does_not_keep_others_from_being_removed(store: CheckpointStore) -> None:
+    cut_off(store.folder / "step-000000020" / MANIFEST)
+    CheckpointStore(store.folder, 2).tidy(30)
+    assert sorted(path.name for path in store.folder.iterdir()) == ["best-000000030", "step-000000020", "step-000000030"]
+
+
 def test_where_all_are_damaged_nothing_is_started_anew_in_silence(store: CheckpointStore) -> None:
     for path in store.folder.glob(f"step-*/{CONTENT}"):
         cut_off(path)
@@ -210,8 +238,9 @@ def test_halves_of_a_killed_process_are_never_read_and_go_with_the_next_checkpoi
     half.mkdir()
     (half / CONTENT).write_bytes(b"half")
     assert newest(store) == 30
-    store.tidy()
+    store.tidy(30)
     assert not half.exists()
+    assert newest(store) == 30
 
 
 def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path) -> None:
