@@ -16,7 +16,7 @@ import pandas as pd
 from jobs import command
 from mian.config import TrainConfig
 from mian.metrics import plot_reliability, reliability
-from mian.models import ModelError
+from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
 from mian.tracking import Outcome, Tracker
@@ -121,8 +121,9 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
     try:
         stop.heeded = True
         trained = trainer.run()
+        model = trainer.whole_model()
         if kept is not None:
-            _keep(config, contract, trained, tracker, kept)
+            _keep(config, contract, model, trained, tracker, kept)
             checkpoints.clear()
         outcome = "FINISHED"
     except TrainingStopped:
@@ -169,11 +170,11 @@ class _Kept:
         return cls(read_vocabularies(contract, samples), input_example(contract, samples))
 
 
-def _keep(config: TrainConfig, contract: Contract, trained: Trained, tracker: Tracker, kept: _Kept) -> None:
+def _keep(config: TrainConfig, contract: Contract, model: ClickModel, trained: Trained, tracker: Tracker, kept: _Kept) -> None:
     """Save the model here first, then tell the tracking store."""
     name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S%f}"
     folder = str(pathlib.Path(config.output) / name)
-    save_servable(folder, trained.model, config.model.name, config.model.options, contract, kept.vocabularies)
+    save_servable(folder, model, config.model.name, config.model.options, contract, kept.vocabularies)
     log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)
     tracker.report({"best_step": trained.best_step}, trained.steps)
     if trained.test is not None:

@@ -19,7 +19,7 @@ class ModelChoice(_Strict):
 
 
 class OptimizerConfig(_Strict):
-    """Adam; embedding rows that a batch does not hold keep their moments (lazy Adam)."""
+    """Adam for dense weights; of embedding tables the rows that a batch does not hold stay as they are."""
 
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Literal["constant", "linear"] = "constant"
@@ -30,6 +30,10 @@ class OptimizerConfig(_Strict):
     """Added to a gradient as ``l2 * weight``, for dense weights but biases and norms."""
     l2_embedding: float = Field(0.0, ge=0)
     """The same for embedding rows that the global batch holds."""
+    tables: Literal["lazy_adam", "rowwise_adagrad"] = "lazy_adam"
+    """For embedding tables. ``lazy_adam`` remembers two numbers a weight, ``rowwise_adagrad`` one a row."""
+    learning_rate_tables: float | None = Field(None, gt=0)
+    """For embedding tables, on the same schedule; ``learning_rate`` where it is not given. Row-wise Adagrad wants a larger one."""
     clip_norm: float | None = Field(None, gt=0)
     """Greatest Euclidean norm of all dense gradients together, taken after the ranks' gradients are averaged."""
 
@@ -42,6 +46,14 @@ class StreamConfig(_Strict):
     order: Literal["sharded", "global"] = "sharded"
     """``global``: every rank reads everything and takes its part of each global batch, so that batches do not depend on the number of
     ranks; slower, for comparisons."""
+
+
+class TablesConfig(_Strict):
+    """Embedding tables."""
+
+    placement: Literal["replicated", "split"] = "replicated"
+    """``replicated``: whole on every rank. ``split``: each row on one rank alone, with what the optimizer remembers of it; for tables that
+    are larger than a worker. The weights that come out are the same."""
 
 
 class TrackingConfig(_Strict):
@@ -76,6 +88,7 @@ class TrainConfig(_Strict):
     model: ModelChoice = ModelChoice()
     optimizer: OptimizerConfig = OptimizerConfig()
     stream: StreamConfig = StreamConfig()
+    tables: TablesConfig = TablesConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     train_split: str = "train"
@@ -102,5 +115,5 @@ class TrainConfig(_Strict):
 
     def settings(self) -> dict[str, Any]:
         """What decides the weights that come out, on given samples."""
-        others = {"samples", "tracking", "checkpoint", "log_every", "threads", "output"}
+        others = {"samples", "tables", "tracking", "checkpoint", "log_every", "threads", "output"}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers"}})

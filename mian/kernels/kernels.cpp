@@ -21,6 +21,8 @@ TORCH_LIBRARY(mian, library) {
   library.def(
       "lazy_adam(Tensor(a!) table, Tensor(b!) means, Tensor(c!) squares, Tensor rows, Tensor gradients, float beta1, float beta2, "
       "float eps, float rate, float correction) -> ()");
+  library.def(
+      "rowwise_adagrad(Tensor(a!) table, Tensor(b!) squares, Tensor rows, Tensor gradients, float rate, float eps) -> ()");
   library.def("pack(Tensor lengths, int longest) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
@@ -33,5 +35,6 @@ TORCH_LIBRARY_IMPL(mian, CPU, library) {
   library.impl("distinct", &mian::distinct);
   library.impl("sum_by_place", &mian::sum_by_place);
   library.impl("lazy_adam", &mian::lazy_adam);
+  library.impl("rowwise_adagrad", &mian::rowwise_adagrad);
   library.impl("pack", &mian::pack);
 }

@@ -105,4 +105,33 @@ void lazy_adam(
   });
 }
 
+FOR_EACH_CPU
+void update_rows_by_adagrad(
+    float* table, float* squares, const int64_t* rows, const float* gradients, int64_t width, float rate, float eps, int64_t first,
+    int64_t last) {
+  for (int64_t i = first; i < last; i++) {
+    if (i + AHEAD < last) {
+      __builtin_prefetch(table + rows[i + AHEAD] * width, 1);
+      __builtin_prefetch(squares + rows[i + AHEAD], 1);
+    }
+    float* weight = table + rows[i] * width;
+    const float* gradient = gradients + i * width;
+    float sum = 0.0f;
+    for (int64_t c = 0; c < width; c++) sum += gradient[c] * gradient[c];
+    const float square = squares[rows[i]] += sum / width;
+    const float scale = rate / (std::sqrt(square) + eps);
+    for (int64_t c = 0; c < width; c++) weight[c] -= scale * gradient[c];
+  }
+}
+
+// Row-wise Adagrad's step on the rows of a table; squares (R,), rows int64 (N,), each once, gradients (N, width).
+void rowwise_adagrad(
+    at::Tensor& table, at::Tensor& squares, const at::Tensor& rows, const at::Tensor& gradients, double rate, double eps) {
+  at::parallel_for(0, rows.numel(), 512, [&](int64_t first, int64_t last) {
+    update_rows_by_adagrad(
+        table.mutable_data_ptr<float>(), squares.mutable_data_ptr<float>(), rows.const_data_ptr<int64_t>(),
+        gradients.const_data_ptr<float>(), table.size(1), static_cast<float>(rate), static_cast<float>(eps), first, last);
+  });
+}
+
 }  // namespace mian

@@ -66,3 +66,24 @@ def lazy_adam_(
     square.index_copy_(0, rows, squares)
     update = means.div_(squares.sqrt_().mul_(unbiased[1]).add_(eps)).mul_(-unbiased[0])
     table.index_copy_(0, rows, update.add_(table.index_select(0, rows)))
+
+
+def rowwise_adagrad_(
+    table: torch.Tensor, squares: torch.Tensor, rows: torch.Tensor, gradients: torch.Tensor, rate: float, eps: float
+) -> None:
+    """Row-wise Adagrad's step on some rows of a table, in place.
+
+    Args:
+        table: ``(R, width)``.
+        squares: ``(R,)``, of each row the sum of its gradients' mean squares.
+        rows: int64 ``(N,)``, each once.
+        gradients: ``(N, width)``, of these rows.
+        rate: the learning rate.
+        eps: added to the root of the sum.
+    """
+    if fits(table, gradients):
+        torch.ops.mian.rowwise_adagrad(table, squares, rows, gradients.contiguous(), rate, eps)
+        return
+    sums = squares.index_select(0, rows).add_(gradients.square().mean(dim=1))
+    squares.index_copy_(0, rows, sums)
+    table.index_add_(0, rows, gradients / sums.sqrt().add_(eps)[:, None], alpha=-rate)

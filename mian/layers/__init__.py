@@ -5,6 +5,7 @@ from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
 from mian.layers.initialization import initialize
 from mian.layers.mlp import MLP
+from mian.layers.placement import Placement, split_tables
 from mian.layers.score import Score, ScoreActivation
 from mian.layers.transformer import PreLNTransformer
 
@@ -16,9 +17,11 @@ __all__ = [
     "EmbeddingTable",
     "FieldAttention",
     "FieldEmbedding",
+    "Placement",
     "PreLNTransformer",
     "ProjectedGlobalInteraction",
     "Score",
     "ScoreActivation",
     "initialize",
+    "split_tables",
 ]

@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from mian.kernels import Packing, distinct, sum_by_place
+from mian.layers.placement import Exchange, Placement, current_exchange
+from mian.layers.truncated_normal import truncated_normal
 from pipeline.contract import PADDING_ID, Contract
 from pipeline.contract.document import GROUPS, LENGTH_COLUMN, Group
 
 _LAST_INT32_ROW = 2**31 - 1
+_ROWS_DRAWN = 1 << 18  # at a time, for what drawing takes beside the table
 
 
 @dataclass(frozen=True)
@@ -105,25 +108,60 @@ class FieldEmbedding(nn.Module):
 class EmbeddingTable(nn.Module):
     """A table of vectors whose gradient is a sparse tensor of the rows that a batch holds, each once.
 
+    Made within :func:`mian.layers.split_tables` it lies split over the ranks: ``weight`` holds this rank's rows alone. A lookup then asks
+    the ranks for the vectors that they have, and its way back hands each rank the gradients of its rows, already the mean over the ranks.
+    Every rank must look up as often as the others do, if need be nothing: an empty tensor of rows.
+
     Args:
-        rows: how many vectors.
+        rows: how many vectors, over all ranks.
         width: of each.
         padding: rows that are zero vectors and are never trained.
+
+    Attributes:
+        rows: see above.
+        width: see above.
+        placement: which of the rows are here.
+        weight: these rows, ``(rows here, width)``.
     """
 
     def __init__(self, rows: int, width: int, padding: Sequence[int]) -> None:
         super().__init__()
-        self.width = width
-        self.weight = nn.Parameter(torch.zeros(rows, width))
+        self.rows, self.width = rows, width
+        self._exchange = current_exchange()
+        self.placement = Placement() if self._exchange is None else Placement(self._exchange.rank, self._exchange.size)
+        self.weight = nn.Parameter(torch.zeros(self.placement.count(rows), width))
         self.padding: torch.Tensor
         self.register_buffer("padding", torch.tensor(padding, dtype=torch.int64), persistent=False)
 
+    @property
+    def is_split(self) -> bool:
+        """Whether other ranks hold other rows."""
+        return self._exchange is not None
+
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Look up vectors, float ``(N, width)``, by their rows, int ``(N,)``."""
-        if not torch.is_grad_enabled():
-            return F.embedding(rows, self.weight)
-        looked_up: torch.Tensor = _Lookup.apply(self.weight, rows, self.padding)  # type: ignore[no-untyped-call]
+        looked_up: torch.Tensor
+        if self._exchange is not None:
+            looked_up = _SplitLookup.apply(self.weight, rows, self.padding, self._exchange)  # type: ignore[no-untyped-call]
+        elif not torch.is_grad_enabled():
+            looked_up = F.embedding(rows, self.weight)
+        else:
+            looked_up = _Lookup.apply(self.weight, rows, self.padding)  # type: ignore[no-untyped-call]
         return looked_up
+
+    @torch.no_grad()
+    def draw(self, std: float) -> None:
+        """Draw all vectors but the padding from a normal of deviation ``std`` cut off at two deviations.
+
+        One number comes from torch's generator. It and a vector's row decide the vector, wherever the row lies.
+        """
+        seed = int(torch.randint(2**62, ()))
+        columns = torch.arange(self.width)
+        for start in range(0, len(self.weight), _ROWS_DRAWN):
+            stop = min(start + _ROWS_DRAWN, len(self.weight))
+            places = self.placement.rows(start, stop)[:, None] * self.width + columns
+            self.weight[start:stop] = truncated_normal(places, seed) * std
+        self.weight.index_fill_(0, self.placement.own(self.padding), 0.0)
 
 
 class _Lookup(torch.autograd.Function):
@@ -140,10 +178,50 @@ class _Lookup(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         of_batch, places, padding = ctx.saved_tensors
-        values = sum_by_place(grad, places, len(of_batch))
-        values.masked_fill_(torch.isin(of_batch, padding)[:, None], 0.0)
-        # Not marked as coalesced: each row is there once, but they need not ascend.
-        return torch.sparse_coo_tensor(of_batch.long()[None], values, ctx.shape, check_invariants=False), None, None
+        values = _sums_but_of(padding, grad, of_batch, places)
+        return _sparse(of_batch, values, ctx.shape), None, None
+
+
+class _SplitLookup(torch.autograd.Function):
+    """Each distinct row of this rank's batch travels once: its number there, its vector here, and its gradient there again."""
+
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor, exchange: Exchange) -> torch.Tensor:
+        of_batch, places = distinct(rows)
+        by_rank = torch.argsort(of_batch % exchange.size, stable=True)
+        wanted = of_batch.index_select(0, by_rank)
+        counts = torch.bincount(wanted % exchange.size, minlength=exchange.size)
+        asked, asked_counts = exchange.swap(
+            wanted // exchange.size, counts, "rows"
+        )  # rows here that the ranks want, rank by rank
+        vectors, _ = exchange.swap(table.index_select(0, asked), asked_counts, "vectors")
+        place_of = torch.empty(len(wanted), dtype=places.dtype)
+        place_of[by_rank] = torch.arange(len(wanted), dtype=places.dtype)
+        places = place_of.index_select(0, places)
+        ctx.save_for_backward(wanted, places, padding, counts, asked)
+        ctx.shape, ctx.exchange = table.shape, exchange
+        return vectors.index_select(0, places)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        wanted, places, padding, counts, asked = ctx.saved_tensors
+        exchange = ctx.exchange
+        of_ranks, _ = exchange.swap(_sums_but_of(padding, grad, wanted, places), counts, "gradients")
+        of_batch, places = distinct(asked)
+        values = sum_by_place(of_ranks.div_(exchange.size), places, len(of_batch))
+        return _sparse(of_batch, values, ctx.shape), None, None, None
+
+
+def _sums_but_of(padding: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The gradients of distinct rows, ``(rows, width)``; 0 for padding."""
+    sums = sum_by_place(grad, places, len(rows))
+    return sums.masked_fill_(torch.isin(rows, padding)[:, None], 0.0)
+
+
+def _sparse(rows: torch.Tensor, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    # Not marked as coalesced: each row is there once, but they need not ascend.
+    return torch.sparse_coo_tensor(rows.long()[None], values, shape, check_invariants=False)
 
 
 class _Rows(nn.Module):

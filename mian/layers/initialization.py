@@ -24,10 +24,11 @@ def initialize(module: nn.Module, std: float) -> None:
         if isinstance(child, nn.LayerNorm):
             child.reset_parameters()
             continue
+        if isinstance(child, EmbeddingTable):
+            child.draw(std)
+            continue
         for parameter in child.parameters(recurse=False):
             if parameter.ndim >= 2:
                 nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
             else:
                 nn.init.zeros_(parameter)
-        if isinstance(child, EmbeddingTable):
-            child.weight.index_fill_(0, child.padding, 0.0)

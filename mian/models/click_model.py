@@ -49,11 +49,21 @@ class ClickModel(nn.Module, ABC):
         """Attention weights by name, each with B rows; nothing where a model has none."""
         return {}
 
-    def tables(self) -> dict[str, nn.Parameter]:
-        """The embedding tables by name: parameters whose gradients are sparse tensors, see :class:`mian.layers.EmbeddingTable`."""
-        return {f"{name}.weight": module.weight for name, module in self.named_modules() if isinstance(module, EmbeddingTable)}
+    def tables(self) -> dict[str, EmbeddingTable]:
+        """The embedding tables, by the name of their weight in ``state_dict``."""
+        return {f"{name}.weight": module for name, module in self.named_modules() if isinstance(module, EmbeddingTable)}
 
     def dense_parameters(self) -> dict[str, nn.Parameter]:
-        """All other parameters by name."""
+        """All parameters but the tables, by name."""
         tables = self.tables()
         return {name: parameter for name, parameter in self.named_parameters() if name not in tables}
+
+    @property
+    def is_split(self) -> bool:
+        """Whether rows of its tables lie on other ranks, which must take part whenever it is called."""
+        return any(table.is_split for table in self.tables().values())
+
+    def take_part(self) -> None:
+        """Give the other ranks the vectors that they look up, where this rank has nothing to score while they have."""
+        for table in self.tables().values():
+            table(torch.empty(0, dtype=torch.int64))

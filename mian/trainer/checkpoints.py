@@ -143,7 +143,7 @@ class CheckpointStore:
         try:
             if _sha256(path / CONTENT) != manifest.sha256:
                 raise CheckpointError(f"{path / CONTENT}: cut off or changed, its checksum is not that of {MANIFEST}")
-            state: dict[str, Any] = torch.load(path / CONTENT, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path / CONTENT, map_location="cpu", weights_only=True, mmap=True)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path / CONTENT}: cannot be read ({' '.join(str(error).split())})") from error
         return state

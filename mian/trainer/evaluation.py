@@ -28,8 +28,14 @@ class Scores:
         return evaluate(self.labels, self.probabilities, self.users)
 
 
-def score(model: ClickModel, stream: SampleStream) -> Scores:
-    """Score this rank's rows of a stream, without dropout; the model's mode is left as it was."""
+def score(model: ClickModel, stream: SampleStream, batches: int = 0) -> Scores:
+    """Score this rank's rows of a stream, without dropout; the model's mode is left as it was.
+
+    Args:
+        model: the model.
+        stream: the split.
+        batches: as many are scored on the rank that has the most; a split model takes part in those that this rank lacks.
+    """
     was_training = model.training
     model.eval()
     labels, logits, users = [np.empty(0, np.int32)], [np.empty(0, np.float32)], [np.empty(0, np.int64)]
@@ -38,6 +44,8 @@ def score(model: ClickModel, stream: SampleStream) -> Scores:
             logits.append(model(batch).float().numpy())
             labels.append(batch[LABEL_COLUMN].numpy().copy())
             users.append(batch[USER_COLUMN].numpy().copy())
+        for _ in range(stream.steps, batches):
+            model.take_part()
     model.train(was_training)
     probabilities = torch.sigmoid(torch.from_numpy(np.concatenate(logits))).double().numpy()
     return Scores(np.concatenate(labels), probabilities, np.concatenate(users))
@@ -45,7 +53,7 @@ def score(model: ClickModel, stream: SampleStream) -> Scores:
 
 def score_together(model: ClickModel, stream: SampleStream, ranks: Ranks) -> Scores:
     """Score a split, each rank its part; every rank gets all of it, so that metrics are those of one process."""
-    mine = score(model, stream)
+    mine = score(model, stream, max(ranks.gather_objects(stream.steps)) if model.is_split else 0)
     return Scores(
         ranks.gather_rows(mine.labels).astype(np.int32),
         ranks.gather_rows(mine.probabilities).astype(np.float64),

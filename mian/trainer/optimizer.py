@@ -1,14 +1,15 @@
-"""Adam for dense weights, lazy Adam for embedding rows, one step over all ranks."""
+"""One step of dense weights and of embedding rows, over all ranks."""
 
 from __future__ import annotations
 
 import torch
 
 from mian.config import OptimizerConfig
+from mian.layers import EmbeddingTable
 from mian.models import ClickModel
 from mian.trainer.flat import FlatParameter
 from mian.trainer.ranks import Ranks
-from mian.trainer.tables import LazyAdam
+from mian.trainer.tables import LazyAdam, RowwiseAdagrad, TableOptimizer
 
 #: What is left of the learning rate at the end of a linear schedule.
 FINAL_SHARE = 0.01
@@ -18,7 +19,7 @@ class Optimizer:
     """A model's optimizers, and the exchange of gradients between ranks before they act.
 
     All dense weights lie in one piece of memory, and so do their gradients: one reduction over the ranks, one clipping, one update. Of a
-    table the ranks exchange the rows that their batches hold, each once.
+    table the ranks exchange the rows that their batches hold, each once; the gradient of one that is split over them comes exchanged.
 
     Args:
         model: the model to train; its dense weights are moved into one piece of memory.
@@ -36,12 +37,21 @@ class Optimizer:
         moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
         self._adam.state[self._dense.weight] = {"step": torch.zeros(()), **moments}  # there before the first step, to be restored
         self._tables = model.tables()
-        self._lazy = {name: LazyAdam(table, self._betas) for name, table in self._tables.items()}
+        self._of_tables = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the optimizers remember, by name: the tensors themselves."""
-        states = {"dense": self._adam.state[self._dense.weight], **{name: lazy.state for name, lazy in self._lazy.items()}}
+        states = {"dense": self._adam.state[self._dense.weight], **{name: of.state for name, of in self._of_tables.items()}}
         return {f"optimizer.{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+
+    def rows_of_split(self) -> dict[str, int]:
+        """Of the state, what is split over the ranks as its table is: by name, how many rows it has over all ranks."""
+        return {
+            f"optimizer.{name}.{key}": self._tables[name].rows
+            for name, of_table in self._of_tables.items()
+            for key, value in of_table.state.items()
+            if self._tables[name].is_split and value.dim()
+        }
 
     def step(self, loss: torch.Tensor, progress: float, stop: bool = False) -> bool:
         """Backward, exchange, regularize, clip, update.
@@ -57,13 +67,12 @@ class Optimizer:
         """
         self._dense.gradient.zero_()
         for table in self._tables.values():
-            table.grad = None
+            table.weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        rate = self._learning_rate(progress)
-        stops = self._step_dense(rate, stop)
+        stops = self._step_dense(self._config.learning_rate * self._schedule(progress), stop)
         for name, table in self._tables.items():
-            if table.grad is not None:
-                self._step_table(table, self._lazy[name], rate)
+            if table.weight.grad is not None:
+                self._step_table(table, self._of_tables[name], progress)
         return stops
 
     @torch.no_grad()
@@ -80,13 +89,20 @@ class Optimizer:
         return bool(self._dense.flag > 0) if self._ranks.size > 1 else stop
 
     @torch.no_grad()
-    def _step_table(self, table: torch.Tensor, lazy: LazyAdam, rate: float) -> None:
-        assert table.grad is not None, "it was looked up"
-        rows, gradients = self._ranks.mean_of_rows(table.grad._indices()[0], table.grad._values())
+    def _step_table(self, table: EmbeddingTable, optimizer: TableOptimizer, progress: float) -> None:
+        gradient = table.weight.grad
+        assert gradient is not None, "it was looked up"
+        rows, gradients = gradient._indices()[0], gradient._values()
+        if not table.is_split:
+            rows, gradients = self._ranks.mean_of_rows(rows, gradients)
         if self._config.l2_embedding:
-            gradients.add_(table.index_select(0, rows), alpha=self._config.l2_embedding)
-        lazy.step(rows, gradients, rate)
+            gradients.add_(table.weight.index_select(0, rows), alpha=self._config.l2_embedding)
+        rate = self._config.learning_rate_tables or self._config.learning_rate
+        optimizer.step(rows, gradients, rate * self._schedule(progress))
 
-    def _learning_rate(self, progress: float) -> float:
-        falling = max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0
-        return self._config.learning_rate * falling
+    def _table_optimizer(self, table: torch.Tensor) -> TableOptimizer:
+        return RowwiseAdagrad(table) if self._config.tables == "rowwise_adagrad" else LazyAdam(table, self._betas)
+
+    def _schedule(self, progress: float) -> float:
+        """The learning rate over that of the start."""
+        return max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0

@@ -111,6 +111,13 @@ class Ranks:
         together, places = distinct(hvd.synchronize(gathered[0]))
         return together, sum_by_place(hvd.synchronize(gathered[1]).div_(self.size), places, len(together))
 
+    def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.swap`."""
+        with torch.inference_mode(mode=False):  # Horovod's own thread, which is not in that mode, writes what comes
+            sent = hvd.alltoall_async(values.clone() if values.is_inference() else values, counts.int(), name=f"swap.{name}")
+            swapped: tuple[torch.Tensor, torch.Tensor] = hvd.synchronize(sent)
+        return swapped
+
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Give every rank the first one's values, in place."""
         if self.size > 1:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import torch
 from tqdm import tqdm
 
 from mian.config import TrainConfig
+from mian.layers import split_tables
 from mian.models import ClickModel, build
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.progress import Curve, Progress
 from mian.trainer.ranks import RankError, Ranks
+from mian.trainer.shards import Shards
 from mian.trainer.step import TrainingStep
 from mian.trainer.streams import Streams
 from pipeline.contract import Contract
@@ -39,7 +42,7 @@ class TrainingStopped(RuntimeError):  # noqa: N818
 
 @dataclass
 class Trained:
-    """A finished training: the model with its best weights, and what happened on the way."""
+    """A finished training: the model with its best weights, of split tables this rank's rows, and what happened on the way."""
 
     model: ClickModel
     best_step: int
@@ -61,6 +64,7 @@ class Trainer:
         stopping: asked after every step whether this rank is to stop; when one is, all do.
 
     Attributes:
+        model: what is trained; with split tables it has this rank's rows of them.
         progress: how far it is.
 
     Raises:
@@ -78,6 +82,7 @@ class Trainer:
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
+        self._contract = contract
         self._streams = streams
         self._ranks = ranks
         self._report = report
@@ -85,11 +90,14 @@ class Trainer:
         self._stopping = stopping
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
-        self.model = build(config.model.name, contract, config.model.options)
+        with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
+            self.model = build(config.model.name, contract, config.model.options)
         self.model.calibrate(contract.negatives_kept(config.train_split))
-        ranks.broadcast(self.model.state_dict())
         torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
         self._optimizer = Optimizer(self.model, config.optimizer, ranks)
+        of_model = {name: table.rows for name, table in self.model.tables().items() if table.is_split}
+        self._shards = Shards(ranks, {**of_model, **self._optimizer.rows_of_split()}, Path(config.output))
+        ranks.broadcast(self._shards.unsplit(self.model.state_dict()))
         self._train_step = TrainingStep(self.model, self._optimizer)
         steps = config.epochs * streams.train.steps
         self.progress = Progress(
@@ -122,14 +130,8 @@ class Trainer:
             self._best_weights = copy.deepcopy(self.model.state_dict())
         tensors = {**self.model.state_dict(), **self._optimizer.state()}
 
-        def restore() -> None:
-            if saved is not None:
-                _copy({**saved["model"], **saved["optimizer"]}, tensors)
-                _copy(saved["best"], self._best_weights)
-
-        self._ranks.together(restore, (CheckpointError,))
-        self._ranks.broadcast(tensors)
-        self._ranks.broadcast(self._best_weights)
+        self._restore(None if saved is None else {**saved["model"], **saved["optimizer"]}, tensors)
+        self._restore(None if saved is None else saved["best"], self._best_weights)
         if len(of_ranks) == self._ranks.size:
             mine = of_ranks[self._ranks.rank]
             torch.set_rng_state(mine["generator"])
@@ -138,6 +140,21 @@ class Trainer:
             torch.manual_seed((self._config.seed * 1_000_003 + self._ranks.rank + 1) * 1_000_033 + self.progress.step)
         self.progress.move_to(self._ranks.size, self._config.batch_size)
         return True
+
+    def whole_model(self) -> ClickModel:
+        """The model, which must fit into the first rank's memory; with split tables every rank must call this.
+
+        Returns:
+            What is trained; with split tables on the first rank another one, with all rows, for inference alone.
+        """
+        if not self.model.is_split:
+            return self.model.eval()
+        weights = self._shards.together(self.model.state_dict())
+        if not self._ranks.is_first:
+            return self.model.eval()
+        model = build(self._config.model.name, self._contract, self._config.model.options)
+        model.load_state_dict(weights)
+        return model.eval()
 
     def run(self) -> Trained:
         """Train.
@@ -162,9 +179,10 @@ class Trainer:
                 if progress.epoch < self._config.epochs:
                     self._train_epoch()
                 else:  # what another number of ranks had left of the last epoch is less than a batch of each rank
-                    self._evaluate()
+                    self._evaluate(last=True)
                     progress.finished = True
-        self.model.load_state_dict(self._best_weights)
+        if self._best_weights:
+            self.model.load_state_dict(self._best_weights)
         test = score_together(self.model, self._streams.test, self._ranks) if self._streams.test is not None else None
         return Trained(self.model.eval(), progress.best_step, progress.step, progress.best, test)
 
@@ -185,7 +203,7 @@ class Trainer:
                 epoch_over = progress.step_of_epoch == steps
                 last = progress.step == config.max_steps or (epoch_over and progress.epoch == config.epochs - 1)
                 if last or progress.step_of_epoch in evaluations:
-                    self._evaluate()
+                    self._evaluate(last)
                     progress.finished = last or progress.bad_evaluations >= config.patience
                 every = config.checkpoint.every_steps
                 if stop or epoch_over or progress.finished or (every is not None and progress.step % every == 0):
@@ -223,8 +241,12 @@ class Trainer:
             self._report({"train_logloss": float(mean), "epoch": self.progress.epoch, **speed}, step)
             self._bar.set_postfix(logloss=f"{mean:.4f}")
 
-    def _evaluate(self) -> None:
-        """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict."""
+    def _evaluate(self, last: bool) -> None:
+        """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict.
+
+        Args:
+            last: the weights will not change any more, so that no copy is needed.
+        """
         progress = self.progress
         scores = score_together(self.model, self._streams.validation, self._ranks)
         if not np.isfinite(scores.probabilities).all():
@@ -234,8 +256,8 @@ class Trainer:
         better = metrics["logloss"] < progress.best["logloss"]
         if better:
             progress.best, progress.best_step = metrics, progress.step
-            self._best_weights = copy.deepcopy(self.model.state_dict())
-            self._write("best", {"model": self._best_weights})
+            self._best_weights = {} if last else copy.deepcopy(self.model.state_dict())
+            self._write("best", {}, {"model": self.model.state_dict()})
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
         if self._ranks.is_first:
             of_validation = {f"validation_{name}": value for name, value in metrics.items()}
@@ -256,18 +278,36 @@ class Trainer:
         if epoch_over:
             progress.epoch_done()
         state = {"progress": progress.model_dump(), "ranks": of_ranks}
-        self._write("step", state | {"model": self.model.state_dict(), "optimizer": self._optimizer.state()})
+        self._write("step", state, {"model": self.model.state_dict(), "optimizer": self._optimizer.state()})
 
-    def _write(self, kind: Kind, state: Mapping[str, Any]) -> None:
-        """A checkpoint that cannot be written costs what would be redone, not the training."""
-        if self._store is None:
+    def _write(self, kind: Kind, values: Mapping[str, Any], tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """A checkpoint that cannot be written costs what would be redone, not the training. Every rank must call it."""
+        if not self._config.checkpoint.enabled:
             return
         try:
-            self._store.save(kind, self.progress.step, state, self.progress.best_step)
+            whole = self._shards.together({name: tensor for group in tensors.values() for name, tensor in group.items()})
+            if self._store is None:
+                return
+            groups = {group: {name: whole[name] for name in names} for group, names in tensors.items()}
+            self._store.save(kind, self.progress.step, {**values, **groups}, self.progress.best_step)
             if kind == "step":
                 self._store.tidy(self.progress.step)
         except CheckpointError as error:
             log.warning("%s; the training goes on without it", error)
+
+    def _restore(self, saved: Mapping[str, torch.Tensor] | None, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put what the first rank has saved into every rank's tensors, in place."""
+        same_on_all = self._shards.unsplit(tensors)
+
+        def check_and_copy() -> None:
+            if saved is not None:
+                _check_shapes({name: tensor.shape for name, tensor in saved.items()}, self._shards.shapes(tensors))
+                for name, tensor in same_on_all.items():
+                    tensor.copy_(saved[name])
+
+        self._ranks.together(check_and_copy, (CheckpointError,))
+        self._ranks.broadcast(same_on_all)
+        self._shards.hand_out(saved, tensors)
 
     def _diverged(self, what: str) -> Exception:
         """All ranks come to this together; one of them says it."""
@@ -276,13 +316,9 @@ class Trainer:
         return TrainingError(f"{what}; lower optimizer.learning_rate, or set optimizer.clip_norm")
 
 
-def _copy(saved: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put saved values into tensors, in place."""
-    shapes = ({name: tuple(tensor.shape) for name, tensor in of.items()} for of in (saved, tensors))
-    differing = sorted({name for name, _ in set.symmetric_difference(*(set(of.items()) for of in shapes))})
+def _check_shapes(saved: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
+    differing = sorted({name for name, _ in saved.items() ^ expected.items()})
     if differing:
         raise CheckpointError(
             f"the checkpoint is of another release of this program: {differing[0]} differs; remove it to start anew"
         )
-    for name, value in saved.items():
-        tensors[name].copy_(value)

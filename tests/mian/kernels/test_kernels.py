@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mian.kernels import Dropout, Packing, attention, distinct, is_compiled, lazy_adam_, pool, sum_by_place
+from mian.kernels import Dropout, Packing, attention, distinct, is_compiled, lazy_adam_, pool, rowwise_adagrad_, sum_by_place
 
 LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
 
@@ -135,6 +135,20 @@ def test_lazy_adam_is_torchs_sparse_adam(dtype):
         expected.grad = torch.sparse_coo_tensor(rows[None], gradients, table.shape).coalesce()
         adam.step()
         torch.testing.assert_close(table, expected.detach(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rowwise_adagrad_is_adagrad_with_the_mean_of_a_rows_squares(dtype):
+    table = torch.randn(30, 4, dtype=dtype)
+    expected, squares, sums = table.tolist(), table.new_zeros(30), [0.0] * 30
+    for _ in range(5):
+        rows, gradients = torch.randperm(30)[:17], torch.randn(17, 4, dtype=dtype)
+        rowwise_adagrad_(table, squares, rows, gradients, 0.1, 1e-6)
+        for row, gradient in zip(rows.tolist(), gradients.tolist(), strict=True):
+            sums[row] += sum(g * g for g in gradient) / 4
+            expected[row] = [w - 0.1 * g / (sums[row] ** 0.5 + 1e-6) for w, g in zip(expected[row], gradient, strict=True)]
+    torch.testing.assert_close(table, torch.tensor(expected, dtype=dtype), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(squares, torch.tensor(sums, dtype=dtype), atol=1e-5, rtol=1e-5)
 
 
 def test_packing_leaves_padding_out_and_padding_puts_it_back():

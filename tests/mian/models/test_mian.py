@@ -141,7 +141,7 @@ def test_the_rows_of_a_table_that_were_seen_have_gradients_and_padding_has_none(
 def test_tables_and_dense_parameters_are_all_parameters_once(contract, make_batch, make_model, loss_of):
     model = make_model(contract)
     loss_of(model, make_batch(contract)).backward()
-    tables, dense = model.tables(), model.dense_parameters()
+    tables, dense = {name: table.weight for name, table in model.tables().items()}, model.dense_parameters()
     assert all(parameter.grad.is_sparse for parameter in tables.values())
     assert not any(parameter.grad.is_sparse for parameter in dense.values())
     assert {**tables, **dense} == dict(model.named_parameters())

@@ -1,8 +1,9 @@
 """What the tests run on each rank: ``horovodrun -np N python rank_work.py FOLDER``.
 
-FOLDER holds ``work.json``: ``config``, a training's configuration; perhaps ``weights`` to score the test split with instead of
-training; perhaps ``failing``, configurations by name of trainings that end in an error. Each rank leaves ``rank-I-of-N.pt`` there:
-its curve, its weights, the metrics that it came to, and the errors.
+FOLDER holds ``work.json``: ``config``, a training's configuration, with ``checkpoints``, where its checkpoints go, and ``stop_at``, the
+step after which it is to stop, or ``weights`` to score the test split with instead of training; ``failing``, configurations by name of
+trainings that end in an error. Each rank leaves ``rank-I-of-N.pt`` there: its curve, its weights, how many rows of which tables it
+has, the metrics that it came to, and the errors.
 """
 
 import json
@@ -13,52 +14,63 @@ from typing import Any
 import torch
 
 from mian.config import TrainConfig
-from mian.models import ClickModel, build
+from mian.layers import split_tables
+from mian.models import build
 from mian.stream import StreamError
-from mian.trainer import RankError, Ranks, Trainer, TrainingError, open_streams
-from mian.trainer.evaluation import Scores, score_together
+from mian.trainer import CheckpointStore, RankError, Ranks, Trainer, TrainingError, TrainingStopped, open_streams
+from mian.trainer.evaluation import score_together
 from pipeline.contract import read_contract
 from tests.mian.trainer.curves import Curves
 
 
 def work(folder: Path) -> None:
     plan = json.loads((folder / "work.json").read_text())
-    ranks, curves = Ranks(), Curves()
+    ranks = Ranks()
+    result = {"errors": {name: error_of(config, ranks) for name, config in plan.get("failing", {}).items()}}
     if "weights" in plan:
-        model, scores = score(plan["config"], plan["weights"], ranks)
-    else:
-        model, scores = train(plan["config"], ranks, curves)
-    result = {
-        "curve": curves["train_logloss"],
-        "weights": model.state_dict(),
-        "metrics": scores.metrics(),
-        "errors": {name: error_of(config, ranks) for name, config in plan.get("failing", {}).items()},
-    }
+        result["metrics"] = score(plan["config"], plan["weights"], ranks)
+    elif "config" in plan:
+        result |= train(plan["config"], ranks, plan.get("checkpoints"), plan.get("stop_at"))
     torch.save(result, folder / f"rank-{ranks.rank}-of-{ranks.size}.pt")
 
 
-def train(values: dict[str, Any], ranks: Ranks, curves: Curves) -> tuple[ClickModel, Scores]:
-    config = TrainConfig.model_validate(values)
+def train(values: dict[str, Any], ranks: Ranks, checkpoints: str | None = None, stop_at: int | None = None) -> dict[str, Any]:
+    config, curves = TrainConfig.model_validate(values), Curves()
     contract = read_contract(config.samples)
     streams = ranks.together(lambda: open_streams(config, contract, ranks), (StreamError,))
-    trained = Trainer(config, contract, streams, ranks, curves).run()
+    store = CheckpointStore(Path(checkpoints), 2) if checkpoints is not None and ranks.is_first else None
+    trainer = Trainer(config, contract, streams, ranks, curves, store, lambda: trainer.progress.step + 1 == stop_at)
+    trainer.resume(store.newest() if store is not None else None)
+    try:
+        trained = trainer.run()
+    except TrainingStopped:
+        return {"curve": curves["train_logloss"]}
+    table_rows = {name: len(table.weight) for name, table in trained.model.tables().items()}
     assert trained.test is not None
-    return trained.model, trained.test
+    return {
+        "curve": curves["train_logloss"],
+        "weights": trainer.whole_model().state_dict(),
+        "table_rows": table_rows,
+        "metrics": trained.test.metrics(),
+    }
 
 
-def score(values: dict[str, Any], weights: str, ranks: Ranks) -> tuple[ClickModel, Scores]:
+def score(values: dict[str, Any], weights: str, ranks: Ranks) -> dict[str, float]:
     config = TrainConfig.model_validate(values)
     contract = read_contract(config.samples)
-    model = build(config.model.name, contract, config.model.options)
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
+        model = build(config.model.name, contract, config.model.options)
+    own = {name: table.placement for name, table in model.tables().items()}
+    whole = torch.load(weights, weights_only=True)
+    model.load_state_dict({name: of[own[name].rank :: own[name].size] if name in own else of for name, of in whole.items()})
     streams = open_streams(config, contract, ranks)
     assert streams.test is not None
-    return model, score_together(model, streams.test, ranks)
+    return score_together(model, streams.test, ranks).metrics()
 
 
 def error_of(values: dict[str, Any], ranks: Ranks) -> str:
     try:
-        train(values, ranks, Curves())
+        train(values, ranks)
     except (RankError, StreamError, TrainingError) as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError("this training was to fail")

@@ -1,4 +1,4 @@
-"""Two and three real ranks against one: the same training, the same metrics."""
+"""Two, three and four real ranks against one, tables whole and split: the same training, the same metrics."""
 
 import json
 from pathlib import Path
@@ -18,22 +18,24 @@ from tests.mian.trainer import rank_work
 
 pytestmark = pytest.mark.horovod
 
-STEPS = 60
+STEPS = 100
 GLOBAL_BATCH = 24
+WORLDS = [(2, "replicated"), (4, "replicated"), (2, "split"), (4, "split")]
 
 
-def configuration(samples: Any, ranks: int) -> dict[str, Any]:
+def configuration(samples: Any, ranks: int, tables: str = "replicated", **values: Any) -> dict[str, Any]:
     """A training whose global batches do not depend on the number of ranks, with all that is done to gradients switched on."""
-    config = samples.config(
-        batch_size=GLOBAL_BATCH // ranks,
-        stream={"order": "global"},
-        optimizer={"learning_rate": 3e-3, "l2": 1e-3, "l2_embedding": 1e-3, "clip_norm": 0.1},
-        max_steps=STEPS,
-        log_every=1,
-        evaluation_batch_size=50,
-    )
-    values: dict[str, Any] = config.model_dump()
-    return values
+    settings = {
+        "batch_size": GLOBAL_BATCH // ranks,
+        "stream": {"order": "global"},
+        "optimizer": {"learning_rate": 3e-3, "l2": 1e-3, "l2_embedding": 1e-3, "clip_norm": 0.1},
+        "tables": {"placement": tables},
+        "max_steps": STEPS,
+        "log_every": 1,
+        "evaluation_batch_size": 50,
+    }
+    config: dict[str, Any] = samples.config(**{**settings, **values}).model_dump()
+    return config
 
 
 def work_on(folder: Path, ranks: int, **work: Any) -> list[dict[str, Any]]:
@@ -48,23 +50,33 @@ def work_on(folder: Path, ranks: int, **work: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def trained(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    """What each of one and of two ranks has after the same training; two ranks then try what must fail."""
-    write_samples(few := tmp_path_factory.mktemp("few"), train=[[500]])
-    on_two = configuration(samples, 2)
-    failing = {"diverges": on_two | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}, "few": on_two | {"samples": str(few)}}
-    return {
-        1: work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1)),
-        2: work_on(tmp_path_factory.mktemp("two"), 2, config=on_two, failing=failing),
-    }
+def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one rank has after the training."""
+    return work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1))[0]
+
+
+@pytest.fixture(scope="module", params=WORLDS, ids=[f"{ranks} ranks, {tables}" for ranks, tables in WORLDS])
+def trained(request: pytest.FixtureRequest, samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of several ranks has after the same training."""
+    ranks, tables = request.param
+    return work_on(tmp_path_factory.mktemp("many"), ranks, config=configuration(samples, ranks, tables))
 
 
 @pytest.fixture(scope="module")
-def of_scikit_learn(samples: Any, trained: Any) -> dict[str, float]:
+def errors(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """What each of two ranks says of trainings that must fail."""
+    write_samples(few := tmp_path_factory.mktemp("few"), train=[[500]])
+    config = configuration(samples, 2)
+    failing = {"diverges": config | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}, "few": config | {"samples": str(few)}}
+    return [rank["errors"] for rank in work_on(tmp_path_factory.mktemp("failing"), 2, failing=failing)]
+
+
+@pytest.fixture(scope="module")
+def of_scikit_learn(samples: Any, alone: dict[str, Any]) -> dict[str, float]:
     """Metrics of the trained model for all rows of the test split, scored in this one process."""
     config = configuration(samples, 1)
     model = build("mian", samples.contract, config["model"]["options"])
-    model.load_state_dict(trained[2][0]["weights"])
+    model.load_state_dict(alone["weights"])
     scores = score(model, SampleStream(str(samples.folder), samples.contract, "test", 1000, shuffle=False, drop_last=False))
     return {
         "auc": roc_auc_score(scores.labels, scores.probabilities),
@@ -74,59 +86,71 @@ def of_scikit_learn(samples: Any, trained: Any) -> dict[str, float]:
     }
 
 
-def test_two_ranks_have_the_loss_curve_of_one(trained: Any) -> None:
-    one, two = trained[1][0]["curve"], trained[2][0]["curve"]
-    assert list(one) == list(two) == list(range(1, STEPS + 1))
-    differences = [abs(one[step] - two[step]) for step in one]
-    print(f"largest difference of the loss, one rank and two, {STEPS} steps: {max(differences):.1e}")
+def test_many_ranks_have_the_loss_curve_of_one(alone: dict[str, Any], trained: list[dict[str, Any]]) -> None:
+    one, many = alone["curve"], trained[0]["curve"]
+    assert list(one) == list(many) == list(range(1, STEPS + 1))
+    differences = [abs(one[step] - many[step]) for step in one]
+    print(f"largest difference of the loss, one rank and {len(trained)}, {STEPS} steps: {max(differences):.1e}")
     assert max(differences) < 1e-4
     assert min(one.values()) < 0.98 * one[1], "the loss is to fall, or the curves say little"
 
 
-def test_two_ranks_come_to_the_weights_of_one(trained: Any) -> None:
-    one, two = trained[1][0]["weights"], trained[2][0]["weights"]
+def test_many_ranks_come_to_the_weights_of_one(alone: dict[str, Any], trained: list[dict[str, Any]]) -> None:
+    one, many = alone["weights"], trained[0]["weights"]
     for name, weight in one.items():
         # A weight may move by lr = 3e-3 a step. Where a gradient is all rounding, Adam moves by what the rounding says.
-        torch.testing.assert_close(two[name], weight, atol=2e-3, rtol=1e-4, msg=lambda message, name=name: f"{name}: {message}")
+        torch.testing.assert_close(many[name], weight, atol=2e-3, rtol=1e-4, msg=lambda message, name=name: f"{name}: {message}")
 
 
-def test_all_ranks_end_with_the_same_weights(trained: Any) -> None:
-    first, second = (rank["weights"] for rank in trained[2])
-    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+def test_all_ranks_end_with_the_same_whole_weights_or_with_their_own_rows(request: Any, trained: list[dict[str, Any]]) -> None:
+    is_split = "split" in request.node.callspec.id
+    first = trained[0]["weights"]
+    for other in trained[1:]:
+        for name, weight in other["weights"].items():
+            assert torch.equal(weight, first[name]) or (is_split and name in other["table_rows"]), name
+    for name, weight in first.items():
+        if name in trained[0]["table_rows"]:
+            assert sum(rank["table_rows"][name] for rank in trained) == len(weight) * (1 if is_split else len(trained))
 
 
-def test_the_first_rank_alone_reports(trained: Any) -> None:
-    assert trained[2][1]["curve"] == {}
+def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
+    assert all(rank["curve"] == {} for rank in trained[1:])
 
 
-def test_metrics_over_two_ranks_are_those_of_all_rows(trained: Any, of_scikit_learn: dict[str, float]) -> None:
-    for rank in trained[2]:
-        assert_metrics(rank["metrics"], of_scikit_learn)
-
-
-@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize(("ranks", "tables"), [(1, "replicated"), *WORLDS, (3, "replicated"), (3, "split")])
 def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
-    samples: Any, trained: Any, of_scikit_learn: dict[str, float], tmp_path: Path, ranks: int
+    samples: Any, alone: dict[str, Any], of_scikit_learn: dict[str, float], tmp_path: Path, ranks: int, tables: str
 ) -> None:
     assert of_scikit_learn["rows"] % 2, "the ranks' parts are to be uneven"
-    torch.save(trained[2][0]["weights"], tmp_path / "weights.pt")
-    work = {"config": configuration(samples, 1), "weights": str(tmp_path / "weights.pt")}
-    for rank in work_on(tmp_path, ranks, **work):
-        assert_metrics(rank["metrics"], of_scikit_learn)
+    torch.save(alone["weights"], tmp_path / "weights.pt")
+    for rank in work_on(tmp_path, ranks, config=configuration(samples, 1, tables), weights=str(tmp_path / "weights.pt")):
+        for name, value in of_scikit_learn.items():
+            np.testing.assert_allclose(rank["metrics"][name], value, atol=1e-6, rtol=0, err_msg=name)
 
 
-def test_fewer_row_groups_than_ranks_are_said_by_one_rank(trained: Any) -> None:
-    first, second = (rank["errors"]["few"] for rank in trained[2])
+@pytest.mark.parametrize("tables", ["replicated", "split"])
+def test_a_training_goes_on_on_another_number_of_ranks(samples: Any, tmp_path: Path, tables: str) -> None:
+    """The global batches are the same for any number, so that the curve is that of a training which was never stopped."""
+    stops = [(1, 30), (3, 60), (2, None)]
+    curve: dict[int, float] = {}
+    for ranks, stop_at in stops:
+        config = configuration(
+            samples, ranks, tables, checkpoint={"enabled": True}, optimizer={"learning_rate": 3e-3, "tables": "rowwise_adagrad"}
+        )
+        curve |= work_on(tmp_path, ranks, config=config, checkpoints=str(tmp_path / "checkpoints"), stop_at=stop_at)[0]["curve"]
+    undisturbed = configuration(samples, 1, optimizer={"learning_rate": 3e-3, "tables": "rowwise_adagrad"})
+    expected = work_on(tmp_path, 1, config=undisturbed)[0]["curve"]
+    assert list(curve) == list(expected)
+    assert max(abs(curve[step] - expected[step]) for step in expected) < 1e-4
+
+
+def test_fewer_row_groups_than_ranks_are_said_by_one_rank(errors: list[dict[str, str]]) -> None:
+    first, second = (rank["few"] for rank in errors)
     assert first.startswith("StreamError: split 'train' has fewer row groups than ranks: 1 for 2; train on fewer ranks")
     assert second == "RankError: rank 0 could not go on"
 
 
-def test_a_loss_that_is_no_number_is_said_by_one_rank(trained: Any) -> None:
-    first, second = (rank["errors"]["diverges"] for rank in trained[2])
+def test_a_loss_that_is_no_number_is_said_by_one_rank(errors: list[dict[str, str]]) -> None:
+    first, second = (rank["diverges"] for rank in errors)
     assert first.startswith("TrainingError: the training loss is nan within the last 4 steps before step 4; lower")
     assert second.startswith("RankError: ")
-
-
-def assert_metrics(metrics: dict[str, float], expected: dict[str, float]) -> None:
-    for name, value in expected.items():
-        np.testing.assert_allclose(metrics[name], value, atol=1e-6, rtol=0, err_msg=name)

@@ -1,0 +1,72 @@
+"""Where the rows of embedding tables lie: all of them on every rank, or each on one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+class Exchange(Protocol):
+    """What a split table needs of the ranks."""
+
+    rank: int
+    size: int
+
+    def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Send rows to the ranks and get theirs; all ranks do so together.
+
+        Args:
+            values: ``(N, ...)``, those for rank 0 first.
+            counts: int ``(size,)``, how many are for each rank; their sum is N.
+            name: of this exchange; the same on all ranks.
+
+        Returns:
+            What the ranks sent here, that of rank 0 first, ``(M, ...)``; and how many each sent, int ``(size,)``.
+        """
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Row ``r`` of a table is row ``r // size`` of rank ``r % size``: neighbors, often of like popularity, lie on different ranks."""
+
+    rank: int = 0
+    size: int = 1
+
+    def count(self, rows: int) -> int:
+        """How many of a table's first ``rows`` rows are here."""
+        return len(range(self.rank, rows, self.size))
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """Which rows of the table those from ``start`` to before ``stop`` here are, int64."""
+        return torch.arange(start, stop) * self.size + self.rank
+
+    def own(self, rows: torch.Tensor) -> torch.Tensor:
+        """Where those of a table's rows that are here lie here."""
+        return rows[rows % self.size == self.rank] // self.size
+
+
+_EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+
+
+@contextmanager
+def split_tables(exchange: Exchange | None) -> Iterator[None]:
+    """Embedding tables that are made within lie split over the ranks.
+
+    Args:
+        exchange: with the other ranks, which make the same tables; None: tables lie whole, as they do without this.
+    """
+    token = _EXCHANGE.set(exchange)
+    try:
+        yield
+    finally:
+        _EXCHANGE.reset(token)
+
+
+def current_exchange() -> Exchange | None:
+    """The exchange of the :func:`split_tables` that this is within."""
+    return _EXCHANGE.get()
