@@ -206,7 +206,7 @@ def table_of_hosts(arguments: argparse.Namespace, one: Measured) -> str:
 
     def reduced(size: float, hosts: int) -> float:
         """Seconds of a ring."""
-        return 2 * (hosts - 1) / hosts * size / bandwidth + 2 * (hosts - 1) * latency
+        return float(2 * (hosts - 1) * (size / hosts / bandwidth + latency))
 
     def ways(hosts: int) -> dict[str, float]:
         others = hosts - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
@@ -43,9 +43,25 @@ class StreamConfig(_Strict):
 
     workers: int = Field(2, ge=1)
     """Reading threads a rank."""
+    shuffle_window: int = Field(4, ge=1)
+    """So many row groups, drawn anew for each epoch, have their rows shuffled together. A rank holds up to three such windows of its rows
+    in memory."""
+    resident: bool = False
+    """Keep each rank's training samples in memory, as the tensors that they become, from the first epoch on. Every epoch then has the same
+    windows, its rows shuffled anew. Not with ``order: global``."""
+    verify: Literal["never", "epoch"] = "never"
+    """``epoch``: every file is compared with its checksum once an epoch, by the ranks that read it."""
     order: Literal["sharded", "global"] = "sharded"
     """``global``: every rank reads everything and takes its part of each global batch, so that batches do not depend on the number of
     ranks; slower, for comparisons."""
+
+    @model_validator(mode="after")
+    def _resident_is_sharded(self) -> StreamConfig:
+        if self.resident and self.order == "global":
+            raise ValueError(
+                "resident keeps each rank's own samples in memory, and order: global has no such; take order: sharded"
+            )
+        return self
 
 
 class TablesConfig(_Strict):
@@ -116,4 +132,4 @@ class TrainConfig(_Strict):
     def settings(self) -> dict[str, Any]:
         """What decides the weights that come out, on given samples."""
         others = {"samples", "tables", "tracking", "checkpoint", "log_every", "threads", "output"}
-        return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers"}})
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers", "verify"}})

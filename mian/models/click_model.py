@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from mian.layers import EmbeddingTable
+from pipeline.contract import Contract
+from pipeline.contract.document import LENGTH_COLUMN
 
 
 class ClickModel(nn.Module, ABC):
@@ -24,6 +27,17 @@ class ClickModel(nn.Module, ABC):
         super().__init__()
         self.logit_shift: torch.Tensor
         self.register_buffer("logit_shift", torch.zeros(()))
+
+    @classmethod
+    def columns(cls, contract: Contract, config: BaseModel) -> tuple[str, ...]:
+        """The columns of a batch that a model of this contract and these options reads: all fields', unless it says otherwise.
+
+        Args:
+            contract: what the samples are.
+            config: the model's options.
+        """
+        lengths = (LENGTH_COLUMN,) if contract.group("behaviors") else ()
+        return (*(field.column for field in contract.fields), *lengths)
 
     def calibrate(self, negatives_kept: float) -> None:
         """Say that the model learns from samples of which only a share of the negatives was kept.

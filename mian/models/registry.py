@@ -18,14 +18,15 @@ class ModelError(ValueError):
 
 
 class Entry(NamedTuple):
-    """A model and the class of its options."""
+    """A model, the class of its options, and the columns that it reads."""
 
     config: type[BaseModel]
     model: Callable[[Contract, Any], ClickModel]
+    columns: Callable[[Contract, Any], tuple[str, ...]]
 
 
 MODELS: Mapping[str, Entry] = {
-    "mian": Entry(MianConfig, Mian),
+    "mian": Entry(MianConfig, Mian, Mian.columns),
 }
 
 
@@ -41,6 +42,21 @@ def build(name: str, contract: Contract, options: Mapping[str, Any]) -> ClickMod
         ModelError: the name or an option is unknown, or an option's value is not allowed.
         ContractError: the contract lacks what the model needs.
     """
+    entry, config = _chosen(name, options)
+    return entry.model(contract, config)
+
+
+def model_columns(name: str, contract: Contract, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that a model reads, before it is built; arguments as for :func:`build`.
+
+    Raises:
+        ModelError: the name or an option is unknown, or an option's value is not allowed.
+    """
+    entry, config = _chosen(name, options)
+    return entry.columns(contract, config)
+
+
+def _chosen(name: str, options: Mapping[str, Any]) -> tuple[Entry, BaseModel]:
     if name not in MODELS:
         raise ModelError(f"there is no model {name!r}; {_hint(name, MODELS)}")
     entry = MODELS[name]
@@ -48,12 +64,11 @@ def build(name: str, contract: Contract, options: Mapping[str, Any]) -> ClickMod
         if option not in entry.config.model_fields:
             raise ModelError(f"model {name!r} has no option {option!r}; {_hint(option, entry.config.model_fields)}")
     try:
-        config = entry.config.model_validate(dict(options))
+        return entry, entry.config.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"model {name!r}, option {place!r}: {first['msg']}; it is {first['input']!r}") from error
-    return entry.model(contract, config)
 
 
 def _hint(wrong: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""From row groups to batches."""
+"""From windows to batches."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from mian.stream.row_groups import Tensors
+from mian.stream.columns import Tensors
 
 
-def cut_batches(row_groups: Iterable[Tensors], batch_size: int) -> Iterator[Tensors]:
-    """Cut a run of row groups into batches.
+def cut_batches(windows: Iterable[Tensors], batch_size: int) -> Iterator[Tensors]:
+    """Cut a run of windows into batches.
 
     Args:
-        row_groups: dicts of the same columns; tensors of shape ``(rows, ...)``.
+        windows: dicts of the same columns; tensors of shape ``(rows, ...)``.
         batch_size: rows of each batch but the last.
 
     Yields:
-        Batches of shape ``(batch_size, ...)``, the last one with what is left. A batch that lies in one row group is a view
-        of it; one that spans several is one concatenation.
+        Batches of shape ``(batch_size, ...)``, the last one with what is left. A batch that lies in one window is a view of
+        it; one that spans several is one concatenation.
     """
     parts: list[Tensors] = []
     held = 0
-    for group in row_groups:
-        rows = number_of_rows(group)
+    for window in windows:
+        rows = number_of_rows(window)
         start = 0
         while start < rows:
             stop = min(start + batch_size - held, rows)
-            parts.append({name: tensor[start:stop] for name, tensor in group.items()})
+            parts.append({name: tensor[start:stop] for name, tensor in window.items()})
             held += stop - start
             start = stop
             if held == batch_size:
@@ -38,7 +38,7 @@ def cut_batches(row_groups: Iterable[Tensors], batch_size: int) -> Iterator[Tens
 
 
 def number_of_rows(tensors: Tensors) -> int:
-    """The rows of a batch or row group."""
+    """The rows of a batch or window."""
     return len(next(iter(tensors.values())))
 
 

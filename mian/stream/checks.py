@@ -53,19 +53,6 @@ def check_files(days: Sequence[Day], storage: Storage, columns: Sequence[Column]
         return [group for groups in checked for group in groups]
 
 
-def check_groups(groups: Sequence[RowGroup], world_size: int, split: str) -> None:
-    """Check that there is a row group for each rank.
-
-    Raises:
-        StreamError: there are fewer row groups than ranks.
-    """
-    if len(groups) < world_size:
-        raise StreamError(
-            f"split {split!r} has fewer row groups than ranks: {len(groups)} for {world_size}; "
-            "train on fewer ranks, or build the samples with a smaller rows_per_file in the data configuration"
-        )
-
-
 def _check_file(day: Day, file: SampleFile, storage: Storage, columns: Sequence[Column]) -> list[RowGroup]:
     path = storage.path(file.path)
     remedy = f"rebuild day {day.day}"

@@ -13,6 +13,9 @@ from mian.stream.errors import StreamError
 from pipeline.contract import Contract
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
 
+Tensors = dict[str, torch.Tensor]
+"""Columns by name."""
+
 _ARROW_TYPES = {torch.int32: pa.int32(), torch.int64: pa.int64(), torch.float32: pa.float32()}
 
 

@@ -1,4 +1,4 @@
-"""Petastorm's reader, reading the row groups of a plan in the plan's order."""
+"""Petastorm's reader, reading the windows of a plan in the plan's order."""
 
 from __future__ import annotations
 
@@ -6,39 +6,62 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from petastorm.cache import CacheBase
 from petastorm.reader import Reader
 from petastorm.unischema import UnischemaField
 
+from mian.stream.checksums import Checksums
+from mian.stream.columns import Column
 from mian.stream.errors import StreamError
+from mian.stream.plan import Read
 from mian.stream.pool import OrderedPool, OrderedVentilator
 from mian.stream.row_groups import RowGroupTask, RowGroupWorker
 from mian.stream.storage import Storage
+from mian.stream.windows import WindowRows
 
-_AHEAD = 2  # row groups read beyond one a worker, so that no worker waits for the consumer
+_AHEAD = 2  # row groups handed out beyond one a worker, so that no worker waits for the consumer
 
 
 class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
-    """Iterates over row groups as dicts of tensors, in the order of the tasks. A context manager that ends its threads.
+    """Iterates over windows as dicts of tensors, in the order of the reads. A context manager that ends its threads.
 
     Petastorm deals row groups out as ``row_group_index % shard_count`` and shuffles them in the ventilator. Both are replaced:
     which rows this rank reads, and when, is the plan's.
 
     Args:
         storage: where the files lie.
-        tasks: what to read, at least one; each row group at most once, all with the same columns.
+        reads: what to read, at least one; each row group at most once.
+        columns: of each.
         workers: threads.
+        cache: what is asked for a row group before it is read.
+        checksums: what is asked for a file before its first row group is used.
 
     Raises:
         StreamError: a row group is gone since the files were checked.
         OSError, pyarrow.ArrowException: a file is gone, or is no Parquet file any more.
     """
 
-    def __init__(self, storage: Storage, tasks: Sequence[RowGroupTask], workers: int) -> None:
-        self._tasks = tasks  # before Petastorm's set-up, which calls the two methods below
+    def __init__(
+        self,
+        storage: Storage,
+        reads: Sequence[Read],
+        columns: tuple[Column, ...],
+        workers: int,
+        cache: CacheBase | None = None,
+        checksums: Checksums | None = None,
+    ) -> None:
+        # Before Petastorm's set-up, which calls the two methods below.
         self._storage = storage
-        paths = list(dict.fromkeys(storage.path(task.read.group.path) for task in tasks))
+        self._tasks = [
+            RowGroupTask(rows, number, columns, checksums)
+            for rows in map(WindowRows, reads)
+            for number in range(len(rows.read.window.groups))
+        ]
+        # The whole of the window after the one that is being consumed, at least.
+        self._ahead = max(workers + _AHEAD, max(len(read.window.groups) for read in reads))
+        paths = list(dict.fromkeys(storage.path(task.group.path) for task in self._tasks))
         # Given as strings, fields would be regular expressions, and an unknown one would be left out in silence.
-        fields = [UnischemaField(column.name, None, (), None, False) for column in tasks[0].columns]
+        fields = [UnischemaField(column.name, None, (), None, False) for column in columns]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # on pyarrow's older data sets, which Petastorm is built on
             super().__init__(
@@ -47,6 +70,7 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
                 schema_fields=fields,
                 worker_class=RowGroupWorker,
                 reader_pool=OrderedPool(workers),
+                cache=cache,
                 num_epochs=1,
                 shuffle_row_groups=False,
                 is_batched_reader=True,
@@ -57,7 +81,7 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
         indexes = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
         found = []
         for task in self._tasks:
-            group = task.read.group
+            group = task.group
             place = (self._storage.path(group.path), group.index)
             if place not in indexes:
                 raise StreamError(f"{place[0]}: row group {group.index} is gone: the file was changed: rebuild day {group.day}")
@@ -66,4 +90,4 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
 
     def _create_ventilator(self, row_group_indexes: list[int], *args: Any) -> OrderedVentilator:
         items = [{"piece_index": index, "task": task} for index, task in zip(row_group_indexes, self._tasks, strict=True)]
-        return OrderedVentilator(self._workers_pool.ventilate, items, self._workers_pool.workers_count + _AHEAD)
+        return OrderedVentilator(self._workers_pool.ventilate, items, self._ahead)

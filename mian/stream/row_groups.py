@@ -1,8 +1,7 @@
-"""One row group: from Parquet to tensors, with no pandas and no copy but that of the permutation."""
+"""One row group: from Parquet to tensors, with no pandas and no copy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,73 +12,89 @@ from petastorm.arrow_reader_worker import ArrowReaderWorker
 from petastorm.workers_pool import EmptyResultError
 from pyarrow import parquet as pq
 
-from mian.stream.columns import Column
+from mian.stream.checksums import Checksums
+from mian.stream.columns import Column, Tensors
 from mian.stream.errors import StreamError
-from mian.stream.plan import Read
-
-Tensors = dict[str, torch.Tensor]
+from mian.stream.plan import RowGroup
+from mian.stream.windows import WindowRows
 
 
 @dataclass(frozen=True)
 class RowGroupTask:
-    """A row group to read: which of its rows, which columns, and the seed of its permutation (None: as they lie in the file)."""
+    """A row group to read: the window's rows to put its own into, its number in the window, the columns, and the file's check."""
 
-    read: Read
+    rows: WindowRows
+    number: int
     columns: tuple[Column, ...]
-    seed: int | None
+    checksums: Checksums | None
+
+    @property
+    def group(self) -> RowGroup:
+        """The row group."""
+        return self.rows.read.window.groups[self.number]
+
+    @property
+    def completes_window(self) -> bool:
+        """Whether it is the window's last; results come in order, so that all others are in before it."""
+        return self.number == len(self.rows.read.window.groups) - 1
 
 
 class RowGroupWorker(ArrowReaderWorker):  # type: ignore[misc]  # petastorm has no types
-    """Petastorm's worker for a row group; publishes one dict of tensors, of shape ``(rows,)`` or ``(rows, T)``."""
+    """Petastorm's worker for a row group; puts its rows into their window and publishes the task that is done."""
 
     def process(self, piece_index: int, task: RowGroupTask) -> None:
         """Read one row group.
 
         Args:
             piece_index: which of Petastorm's pieces it is.
-            task: what to take of it.
+            task: what to do with it.
 
         Raises:
-            StreamError: it cannot be read, or holds nulls or lists of another length; names the file, the row group and the
-                column.
+            StreamError: it cannot be read, is not what was written, or holds nulls or lists of another length; names the file, the
+                row group and the column.
         """
         piece = self._split_pieces[piece_index]
-        group = task.read.group
         place = f"{piece.path}, row group {piece.row_group}"
+        remedy = f"rebuild day {task.group.day}"
         try:
-            with self._filesystem.open(piece.path) as source:
-                table = pq.ParquetFile(source).read_row_group(
-                    piece.row_group, columns=[column.name for column in task.columns], use_threads=False
-                )
-            if table.num_rows != group.rows:
-                raise StreamError(f"{table.num_rows} rows, {group.rows} when the stream was set up: the file was changed")
-            tensors = {column.name: column_to_tensor(table.column(column.name), column) for column in task.columns}
-            self.publish_func(taken_rows(tensors, task))
+            task.rows.put(task.number, self._local_cache.get(task.group, lambda: self._read(piece, task)))
+            self.publish_func(task)
         except (OSError, pa.ArrowException) as error:
-            raise StreamError(
-                f"{place}: cannot be read ({error}): it is damaged or was changed: rebuild day {group.day}"
-            ) from error
+            raise StreamError(f"{place}: cannot be read ({error}): it is damaged or was changed: {remedy}") from error
         except StreamError as error:
-            raise StreamError(f"{place}: {error}: rebuild day {group.day}") from error
+            raise StreamError(f"{place}: {error}: {remedy}") from error
         except Exception as error:  # whatever it is, the consumer must know where it happened
             raise StreamError(f"{place}: {type(error).__name__}: {error}") from error
 
+    def _read(self, piece: Any, task: RowGroupTask) -> Tensors:
+        if task.checksums is not None:
+            task.checksums.check(task.group.path)
+        with self._filesystem.open(piece.path) as source:
+            table = pq.ParquetFile(source).read_row_group(
+                piece.row_group, columns=[column.name for column in task.columns], use_threads=False
+            )
+        if table.num_rows != task.group.rows:
+            raise StreamError(f"{table.num_rows} rows, {task.group.rows} when the stream was set up: the file was changed")
+        return {column.name: column_to_tensor(table.column(column.name), column) for column in task.columns}
+
     @staticmethod
-    def new_results_queue_reader() -> _Results:
+    def new_results_queue_reader() -> _Windows:
         """How Petastorm's reader takes what the workers publish."""
-        return _Results()
+        return _Windows()
 
 
-class _Results:
-    """Hands on what the workers published, as it is."""
+class _Windows:
+    """Hands on windows as they are complete."""
 
     batched_output = True
 
     def read_next(self, pool: Any, schema: Any, ngram: Any) -> Tensors:
         try:
-            tensors: Tensors = pool.get_results()
+            while not (task := pool.get_results()).completes_window:
+                pass
         except EmptyResultError:
             raise StopIteration from None
+        tensors: Tensors = task.rows.take()
         return tensors
 
 
@@ -112,28 +127,6 @@ def column_to_tensor(values: pa.ChunkedArray, column: Column) -> torch.Tensor:
     if entries.null_count:
         raise StreamError(f"column {column.name!r} holds {entries.null_count} nulls in its lists")
     return _flat_tensor(entries, column.dtype).reshape(len(array), column.length)
-
-
-def taken_rows(tensors: Tensors, task: RowGroupTask) -> Tensors:
-    """The rows of a row group that a task takes, in their order.
-
-    Args:
-        tensors: the whole row group.
-        task: its seed permutes the rows, then its spans are taken.
-
-    Returns:
-        Shape ``(task.read.rows, ...)``; views where the rows are neighbors and not permuted, else one copy.
-    """
-    if task.seed is None:
-        return {name: _spans(tensor, task.read.spans) for name, tensor in tensors.items()}
-    permutation = torch.randperm(task.read.group.rows, generator=torch.Generator().manual_seed(task.seed))
-    rows = _spans(permutation, task.read.spans)
-    return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
-
-
-def _spans(tensor: torch.Tensor, spans: Sequence[tuple[int, int]]) -> torch.Tensor:
-    parts = [tensor[start:stop] for start, stop in spans]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _flat_tensor(array: pa.Array, dtype: torch.dtype) -> torch.Tensor:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Sequence
-from typing import get_args
+from contextlib import closing
+from typing import Literal, get_args
 
 import pyarrow as pa
 
 from mian.stream.batches import cut_batches, number_of_rows
-from mian.stream.checks import check_files, check_groups, check_rows
-from mian.stream.columns import columns_of
+from mian.stream.checks import check_files, check_rows
+from mian.stream.checksums import Checksums
+from mian.stream.columns import Tensors, columns_of
 from mian.stream.errors import StreamError
-from mian.stream.plan import Leg, Order, Share, Span, ordered_groups, plan_reads, remaining_spans, row_seed, within
+from mian.stream.plan import Read, plan_reads, shuffled_windows, windows_in_order
 from mian.stream.reader import RowGroupReader
-from mian.stream.row_groups import RowGroupTask, Tensors
+from mian.stream.resident import Resident
+from mian.stream.shares import Leg, Order, Share, Span, remaining_spans, within
 from mian.stream.storage import Storage
 from pipeline.contract import Contract
+
+Verify = Literal["never", "epoch"]
 
 
 class SampleStream:
     """A split's samples as batches of tensors, for one rank.
 
     All ranks together read every row exactly once an epoch, but for the tail that ``drop_last`` leaves over. Batches depend on
-    the contract, the epoch and the arguments here; never on ``workers`` or on timing. Only files that the contract names for the
-    split's days are read; setting up the stream checks each one's size and footer against the contract, alike on every rank.
+    the contract, the epoch and the arguments here; never on ``workers``, ``verify`` or on timing. Only files that the contract names
+    for the split's days are read; setting up the stream checks each one's size and footer against the contract, alike on every rank.
 
     Args:
         samples: the data set's folder: a local path, or a URL that fsspec opens.
@@ -34,16 +39,27 @@ class SampleStream:
         rank: which rank this is, from 0.
         world_size: how many ranks there are.
         seed: what the order of rows is drawn from, together with the epoch.
-        shuffle: draw the order of row groups, and of rows in each, anew in each epoch; else files come in the contract's order,
-            rows in the file's.
+        shuffle: draw the order of row groups, and of the rows of each window, anew in each epoch; else files come in the contract's
+            order, rows in the file's.
+        shuffle_window: so many row groups at most, neighbors in the epoch's order, have their rows permuted together. A rank reads
+            the windows at its borders whole though it takes a part of them: keep it small beside a rank's share.
         drop_last: leave over the tail of the epoch's rows (fewer than ``world_size * batch_size``), so that each batch is full
             and each rank does the same number of steps. Else the last batch may be short, and the ranks' steps may differ.
-        order: ``sharded``: each rank reads its own run of row groups. ``global``: every rank reads all row groups and takes its
+        order: ``sharded``: each rank reads its own run of windows. ``global``: every rank reads all row groups and takes its
             part of each global batch, so that the global batches do not depend on the number of ranks, at the cost of reading
             ``world_size`` times as much.
         columns: which columns to read, in order; None for all fields, ``behavior_length``, ``label``, ``user_key`` and ``time``.
             Columns of strings cannot be read.
-        workers: threads that read row groups; at most ``workers + 2`` row groups are in memory ahead of the consumer.
+        workers: threads that read row groups. Beside the window that is being consumed, the windows of at most
+            ``max(workers + 2, shuffle_window)`` row groups are in memory: the next one, where it has that many.
+        resident: keep this rank's row groups in memory, decoded, from when they were first read: later epochs read no file. It costs
+            as much as all of its rows take in tensors, those of the windows at its borders whole, beside the window that is being
+            consumed. Row groups are dealt out once, so each epoch has the same windows in the same order, and only the rows of each
+            are permuted anew; a wide ``shuffle_window`` mixes better and costs little here. What other numbers of ranks left of an
+            epoch is read from files where it is not this rank's. For ``sharded`` order alone.
+        verify: ``epoch``: compare each file that this rank reads with the contract's SHA-256 sum once an epoch, before its rows are
+            used; bytes that flip inside a page are not found otherwise. Costs reading the files twice. Of files that are in memory
+            (``resident``) there is nothing to compare any more.
 
     Attributes:
         rows: rows of the split, over all ranks.
@@ -51,8 +67,7 @@ class SampleStream:
         rows_left_over: rows that ``drop_last`` leaves over; others in each epoch where ``shuffle`` is set.
 
     Raises:
-        StreamError: the samples are not what the contract says, there are fewer row groups than ranks, no full step, or a column
-            cannot be read.
+        StreamError: the samples are not what the contract says, there is no full step, or a column cannot be read.
         ContractError: the contract has no such split, or none of its days.
         ValueError: an argument is out of its range.
 
@@ -74,17 +89,26 @@ class SampleStream:
         world_size: int = 1,
         seed: int = 0,
         shuffle: bool = True,
+        shuffle_window: int = 4,
         drop_last: bool = True,
         order: Order = "sharded",
         columns: Sequence[str] | None = None,
         workers: int = 2,
+        resident: bool = False,
+        verify: Verify = "never",
     ) -> None:
-        if batch_size < 1 or workers < 1 or world_size < 1:
-            raise ValueError(f"batch_size {batch_size}, workers {workers} and world_size {world_size} must be at least 1")
+        counts = {"batch_size": batch_size, "workers": workers, "world_size": world_size, "shuffle_window": shuffle_window}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} {count} must be at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0 to {world_size - 1}, world_size is {world_size}")
         if order not in get_args(Order):
             raise ValueError(f"order {order!r} is none of {', '.join(get_args(Order))}")
+        if verify not in get_args(Verify):
+            raise ValueError(f"verify {verify!r} is none of {', '.join(get_args(Verify))}")
+        if resident and order != "sharded":
+            raise ValueError(f"order {order!r} has every rank read everything: a shard that stays in memory needs 'sharded'")
         self._days = contract.split(split)
         self.rows = sum(file.rows for day in self._days for file in day.files)
         check_rows(self.rows, batch_size, world_size, drop_last, split)
@@ -94,11 +118,16 @@ class SampleStream:
 
         self._seed = seed
         self._shuffle = shuffle
+        self._shuffle_window = shuffle_window
         self._workers = workers
         self._columns = columns_of(contract, columns)
         self._storage = Storage.at(samples)
         self._groups = check_files(self._days, self._storage, self._columns)
-        check_groups(self._groups, world_size, split)
+        self._verify = verify
+        self._dealt_once = resident
+        self._resident: Resident | None = None
+        if resident:  # epochs differ in the order of rows alone, so that the first one tells the row groups of all
+            self._resident = Resident(group for read in self._reads(0) for group in read.window.groups)
 
     def steps_after(self, legs: Sequence[Leg]) -> int:
         """Batches on this rank of what is left of an epoch when parts of it are done; see :meth:`epoch`."""
@@ -112,13 +141,14 @@ class SampleStream:
 
         Args:
             number: which epoch, from 0; the same number gives the same batches.
-            first_step: the step to begin with, to go on where a run was stopped; row groups before it are not read.
+            first_step: the step to begin with, to go on where a run was stopped; windows before it are not read.
             legs: what other numbers of ranks, or with batches of another size, have done of the epoch. What they left is shared out
                 anew, and ``first_step`` is a step of that.
 
         Returns:
             Batches ``{column: tensor}`` of this rank: int32, int64 or float32; shape ``(B,)``, or ``(B, T)`` for behavior
-            columns. Batches of one row group are views of the same memory.
+            columns. Batches of one window are views of the same memory, which with ``resident`` and without ``shuffle`` is that of
+            the next epochs too.
 
         Raises:
             ValueError: the epoch is negative, or ``first_step`` is not in 0 to :attr:`steps`.
@@ -129,25 +159,27 @@ class SampleStream:
         steps = self.steps_after(legs)
         if not 0 <= first_step <= steps:
             raise ValueError(f"first_step {first_step} is not in 0 to {steps}, the steps of an epoch")
-        return self._batches(self._tasks(number, first_step, legs))
+        return self._batches(self._reads(number, first_step, legs))
 
     def _share_after(self, legs: Sequence[Leg]) -> tuple[Share, list[Span]]:
         """This rank's share of what is left of an epoch, and what that is."""
         left = remaining_spans(self.rows, legs, self._share.order)
         return dataclasses.replace(self._share, rows=sum(stop - start for start, stop in left)), left
 
-    def _tasks(self, epoch: int, first_step: int, legs: Sequence[Leg]) -> list[RowGroupTask]:
-        groups = ordered_groups(self._groups, self._seed, epoch) if self._shuffle else self._groups
+    def _reads(self, epoch: int, first_step: int = 0, legs: Sequence[Leg] = ()) -> list[Read]:
+        if self._shuffle:
+            windows = shuffled_windows(self._groups, self._shuffle_window, self._seed, epoch, self._dealt_once)
+        else:
+            windows = windows_in_order(self._groups)
         share, left = self._share_after(legs)
-        reads = plan_reads(groups, within(left, share.spans(first_step)))
-        return [
-            RowGroupTask(read, self._columns, row_seed(self._seed, epoch, read.group) if self._shuffle else None)
-            for read in reads
-        ]
+        return plan_reads(windows, within(left, share.spans(first_step)))
 
-    def _reader(self, tasks: list[RowGroupTask]) -> RowGroupReader:
+    def _reader(self, reads: list[Read]) -> RowGroupReader:
+        checksums = None
+        if self._verify == "epoch":
+            checksums = Checksums(self._storage, {file.path: file.sha256 for day in self._days for file in day.files})
         try:
-            return RowGroupReader(self._storage, tasks, self._workers)
+            return RowGroupReader(self._storage, reads, self._columns, self._workers, self._resident, checksums)
         except (OSError, ValueError, pa.ArrowException) as error:
             error.__traceback__ = None  # its frames hold on to the threads in which Petastorm was reading footers
             check_files(self._days, self._storage, self._columns)  # says which file it is, and what to do
@@ -155,15 +187,22 @@ class SampleStream:
                 f"{self._storage.root}: cannot be opened ({error}), though its files are whole: try again"
             ) from error
 
-    def _batches(self, tasks: list[RowGroupTask]) -> Generator[Tensors, None, None]:
-        if not tasks:
+    def _windows(self, reads: list[Read]) -> Generator[Tensors, None, None]:
+        if self._resident is not None and self._resident.holds(reads):
+            yield from self._resident.windows(reads)
+        else:
+            with self._reader(reads) as reader:
+                yield from reader
+
+    def _batches(self, reads: list[Read]) -> Generator[Tensors, None, None]:
+        if not reads:
             return
         rows = 0
-        with self._reader(tasks) as reader:
-            for batch in cut_batches(reader, self._share.batch_size):
+        with closing(self._windows(reads)) as windows:
+            for batch in cut_batches(windows, self._share.batch_size):
                 rows += number_of_rows(batch)
                 yield batch
-        planned = sum(task.read.rows for task in tasks)
+        planned = sum(read.rows for read in reads)
         if rows != planned:
             raise StreamError(
                 f"{self._storage.root}: {rows} rows came of {planned} in the plan of the epoch: report this as a bug"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mian.config import TrainConfig
+from mian.models import model_columns
 from mian.stream import SampleStream
 from mian.trainer.ranks import Ranks
 from pipeline.contract import Contract
+from pipeline.contract.document import LABEL_COLUMN, USER_COLUMN
 
 
 @dataclass
@@ -24,13 +26,29 @@ def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Strea
 
     Raises:
         ContractError: a split is not there.
-        StreamError: its files are damaged, or too few for the ranks.
+        ModelError: the model or one of its options is unknown.
+        StreamError: its files are damaged, or its rows too few for the ranks.
     """
-    common = {"rank": ranks.rank, "world_size": ranks.size, "seed": config.seed, "workers": config.stream.workers}
+    of_model = model_columns(config.model.name, contract, config.model.options)
+    common = {
+        "rank": ranks.rank,
+        "world_size": ranks.size,
+        "seed": config.seed,
+        "workers": config.stream.workers,
+        "verify": config.stream.verify,
+    }
 
     def held_out(split: str) -> SampleStream:
-        size = config.evaluation_batch_size
-        return SampleStream(config.samples, contract, split, size, shuffle=False, drop_last=False, **common)  # type: ignore[arg-type]
+        return SampleStream(
+            config.samples,
+            contract,
+            split,
+            config.evaluation_batch_size,
+            shuffle=False,
+            drop_last=False,
+            columns=(*of_model, LABEL_COLUMN, USER_COLUMN),
+            **common,  # type: ignore[arg-type]
+        )
 
     return Streams(
         SampleStream(
@@ -39,6 +57,9 @@ def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Strea
             config.train_split,
             config.batch_size,
             order=config.stream.order,
+            shuffle_window=config.stream.shuffle_window,
+            resident=config.stream.resident,
+            columns=(*of_model, LABEL_COLUMN),
             **common,  # type: ignore[arg-type]
         ),
         held_out(config.validation_split),

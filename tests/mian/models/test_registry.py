@@ -1,6 +1,6 @@
 import pytest
 
-from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build
+from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns
 from tests.mian.models.contracts import CONTRACTS
 
 
@@ -18,9 +18,28 @@ def test_every_model_scores_every_contract_with_its_defaults(make_batch, name, c
     assert model(make_batch(CONTRACTS[contract_name])).shape == (16,)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("contract_name", CONTRACTS)
+def test_a_model_reads_the_columns_that_it_names_and_no_others(make_batch, name, contract_name):
+    contract = CONTRACTS[contract_name]
+    read = set()
+
+    class Recorded(dict):
+        def __getitem__(self, column):
+            read.add(column)
+            return super().__getitem__(column)
+
+    build(name, contract, {})(Recorded(make_batch(contract)))
+    columns = model_columns(name, contract, {})
+    assert read == set(columns)
+    assert len(read) == len(columns)
+
+
 def test_an_unknown_name_is_an_error_that_names_the_nearest(contract):
     with pytest.raises(ModelError, match=r"there is no model 'main'; did you mean 'mian'\?"):
         build("main", contract, {})
+    with pytest.raises(ModelError, match=r"there is no model 'main'; did you mean 'mian'\?"):
+        model_columns("main", contract, {})
     with pytest.raises(ModelError, match=r"there is no model 'xgboost'; there are mian"):
         build("xgboost", contract, {})
 

@@ -1,6 +1,7 @@
 """Small samples on disk: every row knows its number, so that each can be told from all others wherever it turns up."""
 
 import datetime as dt
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,10 @@ def write_samples(tmp_path: Path) -> Callable[..., Samples]:
             table = (changes or {}).get(number, lambda unchanged: unchanged)(sample_table(first, rows))
             pq.write_table(table, path, row_group_size=rows_per_group or max(rows, 1))
             file = SampleFile(
-                path=str(path.relative_to(folder)), rows=table.num_rows, bytes=path.stat().st_size, sha256="not looked at"
+                path=str(path.relative_to(folder)),
+                rows=table.num_rows,
+                bytes=path.stat().st_size,
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             )
             days.append(Day(day=day, rows=rows, positives=0, fingerprint="", files=(file,)))
             first += rows

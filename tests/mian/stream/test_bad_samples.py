@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 
@@ -5,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from mian.stream import SampleStream, StreamError
 from pipeline.contract import ContractError
@@ -100,14 +102,6 @@ def test_the_first_bad_file_in_the_contracts_order_is_named_on_every_rank(write_
     assert "day=2026-01-04" in messages.pop()
 
 
-@pytest.mark.parametrize("order", ["sharded", "global"])
-@pytest.mark.parametrize("rank", [0, 3])
-def test_fewer_row_groups_than_ranks(write_samples, rank, order):
-    samples = write_samples(SIZES)
-    with pytest.raises(StreamError, match=says("fewer row groups than ranks: 3 for 4", "fewer ranks", "rows_per_file")):
-        stream_of(samples, rank=rank, world_size=4, order=order)
-
-
 def test_fewer_rows_than_one_batch_a_rank(write_samples):
     samples = write_samples(SIZES)
     with pytest.raises(StreamError, match=says("60 rows", "batch of 31 rows on each of 2 ranks", "drop_last=False")):
@@ -143,7 +137,17 @@ def test_columns_that_cannot_be_read(write_samples, columns, message):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"batch_size": 0}, {"workers": 0}, {"world_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}, {"order": "random"}],
+    [
+        {"batch_size": 0},
+        {"workers": 0},
+        {"world_size": 0},
+        {"shuffle_window": 0},
+        {"rank": 2, "world_size": 2},
+        {"rank": -1},
+        {"order": "random"},
+        {"verify": "always"},
+        {"order": "global", "resident": True},
+    ],
 )
 def test_arguments_out_of_range(write_samples, settings):
     with pytest.raises(ValueError, match=re.escape(str(next(iter(settings.values()))))):
@@ -209,6 +213,57 @@ def test_damage_inside_a_file(write_samples):
     samples.path(1).write_bytes(bytes(data))
     with pytest.raises(StreamError, match=says(samples.path(1), "row group 0", "rebuild day 2026-01-02")):
         list(stream_of(samples).epoch(0))
+
+
+def flipped(samples, number):
+    """Flip one bit of a file's values, where they lie plain: the pages stay whole, a number becomes another."""
+    path = samples.path(number)
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=10)
+    data = bytearray(path.read_bytes())
+    samples = with_file(samples, number, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    first = np.array(table.column("candidate_price").to_numpy()[:4]).tobytes()
+    data[data.index(first)] ^= 1
+    path.write_bytes(bytes(data))
+    return samples
+
+
+def test_a_flipped_bit_is_read_as_another_number_unless_files_are_verified(write_samples):
+    samples = flipped(write_samples(SIZES), 1)
+    read = list(stream_of(samples, shuffle=False).epoch(0))
+    assert any((batch["candidate_price"] != batch["user_key"] / 2).any() for batch in read)
+    wanted = says(
+        samples.path(1), "row group", "SHA-256", samples.files[1].sha256, "damaged or was changed", "rebuild day 2026-01-02"
+    )
+    with pytest.raises(StreamError, match=wanted):
+        list(stream_of(samples, verify="epoch").epoch(0))
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_verified_files_are_compared_in_each_epoch_that_reads_them(write_samples, resident):
+    samples = write_samples(SIZES, rows_per_group=5)
+    stream = stream_of(samples, verify="epoch", resident=resident)
+    unverified = stream_of(samples, resident=resident)
+    for epoch in range(2):
+        for batch, same in zip(stream.epoch(epoch), unverified.epoch(epoch), strict=True):
+            assert torch.equal(batch["user_key"], same["user_key"])
+    damaged = bytearray(samples.path(1).read_bytes())
+    damaged[4:8] = bytes(byte ^ 255 for byte in damaged[4:8])
+    samples.path(1).write_bytes(damaged)
+    if resident:
+        list(stream.epoch(2))
+    else:
+        with pytest.raises(StreamError, match=says(samples.path(1), "SHA-256", "rebuild day 2026-01-02")):
+            list(stream.epoch(2))
+
+
+def test_only_the_files_that_a_rank_reads_are_verified(write_samples):
+    samples = write_samples(SIZES, rows_per_group=5)
+    samples = with_file(samples, 2, sha256="0" * 64)
+    first, last = (stream_of(samples, verify="epoch", shuffle=False, rank=rank, world_size=3) for rank in (0, 2))
+    list(first.epoch(0))
+    with pytest.raises(StreamError, match=says(samples.path(2), "SHA-256")):
+        list(last.epoch(0))
 
 
 @pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 100)])

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mian.stream.plan import Leg, RowGroup, Share, ordered_groups, plan_reads, remaining_spans, row_seed, within
+from mian.stream.plan import RowGroup, Window, plan_reads, shuffled_windows, window_seed, windows_in_order
+from mian.stream.shares import Leg, Share, remaining_spans, within
 
 DAY = dt.date(2026, 1, 1)
 
@@ -14,9 +15,14 @@ def groups_of(sizes):
     return [RowGroup(f"day=2026-01-01/part-{number:05d}.parquet", 0, rows, DAY) for number, rows in enumerate(sizes)]
 
 
+def windows_of(sizes):
+    """Windows of up to three groups."""
+    return shuffled_windows(groups_of(sizes), 3, seed=0, epoch=0)
+
+
 def rows_of(reads):
-    """The rows that reads take, in order: (path, row)."""
-    return [(read.group.path, row) for read in reads for start, stop in read.spans for row in range(start, stop)]
+    """The rows that reads take, in order: (the window's first group, position in the window)."""
+    return [(read.window.groups[0].path, row) for read in reads for start, stop in read.spans for row in range(start, stop)]
 
 
 def slow_share(sequence, share):
@@ -44,9 +50,9 @@ epochs = {
 
 @given(**epochs)
 def test_all_ranks_together_use_every_row_once_but_for_the_tail(sizes, batch_size, world_size, drop_last, order):
-    groups = groups_of(sizes)
+    windows = windows_of(sizes)
     shares = [Share(sum(sizes), batch_size, rank, world_size, drop_last, order) for rank in range(world_size)]
-    used = Counter(row for share in shares for row in rows_of(plan_reads(groups, share.spans())))
+    used = Counter(row for share in shares for row in rows_of(plan_reads(windows, share.spans())))
 
     assert set(used.values()) <= {1}
     assert len(used) == sum(sizes) - shares[0].rows_left_over
@@ -59,52 +65,84 @@ def test_all_ranks_together_use_every_row_once_but_for_the_tail(sizes, batch_siz
 
 @given(**epochs)
 def test_each_rank_takes_the_rows_of_the_definition(sizes, batch_size, world_size, drop_last, order):
-    groups = groups_of(sizes)
-    sequence = [(group.path, row) for group in groups for row in range(group.rows)]
+    windows = windows_of(sizes)
+    sequence = [(window.groups[0].path, row) for window in windows for row in range(window.rows)]
     for rank in range(world_size):
         share = Share(sum(sizes), batch_size, rank, world_size, drop_last, order)
-        reads = plan_reads(groups, share.spans())
+        reads = plan_reads(windows, share.spans())
         expected = slow_share(sequence, share)
 
         assert rows_of(reads) == expected
         assert sum(read.rows for read in reads) == len(expected)
         assert share.steps == -(-len(expected) // batch_size)
-        assert len({read.group for read in reads}) == len(reads)
+        assert len({read.window for read in reads}) == len(reads)
 
 
 @given(**epochs, skip=st.integers(0, 20))
 def test_a_later_first_step_takes_what_the_earlier_steps_leave(sizes, batch_size, world_size, drop_last, order, skip):
-    groups = groups_of(sizes)
+    windows = windows_of(sizes)
     share = Share(sum(sizes), batch_size, world_size - 1, world_size, drop_last, order)
     first_step = min(skip, share.steps)
 
-    whole = rows_of(plan_reads(groups, share.spans()))
-    assert rows_of(plan_reads(groups, share.spans(first_step))) == whole[first_step * batch_size :]
+    whole = rows_of(plan_reads(windows, share.spans()))
+    assert rows_of(plan_reads(windows, share.spans(first_step))) == whole[first_step * batch_size :]
+
+
+def order_of(windows):
+    return [group for window in windows for group in window.groups]
+
+
+@given(count=st.integers(1, 30), size=st.integers(1, 12))
+def test_windows_hold_every_group_once_and_are_alike_in_size(count, size):
+    groups = groups_of([1] * count)
+    windows = shuffled_windows(groups, size, seed=5, epoch=2)
+    assert sorted(order_of(windows), key=groups.index) == groups
+    sizes = {len(window.groups) for window in windows}
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(windows) == -(-count // size)
 
 
 def test_the_order_is_drawn_anew_by_seed_and_by_epoch():
     groups = groups_of([1] * 30)
-    orders = [tuple(ordered_groups(groups, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [tuple(order_of(shuffled_windows(groups, 4, seed, epoch))) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(orders)) == 4
     assert all(sorted(order, key=groups.index) == groups for order in orders)
 
 
+def test_groups_dealt_once_make_the_same_windows_in_each_epoch_with_rows_permuted_anew():
+    groups = groups_of([1] * 30)
+    first, second = (shuffled_windows(groups, 4, 1, epoch, dealt_once=True) for epoch in (0, 1))
+    assert [window.groups for window in first] == [window.groups for window in second]
+    assert not {window.seed for window in first} & {window.seed for window in second}
+    assert order_of(first) != order_of(shuffled_windows(groups, 4, 2, 0, dealt_once=True))
+
+
 def test_the_order_does_not_depend_on_how_the_groups_are_listed():
     groups = groups_of([1] * 30)
-    assert ordered_groups(groups, 7, 3) == ordered_groups(groups[::-1], 7, 3)
+    assert shuffled_windows(groups, 4, 7, 3) == shuffled_windows(groups[::-1], 4, 7, 3)
+
+
+def test_without_shuffling_each_group_is_a_window_as_it_lies():
+    groups = groups_of([3, 4])
+    assert windows_in_order(groups) == [Window((groups[0],), None), Window((groups[1],), None)]
 
 
 def test_the_draw_is_the_same_in_every_process_and_release():
     # Were these figures to change, a run could not be gone on with in the same order after an upgrade.
     group = RowGroup("day=2026-01-01/part-00000.parquet", 2, 100, DAY)
-    assert row_seed(1, 2, group) == 4444651472000790201
-    assert [int(each.path[-13:-8]) for each in ordered_groups(groups_of([1] * 5), 1, 2)] == [0, 4, 3, 1, 2]
+    assert window_seed(1, 2, [group]) == 4444651472000790201
+    windows = shuffled_windows(groups_of([1] * 5), 3, 1, 2)
+    assert [[int(each.path[-13:-8]) for each in window.groups] for window in windows] == [[0, 4], [3, 1, 2]]
 
 
 @pytest.mark.parametrize("other", [(0, 1, "a", 0), (1, 0, "a", 0), (0, 0, "b", 0), (0, 0, "a", 1)])
-def test_a_row_groups_seed_depends_on_seed_epoch_path_and_group(other):
+def test_a_windows_seed_depends_on_seed_epoch_paths_and_groups(other):
     seed, epoch, path, index = other
-    assert row_seed(seed, epoch, RowGroup(path, index, 10, DAY)) != row_seed(0, 0, RowGroup("a", 0, 10, DAY))
+    last = RowGroup("z", 0, 10, DAY)
+    assert window_seed(seed, epoch, [RowGroup(path, index, 10, DAY), last]) != window_seed(
+        0, 0, [RowGroup("a", 0, 10, DAY), last]
+    )
 
 
 @given(

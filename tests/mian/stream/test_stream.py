@@ -4,10 +4,10 @@ from itertools import islice
 import fsspec
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mian.stream import SampleStream
+from mian.stream import Leg, SampleStream, StreamError
 
 UNEVEN = [23, 8, 41, 5, 17, 30, 1]
 DEFAULT_COLUMNS = [
@@ -28,8 +28,8 @@ def numbers(batches):
     return [number for batch in batches for number in batch["user_key"].tolist()]
 
 
-def batches_of(stream, epoch=0):
-    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in stream.epoch(epoch)]
+def batches_of(stream, epoch=0, *position):
+    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in stream.epoch(epoch, *position)]
 
 
 @pytest.mark.parametrize("order", ["sharded", "global"])
@@ -253,7 +253,7 @@ def test_an_epoch_that_is_never_begun_opens_nothing(write_samples):
     batches.close()
 
 
-def test_a_batch_inside_a_row_group_is_a_view_of_it(write_samples):
+def test_a_batch_inside_a_window_is_a_view_of_it(write_samples):
     samples = write_samples([20, 20])
     stream = SampleStream(samples.folder, samples.contract, "train", 5)
     first, second = islice(stream.epoch(0), 2)
@@ -261,28 +261,183 @@ def test_a_batch_inside_a_row_group_is_a_view_of_it(write_samples):
         assert first[name].untyped_storage().data_ptr() == second[name].untyped_storage().data_ptr()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    sizes=st.lists(st.integers(1, 20), min_size=4, max_size=8),
-    rows_per_group=st.integers(1, 12),
-    batch_size=st.integers(1, 30),
-    world_size=st.integers(1, 4),
-    shuffle=st.booleans(),
-)
-def test_any_files_and_ranks(write_samples, sizes, rows_per_group, batch_size, world_size, shuffle):
-    samples = write_samples(sizes, rows_per_group)
-    seen = []
-    for rank in range(world_size):
-        stream = SampleStream(
+# Windows of several row groups
+
+
+def test_rows_of_a_windows_groups_mix(write_samples):
+    samples = write_samples([50] * 8)
+    stream = SampleStream(samples.folder, samples.contract, "train", 100, shuffle_window=4)
+    for batch in stream.epoch(0):
+        counts = torch.bincount(batch["user_key"] // 50, minlength=8)
+        assert (counts > 0).sum() == 4  # each of the window's groups gives 25 of 100 on average
+        assert counts.max() < 50
+
+
+def test_a_window_of_one_group_keeps_groups_apart(write_samples):
+    samples = write_samples([50] * 8)
+    stream = SampleStream(samples.folder, samples.contract, "train", 50, shuffle_window=1)
+    files = [set((batch["user_key"] // 50).tolist()) for batch in stream.epoch(0)]
+    assert all(len(of_batch) == 1 for of_batch in files)
+    assert set.union(*files) == set(range(8))
+    assert files != sorted(files, key=min)
+    assert any(number != sorted(number) for number in (batch["user_key"].tolist() for batch in stream.epoch(0)))
+
+
+def test_a_window_of_all_groups_puts_every_row_anywhere(write_samples):
+    samples = write_samples([100] * 5)
+    stream = SampleStream(samples.folder, samples.contract, "train", 100, shuffle_window=5)
+    for epoch in range(2):
+        for batch in stream.epoch(epoch):
+            counts = torch.bincount(batch["user_key"] // 100, minlength=5)
+            assert counts.min() > 5, "20 are expected, and 4 is the deviation"
+
+
+streams = {
+    "sizes": st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    "rows_per_group": st.integers(1, 12),
+    "batch_size": st.integers(1, 9),
+    "world_size": st.integers(1, 4),
+    "order": st.sampled_from(["sharded", "global", "resident"]),
+    "shuffle_window": st.integers(1, 7),
+    "epoch": st.integers(0, 2),
+}
+any_stream = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def ranks_of(samples, world_size, batch_size, order, **options):
+    resident = order == "resident"
+    order = "sharded" if resident else order
+    return [
+        SampleStream(
             samples.folder,
             samples.contract,
             "train",
             batch_size,
             rank=rank,
             world_size=world_size,
-            shuffle=shuffle,
-            drop_last=False,
-            columns=["user_key"],
+            order=order,
+            resident=resident,
+            columns=["user_key", "behavior_item_id"],
+            **options,
         )
-        seen += numbers(stream.epoch(0))
+        for rank in range(world_size)
+    ]
+
+
+@any_stream
+@given(**streams)
+def test_any_files_ranks_and_windows_use_every_row_once(
+    write_samples, sizes, rows_per_group, batch_size, world_size, order, shuffle_window, epoch
+):
+    samples = write_samples(sizes, rows_per_group)
+    ranks = ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window, drop_last=False)
+    seen = []
+    for rank in ranks:
+        for batch in rank.epoch(epoch):
+            seen += batch["user_key"].tolist()
+            assert torch.equal(batch["behavior_item_id"], (batch["user_key"][:, None] * 10 + torch.arange(3)).int())
     assert sorted(seen) == list(range(sum(sizes)))
+
+
+@any_stream
+@given(**streams, workers=st.integers(1, 5), part=st.floats(0, 1), seed=st.integers(0, 3))
+def test_from_any_step_on_come_the_batches_of_the_undisturbed_epoch_whatever_the_threads(
+    write_samples, sizes, rows_per_group, batch_size, world_size, order, shuffle_window, epoch, workers, part, seed
+):
+    samples = write_samples(sizes, rows_per_group)
+    assume(sum(sizes) >= batch_size * world_size)
+    one, many = (
+        ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window, seed=seed, workers=threads)[-1]
+        for threads in (2, workers)
+    )
+    first_step = int(part * one.steps)
+    whole = batches_of(one, epoch)
+    assert len(whole) == one.steps
+    assert batches_of(many, epoch, first_step) == whole[first_step:]
+
+
+@any_stream
+@given(
+    **{name: strategy for name, strategy in streams.items() if name not in ("batch_size", "world_size")},
+    worlds=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.floats(0, 1)), min_size=2, max_size=3),
+)
+def test_other_numbers_of_ranks_use_each_row_that_was_left_once(
+    write_samples, sizes, rows_per_group, order, shuffle_window, epoch, worlds
+):
+    samples = write_samples(sizes, rows_per_group)
+    assume(sum(sizes) >= 16)
+    seen, legs = [], []
+    for world_size, batch_size, part in worlds:
+        ranks = ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window)
+        steps = {rank.steps_after(legs) for rank in ranks}
+        assert len(steps) == 1
+        (left,) = steps
+        done = int(part * left)
+        for rank in ranks:
+            seen += numbers(islice(rank.epoch(epoch, 0, legs), done))
+        legs.append(Leg(world_size, batch_size, done))
+    ranks = ranks_of(samples, 1, 1, order, shuffle_window=shuffle_window)
+    seen += numbers(ranks[0].epoch(epoch, 0, legs))
+    assert sorted(seen) == list(range(sum(sizes)))
+
+
+def test_only_the_windows_that_are_needed_are_read(write_samples):
+    samples = write_samples([20] * 6)
+    stream = SampleStream(samples.folder, samples.contract, "train", 10, shuffle_window=2)
+    last = {number // 20 for number in numbers(stream.epoch(0, first_step=8))}
+    for file in set(range(6)) - last:
+        samples.path(file).unlink()
+    assert len(last) == 2
+    assert len(numbers(stream.epoch(0, first_step=9))) == 30
+
+
+def test_there_may_be_more_ranks_than_row_groups(write_samples):
+    samples = write_samples([9, 8])
+    for order in ("sharded", "global", "resident"):
+        ranks = ranks_of(samples, 5, 3, order)
+        seen = [numbers(rank.epoch(1)) for rank in ranks]
+        assert [len(of_rank) for of_rank in seen] == [3] * 5
+        assert len({number for of_rank in seen for number in of_rank}) == 15
+    held_out = ranks_of(write_samples([1, 1]), 5, 3, "sharded", shuffle=False, drop_last=False)
+    assert sorted(len(numbers(rank.epoch(0))) for rank in held_out) == [0, 0, 0, 1, 1]
+
+
+# In memory
+
+
+def test_later_epochs_of_a_resident_shard_need_no_file(write_samples):
+    samples = write_samples([20] * 6, rows_per_group=7)
+    ranks = ranks_of(samples, 3, 4, "resident")
+    undisturbed = ranks_of(samples, 3, 4, "resident")
+    first = [numbers(rank.epoch(0)) for rank in ranks]
+    later = [[batches_of(rank, epoch) for epoch in (1, 2)] for rank in undisturbed]
+    for file in range(6):
+        samples.path(file).unlink()
+    assert [[batches_of(rank, epoch) for epoch in (1, 2)] for rank in ranks] == later
+    seen = {number for rank in later for batch in rank[0] for number in batch["user_key"]}
+    assert len(seen) == 120
+    assert [[number for batch in rank[0] for number in batch["user_key"]] for rank in later] != first
+
+
+def test_a_resident_shard_holds_what_its_own_epochs_need_and_no_more(write_samples):
+    samples = write_samples([20] * 12)
+    rank = ranks_of(samples, 3, 4, "resident", shuffle_window=2)[1]
+    of_rank = {number // 20 for epoch in range(4) for number in numbers(rank.epoch(epoch))}
+    assert of_rank == {number // 20 for number in numbers(rank.epoch(0))}
+    assert len(of_rank) == 4
+    for file in set(range(12)) - of_rank:
+        samples.path(file).unlink()
+    numbers(rank.epoch(1))
+    with pytest.raises(StreamError, match="no such file"):  # of the other ranks: it is not held
+        numbers(rank.epoch(1, 0, [Leg(1, 4, 15)]))
+
+
+def test_a_resident_epoch_that_was_entered_half_way_holds_the_rest_in_the_next(write_samples):
+    samples = write_samples([20] * 6)
+    whole = batches_of(SampleStream(samples.folder, samples.contract, "train", 5, resident=True, shuffle_window=2), 1)
+    stream = SampleStream(samples.folder, samples.contract, "train", 5, resident=True, shuffle_window=2)
+    numbers(stream.epoch(0, first_step=20))
+    assert batches_of(stream, 1) == whole
+    for file in range(6):
+        samples.path(file).unlink()
+    assert batches_of(stream, 1) == whole

@@ -15,6 +15,7 @@ from mian.trainer.evaluation import score
 from tests.launcher import on_ranks
 from tests.mian.sample_data import write_samples
 from tests.mian.trainer import rank_work
+from tests.mian.trainer.conftest import Samples
 
 pytestmark = pytest.mark.horovod
 
@@ -65,7 +66,7 @@ def trained(request: pytest.FixtureRequest, samples: Any, tmp_path_factory: pyte
 @pytest.fixture(scope="module")
 def errors(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """What each of two ranks says of trainings that must fail."""
-    write_samples(few := tmp_path_factory.mktemp("few"), train=[[500]])
+    write_samples(few := tmp_path_factory.mktemp("few"), train=[[20]])
     config = configuration(samples, 2)
     failing = {"diverges": config | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}, "few": config | {"samples": str(few)}}
     return [rank["errors"] for rank in work_on(tmp_path_factory.mktemp("failing"), 2, failing=failing)]
@@ -144,9 +145,23 @@ def test_a_training_goes_on_on_another_number_of_ranks(samples: Any, tmp_path: P
     assert max(abs(curve[step] - expected[step]) for step in expected) < 1e-4
 
 
-def test_fewer_row_groups_than_ranks_are_said_by_one_rank(errors: list[dict[str, str]]) -> None:
+def test_fewer_row_groups_and_even_rows_than_ranks_are_no_error(tmp_path: Path) -> None:
+    for ranks in (1, 3):
+        contract = write_samples(folder := tmp_path / f"samples of {ranks}", train=[[500]], validation=[[5]], test=[[2]])
+        config = configuration(Samples(folder, contract), ranks) | {"max_steps": 6}
+        (tmp_path / str(ranks)).mkdir()
+        results = work_on(tmp_path / str(ranks), ranks, config=config)
+        assert len(results) == ranks
+        assert all(result["metrics"]["rows"] == 2 for result in results)
+        if ranks == 1:
+            (alone,) = results
+    for result in results:
+        np.testing.assert_allclose(list(result["metrics"].values()), list(alone["metrics"].values()), atol=1e-4)
+
+
+def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(errors: list[dict[str, str]]) -> None:
     first, second = (rank["few"] for rank in errors)
-    assert first.startswith("StreamError: split 'train' has fewer row groups than ranks: 1 for 2; train on fewer ranks")
+    assert first.startswith("StreamError: split 'train' has 20 rows, fewer than one batch of 12 rows on each of 2 ranks")
     assert second == "RankError: rank 0 could not go on"
 
 
