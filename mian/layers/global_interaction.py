@@ -5,16 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mian.layers.score import Score, ScoreActivation
 
 
-class ProjectedGlobalInteraction(nn.Module):
+class _Parts(nn.Module):
+    """Where each of L parts lies in all of them side by side.
+
+    Args:
+        widths: of the parts.
+        activation: see :class:`mian.layers.score.Score`.
+    """
+
+    def __init__(self, widths: Sequence[int], activation: ScoreActivation) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(len(widths)))
+        self.score = Score(activation)
+        self.of_part: torch.Tensor  # (L, sum(widths)): 1 where a column is of a part
+        part_of_column = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
+        self.register_buffer("of_part", (part_of_column == torch.arange(len(widths))[:, None]).float(), persistent=False)
+
+
+class ProjectedGlobalInteraction(_Parts):
     """Project every part to one width, score it, and add the parts up by weight: Zhang et al. 2021, Eqs. 14-15.
 
     Eq. 15 adds parts of different widths, and the paper does not say how. A projection each, without a bias (so that the part of an
-    empty history stays 0), is the smallest change that keeps the equation.
+    empty history stays 0), is the smallest change that keeps the equation. With ``P`` all projections side by side::
+
+        score_l = tanh((P_l r_l) . W_l + b_l)        weight = softmax(score)        R_g = sum_l weight_l P_l r_l
+
+    No ``P_l r_l`` is built: ``(P_l r_l) . W_l`` is ``r_l . (P_l^T W_l)``, and ``R_g`` is ``P`` times all ``weight_l r_l`` side by side, the
+    same numbers in two products in the place of 2 L.
 
     Args:
         widths: of the parts ``r_1`` to ``r_L``.
@@ -23,11 +46,9 @@ class ProjectedGlobalInteraction(nn.Module):
     """
 
     def __init__(self, widths: Sequence[int], width: int, activation: ScoreActivation) -> None:
-        super().__init__()
-        self.projections = nn.ModuleList(nn.Linear(part, width, bias=False) for part in widths)
+        super().__init__(widths, activation)
+        self.projection = nn.Parameter(torch.zeros(width, sum(widths)))  # P
         self.weight = nn.Parameter(torch.zeros(len(widths), width))  # W_l, one a part
-        self.bias = nn.Parameter(torch.zeros(len(widths)))
-        self.score = Score(activation)
         self.output_width = width
 
     def forward(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,13 +60,13 @@ class ProjectedGlobalInteraction(nn.Module):
         Returns:
             ``R_g``, float ``(B, d_g)``, and the weights, float ``(B, L)``.
         """
-        projected = [projection(part) for projection, part in zip(self.projections, parts, strict=True)]
-        r = torch.stack(projected, dim=1)  # L of (B, d_g) -> (B, L, d_g)
-        weights = torch.softmax(self.score((r * self.weight).sum(dim=-1) + self.bias), dim=-1)
-        return (weights[:, None, :] @ r).squeeze(1), weights  # (B, 1, L) @ (B, L, d_g) -> (B, d_g)
+        r = torch.cat(list(parts), dim=1)
+        scored_by = (self.weight @ self.projection) * self.of_part  # (L, sum(widths)): P_l^T W_l at the columns of r_l
+        weights = torch.softmax(self.score(F.linear(r, scored_by, self.bias)), dim=-1)
+        return F.linear(r * (weights @ self.of_part), self.projection), weights
 
 
-class ConcatenatedGlobalInteraction(nn.Module):
+class ConcatenatedGlobalInteraction(_Parts):
     """Score every part, scale it by its weight, and concatenate instead of adding up: the other reading of Eqs. 14-15.
 
     Args:
@@ -54,10 +75,8 @@ class ConcatenatedGlobalInteraction(nn.Module):
     """
 
     def __init__(self, widths: Sequence[int], activation: ScoreActivation) -> None:
-        super().__init__()
-        self.weights = nn.ParameterList(nn.Parameter(torch.zeros(1, part)) for part in widths)  # W_l, one a part
-        self.bias = nn.Parameter(torch.zeros(len(widths)))
-        self.score = Score(activation)
+        super().__init__(widths, activation)
+        self.weight = nn.Parameter(torch.zeros(1, sum(widths)))  # all W_l side by side
         self.output_width = sum(widths)
 
     def forward(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,7 +88,6 @@ class ConcatenatedGlobalInteraction(nn.Module):
         Returns:
             ``R_g``, float ``(B, sum(widths))``, and the weights, float ``(B, L)``.
         """
-        raw = torch.cat([part @ weight.T for weight, part in zip(self.weights, parts, strict=True)], dim=1)  # (B, L)
-        weights = torch.softmax(self.score(raw + self.bias), dim=-1)
-        scaled = [w[:, None] * part for w, part in zip(torch.unbind(weights, dim=1), parts, strict=True)]  # (B, 1) * (B, d_l)
-        return torch.cat(scaled, dim=1), weights
+        r = torch.cat(list(parts), dim=1)
+        weights = torch.softmax(self.score(F.linear(r, self.weight * self.of_part, self.bias)), dim=-1)
+        return r * (weights @ self.of_part), weights

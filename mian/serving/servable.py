@@ -41,7 +41,7 @@ class ModelDescription(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["mian-servable"] = "mian-servable"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     name: str
     options: dict[str, Any]
 

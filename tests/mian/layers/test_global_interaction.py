@@ -16,7 +16,9 @@ def test_projected_parts_are_added_up_by_weight(parts):
     layer = ProjectedGlobalInteraction(WIDTHS, 6, "tanh")
     initialize(layer, 0.5)
     output, weights = layer(parts)
-    projected = [projection(part) for projection, part in zip(layer.projections, parts, strict=True)]
+    projected = [part @ projection.T for projection, part in zip(layer.projection.split(WIDTHS, dim=1), parts, strict=True)]
+    raw = torch.stack([part @ w + b for part, w, b in zip(projected, layer.weight, layer.bias, strict=True)], dim=1)
+    torch.testing.assert_close(weights, torch.softmax(torch.tanh(raw), dim=1))
     torch.testing.assert_close(output, sum(weights[:, [n]] * part for n, part in enumerate(projected)))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
     assert output.shape == (4, layer.output_width)

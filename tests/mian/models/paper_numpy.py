@@ -140,11 +140,12 @@ class Paper:
         """Eq. 15."""
         name = "global_interaction"
         bias = self.w[f"{name}.bias"]
+        ends = np.cumsum([len(r_l) for r_l in r])[:-1]
         if self.config.global_fusion == "project":
-            r = [self.w[f"{name}.projections.{part}.weight"] @ r_l for part, r_l in enumerate(r)]
+            r = [P_l @ r_l for P_l, r_l in zip(np.split(self.w[f"{name}.projection"], ends, axis=1), r, strict=True)]
             W = list(self.w[f"{name}.weight"])
         else:
-            W = [self.w[f"{name}.weights.{part}"][0] for part in range(len(r))]
+            W = np.split(self.w[f"{name}.weight"][0], ends)
         scores = [self.score(name, r_l @ W_l + b) for r_l, W_l, b in zip(r, W, bias, strict=True)]
         weights = np.exp(scores) / np.sum(np.exp(scores))
         weighted = [a * r_l for a, r_l in zip(weights, r, strict=True)]
