@@ -65,7 +65,8 @@ class RowGroupWorker(ArrowReaderWorker):  # type: ignore[misc]  # petastorm has 
                 task.rows.put(task.number, first, arrays)
             self.publish_func(task)
         except (OSError, pa.ArrowException) as error:
-            raise StreamError(f"{place}: cannot be read ({error}): it is damaged or was changed: {remedy}") from error
+            said = " ".join(str(error).split())  # Arrow says some things on several lines
+            raise StreamError(f"{place}: cannot be read ({said}): it is damaged or was changed: {remedy}") from error
         except StreamError as error:
             raise StreamError(f"{place}: {error}: {remedy}") from error
         except Exception as error:  # whatever it is, the consumer must know where it happened
