@@ -1,32 +1,42 @@
-"""How fast is the stream?
+"""How fast is the stream, and does it stay within its memory?
 
     python benchmarks/stream.py --rows 1200000
 
-Reads generated samples, batch by batch into tensors, in four ways in turn, several rounds in one run, and prints one JSON line:
+Reads generated samples, batch by batch into tensors, in several ways in turn, several rounds in one run, and prints one JSON line:
 
-- ``plain``, ``shuffled``: :class:`mian.stream.SampleStream` without and with shuffling;
+- ``plain``, ``shuffled``: :class:`mian.stream.SampleStream` without shuffling, and shuffled over windows of several row groups;
+- ``resident``: shuffled, with the shard in memory, from the second epoch on;
 - ``floor``: a plain loop over ``pyarrow.dataset`` batches with ``use_threads=False``, one thread, no checks, no shuffling;
-- ``stock``: Petastorm's own ``make_batch_reader`` and ``BatchedDataLoader``, without shuffling.
+- ``stock``: Petastorm's own ``make_batch_reader`` and ``BatchedDataLoader``, without shuffling;
+- ``stock_rows``: the same with its ``DataLoader``, which goes row by row, on the first file alone.
 
 ``plain_vs_floor`` and ``shuffled_vs_floor`` are time over time (smaller is better), ``vs_stock_loader`` is the shuffled
-stream's rows a second over the stock loader's (larger is better); all of medians over the rounds. ``cpu_seconds`` is the
-processor time of each, over all threads: what can still be compared where the machine had other work to do.
+stream's rows a second over those of ``stock``, ``vs_stock_row_loader`` over those of ``stock_rows`` (larger is better); all of
+medians over the rounds. ``cpu_seconds`` is the processor time of each, over all threads: what can still be compared where the
+machine had other work to do.
+
+``memory_growth`` is the largest resident set of a process of its own that does nothing but read the shuffled stream, in its third
+epoch and later, over the largest in its first two.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -66,30 +76,40 @@ SIZES = {"item_id": 63_000, "category": 800, "user_id": 192_000, "age": 10, "cit
 
 def main() -> None:
     """Measure, and print one JSON line."""
-    parser = argparse.ArgumentParser(description="How fast is the stream?")
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser = argparse.ArgumentParser(description="How fast is the stream, and does it stay within its memory?")
+    parser.add_argument("--rows", type=int, default=1_200_000)
     parser.add_argument("--rows-per-file", type=int, default=50_000, help="each file is one row group")
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2, help="reading threads, of ours and of the stock reader")
+    parser.add_argument("--window", type=int, default=4, help="row groups that are shuffled together")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20, help="of the measurement of memory")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         contract = write_samples(Path(folder), arguments.rows, arguments.rows_per_file)
-        plain, shuffled = (
-            SampleStream(
-                folder, contract, "train", arguments.batch_size, shuffle=shuffle, drop_last=False, workers=arguments.workers
-            )
-            for shuffle in (False, True)
+        stream = functools.partial(
+            SampleStream,
+            folder,
+            contract,
+            "train",
+            arguments.batch_size,
+            drop_last=False,
+            workers=arguments.workers,
+            shuffle_window=arguments.window,
         )
+        plain, shuffled, resident = stream(shuffle=False), stream(), stream(resident=True)
         files = [str(Path(folder) / file.path) for day in contract.days for file in day.files]
         columns = list(next(plain.epoch(0)))
-        ways: dict[str, Callable[[int], Iterable[dict[str, torch.Tensor]]]] = {
+        ways: dict[str, Callable[[int], Iterable[Mapping[str, torch.Tensor]]]] = {
             "floor": lambda epoch: floor(files, columns, arguments.batch_size),
             "plain": plain.epoch,
             "shuffled": shuffled.epoch,
+            "resident": resident.epoch,
             "stock": lambda epoch: stock(files, columns, arguments.batch_size, arguments.workers),
+            "stock_rows": lambda epoch: stock(files[:1], columns, arguments.batch_size, arguments.workers, by_row=True),
         }
+        all_rows = dict.fromkeys(ways, arguments.rows) | {"stock_rows": contract.days[0].files[0].rows}
         times: dict[str, list[float]] = {name: [] for name in ways}
         cpu_times: dict[str, list[float]] = {name: [] for name in ways}
         for epoch in range(arguments.rounds + 1):
@@ -97,27 +117,45 @@ def main() -> None:
                 start, cpu_start = time.perf_counter(), time.process_time()
                 rows = sum(len(batch["label"]) for batch in way(epoch))
                 elapsed, cpu_elapsed = time.perf_counter() - start, time.process_time() - cpu_start
-                if rows != arguments.rows:
-                    raise RuntimeError(f"{name} read {rows} of {arguments.rows} rows")
+                if rows != all_rows[name]:
+                    raise RuntimeError(f"{name} read {rows} of {all_rows[name]} rows")
                 if epoch:  # the first round warms the page cache
                     times[name].append(elapsed)
                     cpu_times[name].append(cpu_elapsed)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            peaks = process.submit(peak_memory, shuffled, arguments.epochs).result()
 
     seconds = {name: statistics.median(measured) for name, measured in times.items()}
+    rates = {name: all_rows[name] / seconds[name] for name in ways}
     result = {
         "benchmark": "stream",
         "rows": arguments.rows,
         "files": len(files),
         "batch_size": arguments.batch_size,
         "workers": arguments.workers,
+        "window": arguments.window,
         "rounds": arguments.rounds,
-        "rows_per_second": {name: round(arguments.rows / seconds[name]) for name in ways},
+        "rows_per_second": {name: round(rate) for name, rate in rates.items()},
         "cpu_seconds": {name: round(statistics.median(measured), 3) for name, measured in cpu_times.items()},
         "plain_vs_floor": round(seconds["plain"] / seconds["floor"], 2),
         "shuffled_vs_floor": round(seconds["shuffled"] / seconds["floor"], 2),
-        "vs_stock_loader": round(seconds["stock"] / seconds["shuffled"], 2),
+        "vs_stock_loader": round(rates["shuffled"] / rates["stock"], 2),
+        "vs_stock_row_loader": round(rates["shuffled"] / rates["stock_rows"], 2),
+        "epochs_of_memory": arguments.epochs,
+        "peak_mib": {"first two epochs": round(max(peaks[:2])), "later": round(max(peaks[2:]))},
+        "memory_growth": round(max(peaks[2:]) / max(peaks[:2]), 3),
     }
     print(json.dumps(result))
+
+
+def peak_memory(stream: SampleStream, epochs: int) -> list[float]:
+    """The largest resident set of this process in each epoch of a stream, MiB, looked at every 50 batches."""
+    process = psutil.Process()
+    peaks = []
+    for epoch in range(epochs):
+        sizes = [process.memory_info().rss for number, _ in enumerate(stream.epoch(epoch)) if number % 50 == 0]
+        peaks.append(max(sizes) / 2**20)
+    return peaks
 
 
 def floor(files: list[str], columns: list[str], batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -132,10 +170,12 @@ def floor(files: list[str], columns: list[str], batch_size: int) -> Iterator[dic
         yield tensors
 
 
-def stock(files: list[str], columns: list[str], batch_size: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+def stock(
+    files: list[str], columns: list[str], batch_size: int, workers: int, by_row: bool = False
+) -> Iterator[Mapping[str, torch.Tensor]]:
     """Petastorm as its documentation says."""
     from petastorm import make_batch_reader
-    from petastorm.pytorch import BatchedDataLoader
+    from petastorm.pytorch import BatchedDataLoader, DataLoader
 
     reader = make_batch_reader(
         [f"file://{file}" for file in files],
@@ -143,7 +183,7 @@ def stock(files: list[str], columns: list[str], batch_size: int, workers: int) -
         workers_count=workers,
         shuffle_row_groups=False,
     )
-    with BatchedDataLoader(reader, batch_size=batch_size) as loader:
+    with (DataLoader if by_row else BatchedDataLoader)(reader, batch_size=batch_size) as loader:
         yield from loader
 
 

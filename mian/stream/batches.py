@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from mian.stream.columns import Tensors
+from mian.stream.windows import number_of_rows
 
 
 def cut_batches(windows: Iterable[Tensors], batch_size: int) -> Iterator[Tensors]:
@@ -35,11 +36,6 @@ def cut_batches(windows: Iterable[Tensors], batch_size: int) -> Iterator[Tensors
                 parts, held = [], 0
     if parts:
         yield _joined(parts)
-
-
-def number_of_rows(tensors: Tensors) -> int:
-    """The rows of a batch or window."""
-    return len(next(iter(tensors.values())))
 
 
 def _joined(parts: list[Tensors]) -> Tensors:

@@ -66,7 +66,8 @@ def _check_file(day: Day, file: SampleFile, storage: Storage, columns: Sequence[
     except FileNotFoundError as error:
         raise StreamError(f"{path}: no such file, the contract names it: {remedy}, or correct the path of the samples") from error
     except (OSError, pa.ArrowException) as error:
-        raise StreamError(f"{path}: not a readable Parquet file ({error}): it is cut off or was changed: {remedy}") from error
+        said = " ".join(str(error).split())  # Arrow says some things on several lines
+        raise StreamError(f"{path}: not a readable Parquet file ({said}): it is cut off or was changed: {remedy}") from error
     if footer.num_rows != file.rows:
         raise StreamError(f"{path}: {footer.num_rows} rows, the contract says {file.rows}: the file was changed: {remedy}")
     schema = footer.schema.to_arrow_schema()

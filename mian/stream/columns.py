@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -15,6 +17,8 @@ from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, T
 
 Tensors = dict[str, torch.Tensor]
 """Columns by name."""
+Arrays = dict[str, npt.NDArray[Any]]
+"""The same, as they come out of files: memory that may not be written to."""
 
 _ARROW_TYPES = {torch.int32: pa.int32(), torch.int64: pa.int64(), torch.float32: pa.float32()}
 

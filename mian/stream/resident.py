@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 from petastorm.cache import CacheBase
 
-from mian.stream.columns import Tensors
+from mian.stream.columns import Arrays, Tensors
 from mian.stream.plan import Read, RowGroup
 from mian.stream.windows import WindowRows
+
+Part = tuple[int, Arrays]
+"""Some rows of a row group: where in it they begin, and their columns."""
 
 
 class Resident(CacheBase):  # type: ignore[misc]  # petastorm has no types
@@ -20,16 +23,15 @@ class Resident(CacheBase):  # type: ignore[misc]  # petastorm has no types
 
     def __init__(self, groups: Iterable[RowGroup]) -> None:
         self._wanted = frozenset(groups)
-        self._held: dict[RowGroup, Tensors] = {}
+        self._held: dict[RowGroup, list[Part]] = {}
 
-    def get(self, key: RowGroup, fill_cache_func: Callable[[], Tensors]) -> Tensors:
+    def get(self, key: RowGroup, fill_cache_func: Callable[[], Iterator[Part]]) -> Iterable[Part]:
         """A row group, read where it is not held."""
-        tensors = self._held.get(key)
-        if tensors is None:
-            tensors = fill_cache_func()
-            if key in self._wanted:
-                self._held[key] = tensors
-        return tensors
+        if key not in self._wanted:
+            return fill_cache_func()
+        if key not in self._held:
+            self._held[key] = list(fill_cache_func())
+        return self._held[key]
 
     def cleanup(self) -> None:
         """Nothing: what is held stays for the next epoch."""
@@ -43,5 +45,6 @@ class Resident(CacheBase):  # type: ignore[misc]  # petastorm has no types
         for read in reads:
             rows = WindowRows(read)
             for number, group in enumerate(read.window.groups):
-                rows.put(number, self._held[group])
+                for first, arrays in self._held[group]:
+                    rows.put(number, first, arrays)
             yield rows.take()

@@ -1,13 +1,14 @@
-"""One row group: from Parquet to tensors, with no pandas and no copy."""
+"""One row group: from Parquet to arrays, with no pandas and no copy."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import torch
 from petastorm.arrow_reader_worker import ArrowReaderWorker
 from petastorm.workers_pool import EmptyResultError
 from pyarrow import parquet as pq
@@ -16,7 +17,10 @@ from mian.stream.checksums import Checksums
 from mian.stream.columns import Column, Tensors
 from mian.stream.errors import StreamError
 from mian.stream.plan import RowGroup
+from mian.stream.resident import Part
 from mian.stream.windows import WindowRows
+
+_ROWS_AT_ONCE = 16384  # few enough to be in the processor's cache still when they are put into their places
 
 
 @dataclass(frozen=True)
@@ -57,25 +61,32 @@ class RowGroupWorker(ArrowReaderWorker):  # type: ignore[misc]  # petastorm has 
         place = f"{piece.path}, row group {piece.row_group}"
         remedy = f"rebuild day {task.group.day}"
         try:
-            task.rows.put(task.number, self._local_cache.get(task.group, lambda: self._read(piece, task)))
+            for first, arrays in self._local_cache.get(task.group, lambda: self._parts(piece, task)):
+                task.rows.put(task.number, first, arrays)
             self.publish_func(task)
         except (OSError, pa.ArrowException) as error:
-            raise StreamError(f"{place}: cannot be read ({error}): it is damaged or was changed: {remedy}") from error
+            said = " ".join(str(error).split())  # Arrow says some things on several lines
+            raise StreamError(f"{place}: cannot be read ({said}): it is damaged or was changed: {remedy}") from error
         except StreamError as error:
             raise StreamError(f"{place}: {error}: {remedy}") from error
         except Exception as error:  # whatever it is, the consumer must know where it happened
             raise StreamError(f"{place}: {type(error).__name__}: {error}") from error
 
-    def _read(self, piece: Any, task: RowGroupTask) -> Tensors:
+    def _parts(self, piece: Any, task: RowGroupTask) -> Iterator[Part]:
         if task.checksums is not None:
             task.checksums.check(task.group.path)
+        rows = 0
         with self._filesystem.open(piece.path) as source:
-            table = pq.ParquetFile(source).read_row_group(
-                piece.row_group, columns=[column.name for column in task.columns], use_threads=False
-            )
-        if table.num_rows != task.group.rows:
-            raise StreamError(f"{table.num_rows} rows, {task.group.rows} when the stream was set up: the file was changed")
-        return {column.name: column_to_tensor(table.column(column.name), column) for column in task.columns}
+            file = pq.ParquetFile(source)
+            found = file.metadata.row_group(piece.row_group).num_rows
+            if found != task.group.rows:
+                raise StreamError(f"{found} rows, {task.group.rows} when the stream was set up: the file was changed")
+            names = [column.name for column in task.columns]
+            for part in file.iter_batches(_ROWS_AT_ONCE, row_groups=[piece.row_group], columns=names, use_threads=False):
+                yield rows, {column.name: column_values(part.column(column.name), column, rows) for column in task.columns}
+                rows += part.num_rows
+        if rows != found:
+            raise StreamError(f"{rows} rows come out of it, its footer says {found}: it is damaged")
 
     @staticmethod
     def new_results_queue_reader() -> _Windows:
@@ -98,12 +109,13 @@ class _Windows:
         return tensors
 
 
-def column_to_tensor(values: pa.ChunkedArray, column: Column) -> torch.Tensor:
-    """A column of a row group as a tensor that shares its memory.
+def column_values(values: pa.Array, column: Column, first: int = 0) -> npt.NDArray[Any]:
+    """A column of some rows of a row group as an array that shares its memory.
 
     Args:
-        values: the column, of :attr:`Column.arrow_type`, with N rows.
+        values: of :attr:`Column.arrow_type`, with N rows.
         column: what it must be.
+        first: where in the row group the rows begin, for what errors say.
 
     Returns:
         Shape ``(N,)``, or ``(N, T)`` for a column of lists.
@@ -111,28 +123,28 @@ def column_to_tensor(values: pa.ChunkedArray, column: Column) -> torch.Tensor:
     Raises:
         StreamError: a null, or a list that is not of ``column.length`` entries.
     """
-    array = values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
-    if array.null_count:
-        raise StreamError(f"column {column.name!r} holds {array.null_count} nulls")
+    if values.null_count:
+        raise StreamError(f"column {column.name!r} holds a null in row {first + _first_null(values)}")
     if column.length is None:
-        return _flat_tensor(array, column.dtype)
-    lengths = np.diff(np.asarray(array.offsets))
+        return _flat(values)
+    lengths = np.diff(np.asarray(values.offsets))
     wrong = np.flatnonzero(lengths != column.length)
     if wrong.size:
         raise StreamError(
-            f"column {column.name!r} holds a list of {lengths[wrong[0]]} entries in row {wrong[0]} ({wrong.size} such rows), "
+            f"column {column.name!r} holds a list of {lengths[wrong[0]]} entries in row {first + wrong[0]}, "
             f"the contract's history has {column.length}"
         )
-    entries = array.flatten()
+    entries = values.flatten()
     if entries.null_count:
-        raise StreamError(f"column {column.name!r} holds {entries.null_count} nulls in its lists")
-    return _flat_tensor(entries, column.dtype).reshape(len(array), column.length)
+        row = first + _first_null(entries) // column.length
+        raise StreamError(f"column {column.name!r} holds a null in the list of row {row}")
+    return _flat(entries).reshape(len(values), column.length)
 
 
-def _flat_tensor(array: pa.Array, dtype: torch.dtype) -> torch.Tensor:
-    if not len(array):
-        return torch.empty(0, dtype=dtype)
-    buffer = array.buffers()[1]
-    if not buffer.is_mutable:  # torch has no read-only tensors; what was just read from Parquet is mutable
-        return torch.from_numpy(array.to_numpy(zero_copy_only=False).copy())
-    return torch.frombuffer(buffer, dtype=dtype, count=len(array), offset=array.offset * dtype.itemsize)
+def _first_null(array: pa.Array) -> int:
+    return int(array.is_null().index(True).as_py())
+
+
+def _flat(array: pa.Array) -> npt.NDArray[Any]:
+    flat: npt.NDArray[Any] = array.to_numpy(zero_copy_only=True)
+    return flat

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-from mian.stream.batches import cut_batches, number_of_rows
+from mian.stream.batches import cut_batches
 from mian.stream.checks import check_files, check_rows
 from mian.stream.checksums import Checksums
 from mian.stream.columns import Tensors, columns_of
@@ -19,6 +19,7 @@ from mian.stream.reader import RowGroupReader
 from mian.stream.resident import Resident
 from mian.stream.shares import Leg, Order, Share, Span, remaining_spans, within
 from mian.stream.storage import Storage
+from mian.stream.windows import number_of_rows
 from pipeline.contract import Contract
 
 Verify = Literal["never", "epoch"]
@@ -53,7 +54,7 @@ class SampleStream:
         workers: threads that read row groups. Beside the window that is being consumed, the windows of at most
             ``max(workers + 2, shuffle_window)`` row groups are in memory: the next one, where it has that many.
         resident: keep this rank's row groups in memory, decoded, from when they were first read: later epochs read no file. It costs
-            as much as all of its rows take in tensors, those of the windows at its borders whole, beside the window that is being
+            what all of its rows take in tensors, with those of the windows at its borders whole, beside the window that is being
             consumed. Row groups are dealt out once, so each epoch has the same windows in the same order, and only the rows of each
             are permuted anew; a wide ``shuffle_window`` mixes better and costs little here. What other numbers of ranks left of an
             epoch is read from files where it is not this rank's. For ``sharded`` order alone.
@@ -147,8 +148,7 @@ class SampleStream:
 
         Returns:
             Batches ``{column: tensor}`` of this rank: int32, int64 or float32; shape ``(B,)``, or ``(B, T)`` for behavior
-            columns. Batches of one window are views of the same memory, which with ``resident`` and without ``shuffle`` is that of
-            the next epochs too.
+            columns. Batches of one window are views of the same memory.
 
         Raises:
             ValueError: the epoch is negative, or ``first_step`` is not in 0 to :attr:`steps`.

@@ -1,6 +1,8 @@
 """The training job on two real ranks: one run, one error, and nobody left behind."""
 
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,21 @@ def test_two_ranks_make_one_run_and_one_model(workplace: Workplace) -> None:
     assert launched.lines_of(1) == []
 
 
-def test_an_error_on_one_rank_ends_all_and_is_told(workplace: Workplace) -> None:
+def garbled(content: bytearray) -> None:
+    content[4 : len(content) // 2] = b"\x55" * (len(content) // 2 - 4)
+
+
+def with_a_bit_flipped(content: bytearray) -> None:
+    content[len(content) // 2] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "option", "message"),
+    [(garbled, "stream.workers=2", "cannot be read"), (with_a_bit_flipped, "stream.verify=epoch", "the file's SHA-256 is")],
+)
+def test_an_error_on_one_rank_ends_all_and_is_told(
+    workplace: Workplace, damage: Callable[[bytearray], None], option: str, message: str
+) -> None:
     """Samples that lie on each machine by themselves; on that of rank 1, a file is damaged where no check but reading sees it."""
     copies = {rank: workplace.folder / f"samples-{rank}" for rank in (0, 1)}
     for copy in copies.values():
@@ -47,15 +63,14 @@ def test_an_error_on_one_rank_ends_all_and_is_told(workplace: Workplace) -> None
     for file in workplace.contract.split("train")[2].files:
         path = copies[1] / file.path
         content = bytearray(path.read_bytes())
-        content[4 : len(content) // 2] = b"\x55" * (len(content) // 2 - 4)
+        damage(content)
         path.write_bytes(content)
 
     samples = f"samples={workplace.folder}/samples-${{oc.env:HOROVOD_RANK}}"
-    launched = train_on_two(workplace, samples, "epochs=3", "patience=100")
+    launched = train_on_two(workplace, samples, option, "epochs=3", "patience=100")
     assert launched.code != 0
     (error,) = launched.errors()
-    assert f"{copies[1]}/day=" in error
-    assert "cannot be read" in error
+    assert re.search(rf"{re.escape(str(copies[1]))}/day=\S+, row group 0: {message}.*: rebuild day 2026-03-03", error)
     assert any(error in line for line in launched.lines_of(1))
     assert not [line for line in launched.lines_of(0) if "Traceback" in line], launched.output
     assert [line for line in launched.lines_of(0) if "rank 0 ends: another rank ended" in line]

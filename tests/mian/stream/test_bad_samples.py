@@ -176,12 +176,16 @@ LISTS = [[1, 2, 3]] * 20
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("label", pa.array([None] + [1] * 19, pa.int32()), "holds 1 nulls"),
-        ("candidate_price", pa.array([0.5] * 18 + [None] * 2, pa.float32()), "holds 2 nulls"),
-        ("behavior_item_id", pa.array([*LISTS[1:], None], pa.list_(pa.int32())), "holds 1 nulls"),
-        ("behavior_item_id", pa.array([*LISTS[1:], [1, None, 3]], pa.list_(pa.int32())), "holds 1 nulls in its lists"),
+        ("label", pa.array([None] + [1] * 19, pa.int32()), "holds a null in row 0"),
+        ("candidate_price", pa.array([0.5] * 18 + [None] * 2, pa.float32()), "holds a null in row 18"),
+        ("behavior_item_id", pa.array([*LISTS[1:], None], pa.list_(pa.int32())), "holds a null in row 19"),
+        ("behavior_item_id", pa.array([*LISTS[1:], [1, None, 3]], pa.list_(pa.int32())), "holds a null in the list of row 19"),
         ("behavior_item_id", pa.array([[1, 2, 3, 4], [1, 2], *LISTS[2:]], pa.list_(pa.int32())), "list of 4 entries in row 0"),
-        ("behavior_item_id", pa.array([[1, 2]] * 20, pa.list_(pa.int32())), "list of 2 entries in row 0 (20 such rows)"),
+        (
+            "behavior_item_id",
+            pa.array([[1, 2]] * 20, pa.list_(pa.int32())),
+            "list of 2 entries in row 0, the contract's history has 3",
+        ),
         ("behavior_price", pa.array([[]] * 20, pa.list_(pa.float32())), "list of 0 entries in row 0"),
     ],
 )
@@ -199,10 +203,17 @@ def test_the_row_group_that_is_bad_is_named_and_those_before_it_are_read(write_s
     batches = stream_of(samples, shuffle=False, batch_size=4).epoch(0)
     read = [next(batches)["user_key"].tolist() for _ in range(3)]
     assert read == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    with pytest.raises(StreamError, match=r"row group 3: column 'user_age' holds 1 nulls"):
+    with pytest.raises(StreamError, match=r"row group 3: column 'user_age' holds a null in row 3"):
         next(batches)
     with pytest.raises(StopIteration):
         next(batches)
+
+
+def test_a_bad_value_far_down_in_a_row_group(write_samples):
+    ages = pa.array([1] * 50_000 + [None] * 5, pa.int32())
+    samples = write_samples([50_005], changes={0: replaced("user_age", ages)})
+    with pytest.raises(StreamError, match=r"row group 0: column 'user_age' holds a null in row 50000: rebuild day"):
+        list(stream_of(samples).epoch(0))
 
 
 def test_damage_inside_a_file(write_samples):

@@ -86,6 +86,22 @@ def test_several_row_groups_a_file_and_batches_over_several_groups(write_samples
     assert sorted(numbers(stream.epoch(0))) == list(range(125))
 
 
+@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"resident": True}])
+def test_row_groups_of_many_rows(write_samples, settings):
+    samples = write_samples([60_000, 17_000])
+    seen = []
+    for rank in range(2):
+        stream = SampleStream(
+            samples.folder, samples.contract, "train", 5000, rank=rank, world_size=2, drop_last=False, **settings
+        )
+        for batch in stream.epoch(1):
+            seen += batch["user_key"].tolist()
+            assert torch.equal(batch["behavior_item_id"], (batch["user_key"][:, None] * 10 + torch.arange(3)).int())
+    assert len(seen) == 77_000
+    assert set(seen) == set(range(77_000))
+    assert (seen == sorted(seen)) == ("shuffle" in settings)
+
+
 def test_without_shuffling_rows_come_as_they_lie_in_the_files(write_samples):
     samples = write_samples(UNEVEN, rows_per_group=10)
     stream = SampleStream(samples.folder, samples.contract, "train", 8, shuffle=False, drop_last=False)
