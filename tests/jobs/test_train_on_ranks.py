@@ -1,5 +1,6 @@
 """The training job on two real ranks: one run, one error, and nobody left behind."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.jobs.conftest import Workplace
 from tests.launcher import Launched, on_ranks, processes_with
+from tests.mian.trainer.spoiled import spoil
 
 pytestmark = pytest.mark.horovod
 
@@ -58,7 +60,32 @@ def test_an_error_on_one_rank_ends_all_and_is_told(workplace: Workplace) -> None
     assert "cannot be read" in error
     assert any(error in line for line in launched.lines_of(1))
     assert not [line for line in launched.lines_of(0) if "Traceback" in line], launched.output
-    assert [line for line in launched.lines_of(0) if "rank 0 ends: another rank ended" in line]
+    assert [line for line in launched.lines_of(0) if "rank 0 ends: rank 1 ended before this one, or hangs" in line]
+    assert statuses(workplace) == ["FAILED"]
+    assert workplace.models == []
+
+
+def test_a_loss_that_is_no_number_is_told_by_the_rank_that_has_it(workplace: Workplace) -> None:
+    """The second rank's copy of the samples holds a value that is none, so that nobody but that rank can know."""
+    copies = {rank: workplace.folder / f"samples-{rank}" for rank in (0, 1)}
+    for copy in copies.values():
+        shutil.copytree(workplace.samples, copy)
+    contract = workplace.contract
+    for file in (file for day in contract.split("train") for file in day.files):
+        contract = spoil(copies[1], contract, file.path, "candidate_price", [7], float("nan"))
+
+    samples = f"samples={workplace.folder}/samples-${{oc.env:HOROVOD_RANK}}"
+    launched = train_on_two(workplace, samples, "epochs=3", "patience=100")
+    assert launched.code == 1
+    (error,) = launched.errors()
+    assert re.search(
+        r"error: rank 1: step \d+ cannot be done, .*; batch \d+ of epoch 0 on this rank: 1 of the batch's 16 rows hold a value that is "
+        r"no number: row \d+ \(impression 2026-03-0\d-\d-7, row 7 of day=2026-03-0\d/part-0000\d.parquet\): candidate_price is nan",
+        error,
+    ), error
+    assert any(error in line for line in launched.lines_of(1))
+    assert [line for line in launched.lines_of(0) if "rank 0 ends: rank 1 could not go on" in line]
+    assert "Traceback" not in "".join(launched.lines_of(0) + launched.lines_of(1)), launched.output
     assert statuses(workplace) == ["FAILED"]
     assert workplace.models == []
 
