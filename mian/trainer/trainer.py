@@ -285,8 +285,9 @@ class Trainer:
             return
         try:
             self._store.save(kind, self.progress.step, state, self.progress.best_step)
-            if kind == "step":
-                self._store.tidy(self.progress.step)
+            if kind == "best":  # which is smaller: it may be written where the next one cannot
+                return
+            self._store.tidy(self.progress.step)
         except CheckpointError as error:
             if not self._checkpoints_fail:
                 log.warning("%s; the training goes on, and tries again at each next checkpoint", error)

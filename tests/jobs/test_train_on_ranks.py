@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import Workplace
+from tests.jobs.conftest import Workplace, assert_trace
 from tests.launcher import Launched, on_ranks, processes_with
 from tests.mian.trainer.spoiled import spoil
 
@@ -28,7 +28,7 @@ def statuses(place: Workplace) -> list[str]:
 
 
 def test_two_ranks_make_one_run_and_one_model(workplace: Workplace) -> None:
-    launched = train_on_two(workplace, "max_steps=25", "log_every=5")
+    launched = train_on_two(workplace, "max_steps=25", "log_every=5", "profile=true")
     assert launched.code == 0, launched.output
     assert statuses(workplace) == ["FINISHED"]
     client = workplace.store()
@@ -37,8 +37,19 @@ def test_two_ranks_make_one_run_and_one_model(workplace: Workplace) -> None:
     assert (str(version.version), run.data.params["ranks"]) == ("1", "2")
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train_logloss")] == [5, 10, 15, 20, 25]
     assert run.data.metrics["test_rows"] == sum(day.rows for day in workplace.contract.split("test"))
-    assert len(workplace.models) == 1
+    assert len([folder for folder in workplace.models if folder.name.startswith("mian-")]) == 1
     assert launched.lines_of(1) == []
+    exchanging = [point.value for point in client.get_metric_history(run.info.run_id, "time_exchanging_share")]
+    assert len(exchanging) == 5
+    assert all(0 < share < 1 for share in exchanging)
+    traces = sorted(workplace.folder.glob("models/profiles/*/*"))
+    assert [path.name for path in traces] == ["rank-0.json", "rank-1.json"]
+    for path in traces:
+        assert_trace(path, steps=5, exchanges=True)
+    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "profiles")] == [
+        "profiles/rank-0.json",
+        "profiles/rank-1.json",
+    ]
 
 
 def test_an_error_on_one_rank_ends_all_and_is_told(workplace: Workplace) -> None:
