@@ -23,6 +23,7 @@ from mian.tracking import Outcome, Tracker
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
+    HungRankError,
     RankError,
     Ranks,
     Streams,
@@ -31,14 +32,22 @@ from mian.trainer import (
     TrainingError,
     TrainingStopped,
     open_streams,
-    other_ranks_needed,
     training_key,
 )
 from pipeline.contract import Contract, ContractError, read_contract
 
 log = logging.getLogger(__name__)
 
-ERRORS = (CheckpointError, command.ConfigError, ContractError, ModelError, ServableError, StreamError, TrainingError)
+ERRORS = (
+    CheckpointError,
+    command.ConfigError,
+    ContractError,
+    HungRankError,
+    ModelError,
+    ServableError,
+    StreamError,
+    TrainingError,
+)
 RELIABILITY_BINS = 20
 STOPPED = 75
 """Exit code of a training that was asked to stop and did: EX_TEMPFAIL, start it again and it goes on."""
@@ -57,13 +66,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "before it ends, with exit code 75.",
         config="conf/train/mian.yaml",
     )
+    parser.add_argument("--profile", action="store_true", help="each rank writes a trace of some steps (as profile=true)")
     options = parser.parse_args(arguments)
+    overrides = [*options.overrides, *(["profile=true"] if options.profile else [])]
     ranks = Ranks()
     stop = _StopSignal()
     before = signal.signal(signal.SIGTERM, stop.received)
+
+    def job() -> None:
+        with ranks.needed():
+            _job(options.config, overrides, ranks, stop)
+
     try:
-        with other_ranks_needed():
-            return command.run(lambda: _job(options.config, options.overrides, ranks, stop), ERRORS)
+        return command.run(job, ERRORS)
     except TrainingStopped as stopped:
         log.info("rank %d: %s", ranks.rank, stopped)
         return STOPPED
@@ -107,7 +122,9 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
     kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
     tracker = Tracker(config.tracking)
     store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
-    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report, store, stop.asked), ERRORS)
+    traces = pathlib.Path(config.output) / "profiles" / checkpoints.folder.name
+    trace = traces / f"rank-{ranks.rank}.json" if config.profile else None
+    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report, store, stop.asked, trace), ERRORS)
     # the state is held by no name here: it is as large as all that is trained
     resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
     if ranks.is_first:
@@ -132,6 +149,8 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
         if ranks.is_first:
+            if trace is not None:
+                tracker.files(traces)
             tracker.end(outcome)
 
 
@@ -174,7 +193,13 @@ def _keep(config: TrainConfig, contract: Contract, model: ClickModel, trained: T
     """Save the model here first, then tell the tracking store."""
     name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S%f}"
     folder = str(pathlib.Path(config.output) / name)
-    save_servable(folder, model, config.model.name, config.model.options, contract, kept.vocabularies)
+    try:
+        save_servable(folder, model, config.model.name, config.model.options, contract, kept.vocabularies)
+    except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
+        raise TrainingError(
+            f"{folder}: the trained model cannot be written ({' '.join(str(error).split())}); make room there, or make it writable, and "
+            "start the same command again: it goes on from the newest checkpoint, if one could be written"
+        ) from error
     log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)
     tracker.report({"best_step": trained.best_step}, trained.steps)
     if trained.test is not None:

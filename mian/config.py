@@ -125,11 +125,13 @@ class TrainConfig(_Strict):
     seed: int = 0
     threads: int | None = Field(None, ge=1)
     """Compute threads a rank; the machine's cores over its ranks where it is not given."""
+    profile: bool = False
+    """Whether each rank writes a trace of some steps, which Perfetto opens, into ``profiles`` of ``output``; also ``--profile``."""
     output: str = "models"
     """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server. Checkpoints are there too,
     in ``checkpoints``."""
 
     def settings(self) -> dict[str, Any]:
         """What decides the weights that come out, on given samples."""
-        others = {"samples", "tables", "tracking", "checkpoint", "log_every", "threads", "output"}
+        others = {"samples", "tables", "tracking", "checkpoint", "log_every", "threads", "profile", "output"}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers", "verify"}})

@@ -147,6 +147,11 @@ class Tracker:
         """A table, as CSV."""
         self._try(lambda: mlflow.log_text(rows.to_csv(index=False), name))
 
+    def files(self, folder: pathlib.Path) -> None:
+        """The files of a folder, if there is one, under the name of the folder above it."""
+        if folder.exists():
+            self._try(lambda: mlflow.log_artifacts(str(folder), folder.parent.name))
+
     def register(self, folder: str, example: pd.DataFrame) -> str | None:
         """Log the trained model, and register it where the configuration names it.
 

@@ -1,13 +1,14 @@
 """Training on one process or on many Horovod ranks."""
 
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
-from mian.trainer.ranks import RankError, Ranks, other_ranks_needed
+from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.streams import Streams, open_streams
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
 
 __all__ = [
     "CheckpointError",
     "CheckpointStore",
+    "HungRankError",
     "RankError",
     "Ranks",
     "Streams",
@@ -16,6 +17,5 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "open_streams",
-    "other_ranks_needed",
     "training_key",
 ]

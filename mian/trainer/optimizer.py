@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch.autograd.profiler import record_function
 
 from mian.config import OptimizerConfig
 from mian.layers import EmbeddingTable
@@ -13,6 +16,18 @@ from mian.trainer.tables import LazyAdam, RowwiseAdagrad, TableOptimizer
 
 #: What is left of the learning rate at the end of a linear schedule.
 FINAL_SHARE = 0.01
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient is no number on some rank. All ranks have this in the same step, and no weight has changed.
+
+    Attributes:
+        here: whether it is this rank's.
+    """
+
+    def __init__(self, here: bool) -> None:
+        super().__init__("a loss or a gradient is no number")
+        self.here = here
 
 
 class Optimizer:
@@ -64,29 +79,46 @@ class Optimizer:
 
         Returns:
             Whether any rank is.
+
+        Raises:
+            NotFiniteError: the loss or a gradient of a rank is no number.
         """
         self._dense.gradient.zero_()
         for table in self._tables.values():
             table.weight.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        stops = self._step_dense(self._config.learning_rate * self._schedule(progress), stop)
+        with record_function("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        with record_function("update"):
+            return self._update(loss.detach(), progress, stop)
+
+    @torch.no_grad()
+    def _update(self, loss: torch.Tensor, progress: float, stop: bool) -> bool:
+        # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a split table's
+        # gradient holds is of other ranks' batches.
+        own = [table.weight.grad for table in self._tables.values() if table.weight.grad is not None and not table.is_split]
+        sums = [gradient._values().sum() for gradient in own]
+        nothing = torch.stack([loss, self._dense.gradient.sum(), *sums]).sum() * 0.0
+        self._dense.flag.copy_(nothing + float(stop))
+        stops = self._step_dense(self._config.learning_rate * self._schedule(progress), nothing)
         for name, table in self._tables.items():
             if table.weight.grad is not None:
                 self._step_table(table, self._of_tables[name], progress)
         return stops
 
     @torch.no_grad()
-    def _step_dense(self, rate: float, stop: bool) -> bool:
-        """Whether any rank is to stop travels with the gradients."""
-        self._dense.flag.fill_(float(stop))
+    def _step_dense(self, rate: float, nothing: torch.Tensor) -> bool:
+        """Whether any rank is to stop, or has no number to give, travels with the gradients."""
         self._ranks.mean_(self._dense.gradient_and_flag)
+        flag = float(self._dense.flag)
+        if math.isnan(flag):
+            raise NotFiniteError(here=bool(nothing.isnan()))
         if self._config.l2:
             self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
-        return bool(self._dense.flag > 0) if self._ranks.size > 1 else stop
+        return flag > 0
 
     @torch.no_grad()
     def _step_table(self, table: EmbeddingTable, optimizer: TableOptimizer, progress: float) -> None:

@@ -14,6 +14,7 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from mian.kernels import distinct, sum_by_place
+from mian.trainer.watch import TIMEOUT_VARIABLE, ExchangeWatch, exchange_timeout
 
 Value = TypeVar("Value")
 
@@ -22,32 +23,53 @@ class RankError(RuntimeError):
     """Another rank could not go on; it has said why."""
 
 
-@contextmanager
-def other_ranks_needed() -> Iterator[None]:
-    """Say plainly that another rank ended while this one worked with it.
-
-    Raises:
-        RankError: in the place of Horovod's own error.
-    """
-    try:
-        yield
-    except HorovodInternalError as error:
-        raise RankError("another rank ended before this one; what it said, or what the launcher says, tells why") from error
+class HungRankError(RuntimeError):
+    """Another rank neither goes on nor ends."""
 
 
 class Ranks:
     """Horovod's ranks; without a launcher there is one."""
 
     def __init__(self) -> None:
+        timeout = exchange_timeout()
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self._local_size: int = hvd.local_size()
+        self._watch = ExchangeWatch(self.rank, self.size, timeout)
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0, which alone reports and talks to MLflow."""
         return self.rank == 0
+
+    @property
+    def exchange_seconds(self) -> float:
+        """What exchanges have taken so far, waiting for other ranks included."""
+        return self._watch.seconds
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """Say plainly that another rank ended, or hangs, while this one worked with it, and which.
+
+        Raises:
+            HungRankError: a rank has not come to an exchange within the time-out; on the first of those that have.
+            RankError: on the others then, and where a rank ended; in the place of Horovod's own error.
+        """
+        try:
+            yield
+        except HorovodInternalError as error:
+            missing = self._watch.missing()
+            who = "another rank" if not missing else f"rank {', '.join(map(str, missing))}"
+            if missing and self._watch.overdue:
+                raise HungRankError(
+                    f"{who} did not come to an exchange for {self._watch.timeout} s: it hangs, or its host is cut off; the training "
+                    f"started again goes on from its newest checkpoint; horovodrun --gloo-timeout-seconds ({TIMEOUT_VARIABLE}) says "
+                    "how long ranks wait"
+                ) from error
+            raise RankError(
+                f"{who} ended before this one, or hangs; what it said, or what the launcher says, tells why"
+            ) from error
 
     def default_threads(self) -> int:
         """The machine's cores over its ranks, at least one."""
@@ -80,20 +102,23 @@ class Ranks:
         """Every rank's value, in the order of ranks."""
         if self.size == 1:
             return [value]
-        gathered: list[Value] = hvd.allgather_object(value)
+        with self._watch:
+            gathered: list[Value] = hvd.allgather_object(value)
         return gathered
 
     def gather_rows(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """All ranks' rows under one another, in the order of ranks; ranks may have different numbers of rows."""
         if self.size == 1:
             return values
-        gathered: npt.NDArray[np.generic] = hvd.allgather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
+        with self._watch:
+            gathered: npt.NDArray[np.generic] = hvd.allgather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
         return gathered
 
     def mean_(self, value: torch.Tensor) -> None:
         """Put the mean over ranks in its place."""
         if self.size > 1:
-            hvd.allreduce_(value, op=hvd.Average)
+            with self._watch:
+                hvd.allreduce_(value, op=hvd.Average)
 
     def mean_of_rows(self, rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean over ranks of a table's gradient; what travels are the rows that the ranks' batches hold.
@@ -107,13 +132,17 @@ class Ranks:
         """
         if self.size == 1:
             return rows, gradients
-        gathered = hvd.allgather_async(rows, name="rows"), hvd.allgather_async(gradients, name="gradients")
-        together, places = distinct(hvd.synchronize(gathered[0]))
-        return together, sum_by_place(hvd.synchronize(gathered[1]).div_(self.size), places, len(together))
+        with self._watch:
+            handles = hvd.allgather_async(rows, name="rows"), hvd.allgather_async(gradients, name="gradients")
+            all_rows = hvd.synchronize(handles[0])
+        together, places = distinct(all_rows)  # while the gradients travel
+        with self._watch:
+            all_gradients = hvd.synchronize(handles[1])
+        return together, sum_by_place(all_gradients.div_(self.size), places, len(together))
 
     def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.swap`."""
-        with torch.inference_mode(mode=False):  # Horovod's own thread, which is not in that mode, writes what comes
+        with self._watch, torch.inference_mode(mode=False):  # Horovod's own thread, which is not in that mode, writes what comes
             sent = hvd.alltoall_async(values.clone() if values.is_inference() else values, counts.int(), name=f"swap.{name}")
             swapped: tuple[torch.Tensor, torch.Tensor] = hvd.synchronize(sent)
         return swapped
@@ -121,13 +150,14 @@ class Ranks:
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Give every rank the first one's values, in place."""
         if self.size > 1:
-            hvd.broadcast_parameters(dict(tensors), root_rank=0)
+            with self._watch:
+                hvd.broadcast_parameters(dict(tensors), root_rank=0)
 
     def from_first(self, value: Value) -> Value:
         """The first rank's value."""
         if self.size == 1:
             return value
-        shared: Value = hvd.broadcast_object(
-            value, root_rank=0, name="from_first"
-        )  # else the name is that of its type, on each rank
+        with self._watch:
+            # without a name it is called by its value's type, which differs between the ranks
+            shared: Value = hvd.broadcast_object(value, root_rank=0, name="from_first")
         return shared

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.autograd.profiler import record_function
 
 from mian.models import ClickModel
 from mian.trainer.optimizer import Optimizer
@@ -34,7 +35,11 @@ class TrainingStep:
 
         Returns:
             The loss before the update, a scalar without a gradient: the mean over the batch of Eq. 18; and whether any rank is to stop.
+
+        Raises:
+            NotFiniteError: the loss or a gradient of a rank is no number; no weight has changed.
         """
-        logits = self._model(batch)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float())  # Eq. 18
+        with record_function("forward"):
+            logits = self._model(batch)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float())  # Eq. 18
         return loss.detach(), self._optimizer.step(loss, progress, stop)

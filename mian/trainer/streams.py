@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mian.config import TrainConfig
@@ -22,7 +23,7 @@ class Streams:
 
 
 def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Streams:
-    """Open the splits of a training.
+    """Open the splits of a training, with the columns that are used.
 
     Raises:
         ContractError: a split is not there.
@@ -30,38 +31,55 @@ def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Strea
         StreamError: its files are damaged, or its rows too few for the ranks.
     """
     of_model = model_columns(config.model.name, contract, config.model.options)
-    common = {
-        "rank": ranks.rank,
-        "world_size": ranks.size,
-        "seed": config.seed,
-        "workers": config.stream.workers,
-        "verify": config.stream.verify,
-    }
-
-    def held_out(split: str) -> SampleStream:
-        return SampleStream(
-            config.samples,
-            contract,
-            split,
-            config.evaluation_batch_size,
-            shuffle=False,
-            drop_last=False,
-            columns=(*of_model, LABEL_COLUMN, USER_COLUMN),
-            **common,  # type: ignore[arg-type]
-        )
-
+    held_out = (*of_model, LABEL_COLUMN, USER_COLUMN)
     return Streams(
-        SampleStream(
-            config.samples,
-            contract,
-            config.train_split,
-            config.batch_size,
-            order=config.stream.order,
-            shuffle_window=config.stream.shuffle_window,
-            resident=config.stream.resident,
-            columns=(*of_model, LABEL_COLUMN),
-            **common,  # type: ignore[arg-type]
-        ),
-        held_out(config.validation_split),
-        held_out(config.test_split) if config.test_split is not None else None,
+        training_stream(config, contract, ranks, (*of_model, LABEL_COLUMN)),
+        held_out_stream(config, contract, ranks, config.validation_split, held_out),
+        held_out_stream(config, contract, ranks, config.test_split, held_out) if config.test_split is not None else None,
+    )
+
+
+def training_stream(config: TrainConfig, contract: Contract, ranks: Ranks, columns: Sequence[str] | None = None) -> SampleStream:
+    """Open the training split; with all columns where none are named.
+
+    Raises:
+        ContractError, StreamError: as :func:`open_streams`.
+    """
+    return SampleStream(
+        config.samples,
+        contract,
+        config.train_split,
+        config.batch_size,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        seed=config.seed,
+        order=config.stream.order,
+        shuffle_window=config.stream.shuffle_window,
+        resident=config.stream.resident,
+        verify=config.stream.verify,
+        workers=config.stream.workers,
+        columns=columns,
+    )
+
+
+def held_out_stream(
+    config: TrainConfig, contract: Contract, ranks: Ranks, split: str, columns: Sequence[str] | None = None
+) -> SampleStream:
+    """Open a split to score; with all columns where none are named.
+
+    Raises:
+        ContractError, StreamError: as :func:`open_streams`.
+    """
+    return SampleStream(
+        config.samples,
+        contract,
+        split,
+        config.evaluation_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        shuffle=False,
+        drop_last=False,
+        verify=config.stream.verify,
+        workers=config.stream.workers,
+        columns=columns,
     )

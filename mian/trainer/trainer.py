@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from torch.autograd.profiler import record_function
 from tqdm import tqdm
 
 from mian.config import TrainConfig
 from mian.layers import split_tables
 from mian.models import ClickModel, build
+from mian.stream import StreamError
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
+from mian.trainer.diagnosis import blame, is_finite
 from mian.trainer.evaluation import Scores, score_together
-from mian.trainer.optimizer import Optimizer
+from mian.trainer.optimizer import NotFiniteError, Optimizer
 from mian.trainer.progress import Curve, Progress
 from mian.trainer.ranks import RankError, Ranks
 from mian.trainer.shards import Shards
 from mian.trainer.step import TrainingStep
-from mian.trainer.streams import Streams
+from mian.trainer.streams import Streams, held_out_stream, training_stream
+from mian.trainer.trace import Trace
 from pipeline.contract import Contract
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float], int], None]
+
+_LOWER = "lower optimizer.learning_rate, or set optimizer.clip_norm"
 
 
 class TrainingError(RuntimeError):
@@ -62,6 +69,7 @@ class Trainer:
         report: given metrics by name and the step that they are of; called on rank 0 alone.
         store: where checkpoints go, on rank 0; None keeps none.
         stopping: asked after every step whether this rank is to stop; when one is, all do.
+        trace: a file of this rank's for a trace of some steps, see :class:`mian.trainer.trace.Trace`; None writes none.
 
     Attributes:
         model: what is trained; with split tables it has this rank's rows of them.
@@ -80,6 +88,7 @@ class Trainer:
         report: Report,
         store: CheckpointStore | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        trace: Path | None = None,
     ) -> None:
         self._config = config
         self._contract = contract
@@ -88,6 +97,8 @@ class Trainer:
         self._report = report
         self._store = store
         self._stopping = stopping
+        self._trace = Trace(trace)
+        self._checkpoints_fail = False
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
@@ -160,7 +171,7 @@ class Trainer:
         """Train.
 
         Raises:
-            TrainingError: the loss is no longer a number; on the first rank, which says so for all.
+            TrainingError: a loss or a weight is no longer a number; on the first rank that knows why.
             RankError: on the others then.
             StreamError: samples cannot be read.
             TrainingStopped: a rank was to stop.
@@ -174,7 +185,7 @@ class Trainer:
             disable=not self._ranks.is_first,
             mininterval=1.0,
         )
-        with self._bar:
+        with self._bar, self._trace:
             while not progress.finished:
                 if progress.epoch < self._config.epochs:
                     self._train_epoch()
@@ -193,10 +204,16 @@ class Trainer:
         evaluations = self._evaluations(steps)
         self.model.train()
         with closing(self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
-            for batch in batches:
-                loss, stop = self._train_step(batch, progress.share, self._stopping())
+            while (drawn := _next(batches)) is not None:
+                batch, waited = drawn
+                exchanged = self._ranks.exchange_seconds
+                try:
+                    loss, stop = self._train_step(batch, progress.share, self._stopping())
+                except NotFiniteError as error:
+                    self._end(self._blame_batch if error.here else lambda: None)
                 progress.step_done()
-                self._curve.add(loss)
+                self._curve.add(loss, waited, self._ranks.exchange_seconds - exchanged)
+                self._trace.step_done()
                 self._bar.update(config.batch_size * self._ranks.size)
                 if progress.step % config.log_every == 0:
                     self._log_curve()
@@ -229,17 +246,17 @@ class Trainer:
         return self._config.batch_size * self._ranks.size
 
     def _log_curve(self) -> None:
-        step = self.progress.step
-        steps, rate = self._curve.steps, self._curve.steps_per_second()
-        mean = self._curve.mean()
-        self._ranks.mean_(mean)
+        rate = self._curve.steps_per_second()
+        means = torch.cat([self._curve.mean()[None], self._curve.time_shares()])
+        self._ranks.mean_(means)
         self._curve = Curve()
-        if not mean.isfinite():
-            raise self._diverged(f"the training loss is {mean} within the last {steps} steps before step {step}")
         if self._ranks.is_first:
+            loss, waiting, exchanging = means.tolist()
+            shares = {"waiting": waiting, "computing": 1.0 - waiting - exchanging, "exchanging": exchanging}
             speed = {"samples_per_second": rate * self._global_batch} if rate else {}
-            self._report({"train_logloss": float(mean), "epoch": self.progress.epoch, **speed}, step)
-            self._bar.set_postfix(logloss=f"{mean:.4f}")
+            speed |= {f"time_{name}_share": share for name, share in shares.items()} if rate else {}
+            self._report({"train_logloss": loss, "epoch": self.progress.epoch, **speed}, self.progress.step)
+            self._bar.set_postfix({"logloss": f"{loss:.4f}"} | {name: f"{share:.0%}" for name, share in shares.items()})
 
     def _evaluate(self, last: bool) -> None:
         """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict.
@@ -248,9 +265,10 @@ class Trainer:
             last: the weights will not change any more, so that no copy is needed.
         """
         progress = self.progress
+        self._check_weights()
         scores = score_together(self.model, self._streams.validation, self._ranks)
         if not np.isfinite(scores.probabilities).all():
-            raise self._diverged(f"the model's scores are not numbers any more after step {progress.step}")
+            self._end(self._blame_validation)
         metrics = scores.metrics()
         self._curve.pause()
         better = metrics["logloss"] < progress.best["logloss"]
@@ -272,6 +290,7 @@ class Trainer:
         """Take a checkpoint; the ranks' own state travels to the first, which has all else."""
         if not self._config.checkpoint.enabled:
             return
+        self._check_weights()
         mine = {"generator": torch.get_rng_state(), "losses": self._curve.steps, "loss": float(self._curve.total)}
         of_ranks = self._ranks.gather_objects(mine)
         progress = self.progress.model_copy()
@@ -290,10 +309,19 @@ class Trainer:
                 return
             groups = {group: {name: whole[name] for name in names} for group, names in tensors.items()}
             self._store.save(kind, self.progress.step, {**values, **groups}, self.progress.best_step)
-            if kind == "step":
-                self._store.tidy(self.progress.step)
+            if kind == "best":  # which is smaller: it may be written where the next one cannot
+                return
+            self._store.tidy(self.progress.step)
         except CheckpointError as error:
-            log.warning("%s; the training goes on without it", error)
+            if not self._checkpoints_fail:
+                log.warning("%s; the training goes on, and tries again at each next checkpoint", error)
+            self._checkpoints_fail = True
+            return
+        if self._checkpoints_fail:
+            log.info(
+                "%s: checkpoints can be written again, the first after step %s", self._store.folder, f"{self.progress.step:,}"
+            )
+        self._checkpoints_fail = False
 
     def _restore(self, saved: Mapping[str, torch.Tensor] | None, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put what the first rank has saved into every rank's tensors, in place."""
@@ -309,11 +337,54 @@ class Trainer:
         self._ranks.broadcast(same_on_all)
         self._shards.hand_out(saved, tensors)
 
-    def _diverged(self, what: str) -> Exception:
-        """All ranks come to this together; one of them says it."""
+    def _check_weights(self) -> None:
+        """Before they are kept: a batch whose loss is a number may make them infinite."""
+        if any(self._ranks.gather_objects(not is_finite({**self.model.state_dict(), **self._optimizer.state()}))):
+            reason = f"after step {self.progress.step} weights are no numbers any more, and no checkpoint is taken; {_LOWER}"
+            self._end(lambda: reason)
+
+    def _blame_batch(self) -> str:
+        """Why this rank's batch has no loss; it is drawn again, with all columns."""
+        progress, config = self.progress, self._config
+        stream = training_stream(config, self._contract, self._ranks)
+        with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
+            batch = next(batches)
+        place = (
+            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; "
+            f"batch {progress.step_of_epoch} of epoch {progress.epoch} on this rank"
+        )
+        reason = blame(self.model, batch, self._contract, config.samples, config.train_split)
+        return f"{place}: {reason or f'all its values are numbers; {_LOWER}'}"
+
+    def _blame_validation(self) -> str | None:
+        """Why scores of this rank's part of the validation split are no numbers; None where they are."""
+        config = self._config
+        stream = held_out_stream(config, self._contract, self._ranks, config.validation_split)
+        with closing(stream.epoch(0)) as batches:
+            for batch in batches:
+                if reason := blame(self.model, batch, self._contract, config.samples, config.validation_split):
+                    return f"rank {self._ranks.rank}: after step {self.progress.step} the validation split cannot be scored: {reason}"
+        return None
+
+    def _end(self, why: Callable[[], str | None]) -> NoReturn:
+        """End all ranks, which come here together, by the error of the first that has a reason, or else of the first."""
+
+        def tell() -> None:
+            if reason := why():
+                raise TrainingError(reason)
+
+        self._ranks.together(tell, (StreamError, TrainingError))
         if not self._ranks.is_first:
-            return RankError("rank 0 has said why the training ends")
-        return TrainingError(f"{what}; lower optimizer.learning_rate, or set optimizer.clip_norm")
+            raise RankError("rank 0 has said why the training ends")
+        raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {_LOWER}")
+
+
+def _next(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], float] | None:
+    """The next batch, and for how many seconds it was waited for."""
+    began = time.perf_counter()
+    with record_function("reading"):
+        batch = next(batches, None)
+    return None if batch is None else (batch, time.perf_counter() - began)
 
 
 def _check_shapes(saved: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:

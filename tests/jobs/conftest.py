@@ -137,3 +137,22 @@ def one_error(capsys: Any) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     return str(lines[0])
+
+
+def assert_trace(path: Path, steps: int, exchanges: bool = False) -> None:
+    """A file that Perfetto opens, in which so many steps have their parts, one inside the other where they are."""
+    events = json.loads(path.read_text())["traceEvents"]
+    parts: dict[str, list[tuple[float, float]]] = {}
+    for event in events:
+        if event.get("ph") == "X" and event.get("cat") == "user_annotation":
+            parts.setdefault(event["name"], []).append((event["ts"], event["ts"] + event["dur"]))
+    for name in ("reading", "forward", "backward", "update"):
+        assert len(parts[name]) == steps, name
+    for (_, forward), (backward, _) in zip(sorted(parts["forward"]), sorted(parts["backward"]), strict=True):
+        assert forward <= backward
+    assert any(event["name"].startswith("aten::") for event in events), "operators"
+    if exchanges:
+        within = [any(start <= at and to <= end for start, end in parts["update"]) for at, to in parts["exchange"]]
+        assert sum(within) >= steps, "gradients are exchanged in each"
+    else:
+        assert "exchange" not in parts

@@ -21,7 +21,7 @@ from mian.config import TrainConfig
 from mian.evaluation import load_model
 from mian.serving import load_servable
 from pipeline.contract import Contract
-from tests.jobs.conftest import Finished, Workplace, damaged_contracts, one_error
+from tests.jobs.conftest import Finished, Workplace, assert_trace, damaged_contracts, one_error
 from tests.mian.sample_data import read_examples
 from tests.stores import new_store
 from tests.timeouts import seconds
@@ -92,6 +92,27 @@ def test_curves_have_their_points(once_trained: Finished) -> None:
     assert list(points(once_trained, "samples_per_second")) == [20, 40, 60]
     for metric in ("logloss", "auc", "gauc", "calibration"):
         assert list(points(once_trained, f"validation_{metric}")) == [32, 63]
+
+
+def test_where_the_time_goes_is_in_the_run(once_trained: Finished) -> None:
+    shares = [points(once_trained, f"time_{part}_share") for part in ("waiting", "computing", "exchanging")]
+    for step in (20, 40, 60):
+        assert all(0 <= share[step] <= 1 for share in shares)
+        assert sum(share[step] for share in shares) == pytest.approx(1)
+
+
+def test_a_profile_names_the_parts_of_a_step(workplace: Workplace, tmp_path: Path) -> None:
+    assert train.main(["--profile", "--config", str(workplace.config), "max_steps=20"]) == 0
+    (path,) = workplace.folder.glob("models/profiles/*/rank-0.json")
+    assert_trace(path, steps=5)
+    logged = workplace.store().download_artifacts(the_run(workplace).info.run_id, "profiles/rank-0.json", str(tmp_path))
+    assert Path(logged).read_bytes() == path.read_bytes()
+    assert {model.name[:5] for model in workplace.models} == {"mian-", "profi"}
+
+
+def test_a_training_too_short_for_a_profile_says_so(workplace: Workplace, caplog: Any) -> None:
+    assert train.main(["--profile", "--config", str(workplace.config), "max_steps=5"]) == 0
+    assert "no trace, the training ended within its first 10 steps" in caplog.text
 
 
 def test_test_metrics_are_those_of_the_best_weights(once_trained: Finished) -> None:
@@ -272,7 +293,7 @@ def test_damaged_checkpoints_end_it_with_one_error(workplace: Workplace, capsys:
 
 def test_a_training_that_diverges_ends_with_one_error_and_a_failed_run(workplace: Workplace, capsys: Any) -> None:
     assert train.main(["--config", str(workplace.config), "optimizer.learning_rate=1e30"]) == 1
-    assert "step 20" in one_error(capsys)
+    assert "rank 0: step 2 cannot be done, the loss or a gradient is no number" in one_error(capsys)
     assert the_run(workplace).info.status == "FAILED"
 
 

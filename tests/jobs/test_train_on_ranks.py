@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import Workplace
+from tests.jobs.conftest import Workplace, assert_trace
 from tests.launcher import Launched, on_ranks, processes_with
+from tests.mian.trainer.spoiled import spoil
 
 pytestmark = pytest.mark.horovod
 
@@ -28,7 +29,7 @@ def statuses(place: Workplace) -> list[str]:
 
 
 def test_two_ranks_make_one_run_and_one_model(workplace: Workplace) -> None:
-    launched = train_on_two(workplace, "max_steps=25", "log_every=5")
+    launched = train_on_two(workplace, "max_steps=25", "log_every=5", "profile=true")
     assert launched.code == 0, launched.output
     assert statuses(workplace) == ["FINISHED"]
     client = workplace.store()
@@ -37,8 +38,19 @@ def test_two_ranks_make_one_run_and_one_model(workplace: Workplace) -> None:
     assert (str(version.version), run.data.params["ranks"]) == ("1", "2")
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train_logloss")] == [5, 10, 15, 20, 25]
     assert run.data.metrics["test_rows"] == sum(day.rows for day in workplace.contract.split("test"))
-    assert len(workplace.models) == 1
+    assert len([folder for folder in workplace.models if folder.name.startswith("mian-")]) == 1
     assert launched.lines_of(1) == []
+    exchanging = [point.value for point in client.get_metric_history(run.info.run_id, "time_exchanging_share")]
+    assert len(exchanging) == 5
+    assert all(0 < share < 1 for share in exchanging)
+    traces = sorted(workplace.folder.glob("models/profiles/*/*"))
+    assert [path.name for path in traces] == ["rank-0.json", "rank-1.json"]
+    for path in traces:
+        assert_trace(path, steps=5, exchanges=True)
+    assert [artifact.path for artifact in client.list_artifacts(run.info.run_id, "profiles")] == [
+        "profiles/rank-0.json",
+        "profiles/rank-1.json",
+    ]
 
 
 def garbled(content: bytearray) -> None:
@@ -73,7 +85,32 @@ def test_an_error_on_one_rank_ends_all_and_is_told(
     assert re.search(rf"{re.escape(str(copies[1]))}/day=\S+, row group 0: {message}.*: rebuild day 2026-03-03", error)
     assert any(error in line for line in launched.lines_of(1))
     assert not [line for line in launched.lines_of(0) if "Traceback" in line], launched.output
-    assert [line for line in launched.lines_of(0) if "rank 0 ends: another rank ended" in line]
+    assert [line for line in launched.lines_of(0) if "rank 0 ends: rank 1 ended before this one, or hangs" in line]
+    assert statuses(workplace) == ["FAILED"]
+    assert workplace.models == []
+
+
+def test_a_loss_that_is_no_number_is_told_by_the_rank_that_has_it(workplace: Workplace) -> None:
+    """The second rank's copy of the samples holds a value that is none, so that nobody but that rank can know."""
+    copies = {rank: workplace.folder / f"samples-{rank}" for rank in (0, 1)}
+    for copy in copies.values():
+        shutil.copytree(workplace.samples, copy)
+    contract = workplace.contract
+    for file in (file for day in contract.split("train") for file in day.files):
+        contract = spoil(copies[1], contract, file.path, "candidate_price", [7], float("nan"))
+
+    samples = f"samples={workplace.folder}/samples-${{oc.env:HOROVOD_RANK}}"
+    launched = train_on_two(workplace, samples, "epochs=3", "patience=100")
+    assert launched.code == 1
+    (error,) = launched.errors()
+    assert re.search(
+        r"error: rank 1: step \d+ cannot be done, .*; batch \d+ of epoch 0 on this rank: 1 of the batch's 16 rows hold a value that is "
+        r"no number: row \d+ \(impression 2026-03-0\d-\d-7, row 7 of day=2026-03-0\d/part-0000\d.parquet\): candidate_price is nan",
+        error,
+    ), error
+    assert any(error in line for line in launched.lines_of(1))
+    assert [line for line in launched.lines_of(0) if "rank 0 ends: rank 1 could not go on" in line]
+    assert "Traceback" not in "".join(launched.lines_of(0) + launched.lines_of(1)), launched.output
     assert statuses(workplace) == ["FAILED"]
     assert workplace.models == []
 

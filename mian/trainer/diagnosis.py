@@ -1,0 +1,104 @@
+"""Which rows of a batch have a loss that is no number, and where they lie."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pyarrow import parquet as pq
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mian.models import ClickModel
+from pipeline.contract import Contract
+from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
+
+SHOWN = 3
+"""So many rows are named."""
+
+Batch = Mapping[str, torch.Tensor]
+
+
+def blame(model: ClickModel, batch: Batch, contract: Contract, samples: str, split: str) -> str | None:
+    """Say which rows of a batch have a value, or else a loss, that is no number, and what to do.
+
+    Args:
+        model: what gives the loss; it is asked without dropout, and not at all where its tables are split: the other ranks are not there.
+        batch: all columns.
+        contract: of the samples.
+        samples: where they lie.
+        split: which of theirs the batch is of.
+
+    Returns:
+        None where every value, and every loss that was asked for, is a number.
+    """
+    total = len(batch[LABEL_COLUMN])
+    if values := _values(batch):
+        named = _names({row: f"{column} is {value}" for row, (column, value) in values.items()}, batch, contract, samples, split)
+        return (
+            f"{len(values)} of the batch's {total} rows hold a value that is no number: {named}; correct what it is made of, and build "
+            "the samples of the day again"
+        )
+    if not model.is_split and (rows := _losses(model, batch)):
+        named = _names({row: f"loss is {loss}" for row, loss in rows.items()}, batch, contract, samples, split)
+        return (
+            f"all values of the batch are numbers, and {len(rows)} of its {total} rows have a loss that is none: {named}; the weights "
+            "have grown too large: lower optimizer.learning_rate, or set optimizer.clip_norm"
+        )
+    return None
+
+
+def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether every entry is a number; takes no memory for it, however large a table is."""
+    extremes = [extreme for tensor in tensors.values() if tensor.is_floating_point() for extreme in tensor.aminmax()]
+    return all(bool(extreme.isfinite()) for extreme in extremes)
+
+
+def _values(batch: Batch) -> dict[int, tuple[str, float]]:
+    """By row, the first column and value that is no number; what stands behind the end of a history is not looked at."""
+    found: dict[int, tuple[str, float]] = {}
+    for name, column in batch.items():
+        if not column.is_floating_point():
+            continue
+        wrong = ~column.isfinite()
+        if column.dim() == 2:
+            wrong &= torch.arange(column.shape[1]) < batch[LENGTH_COLUMN][:, None]
+        for row, *place in wrong.nonzero().tolist():
+            found.setdefault(row, (name, float(column[(row, *place)])))
+    return dict(sorted(found.items()))
+
+
+def _losses(model: ClickModel, batch: Batch) -> dict[int, float]:
+    """By row, a loss that is no number."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        losses = binary_cross_entropy_with_logits(model(batch), batch[LABEL_COLUMN].float(), reduction="none")
+    model.train(was_training)
+    return {row: float(losses[row]) for (row,) in (~losses.isfinite()).nonzero().tolist()}
+
+
+def _names(what: Mapping[int, str], batch: Batch, contract: Contract, samples: str, split: str) -> str:
+    parts = []
+    for row in list(what)[:SHOWN]:
+        user, time = int(batch[USER_COLUMN][row]), int(batch[TIME_COLUMN][row])
+        place = next(_places(user, time, contract, samples, split), f"user_key {user} at time {time}")
+        parts.append(f"row {row} ({place}): {what[row]}")
+    return ", ".join(parts) + (", ..." if len(what) > SHOWN else "")
+
+
+def _places(user: int, time: int, contract: Contract, samples: str, split: str) -> Iterator[str]:
+    """Where the rows of a user and time lie; nothing where the files cannot be read any more."""
+    date = dt.datetime.fromtimestamp(time // 1_000_000, dt.timezone.utc).date()
+    for file in (file for day in contract.split(split) if day.day == date for file in day.files):
+        try:
+            with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:
+                table = pq.read_table(handle, columns=[ID_COLUMN, USER_COLUMN, TIME_COLUMN])
+        except (OSError, pa.ArrowException):
+            continue
+        matches = pc.and_(pc.equal(table[USER_COLUMN], user), pc.equal(table[TIME_COLUMN], time))
+        for row in pc.indices_nonzero(matches).to_pylist():
+            yield f"impression {table[ID_COLUMN][row]}, row {row} of {file.path}"

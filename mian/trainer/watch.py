@@ -1,0 +1,131 @@
+"""Exchanges between ranks: how long they take, and who is missing where one does not end."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+import time
+import weakref
+from types import TracebackType
+
+import horovod.torch as hvd
+from horovod.common.exceptions import HorovodInternalError
+from torch.autograd.profiler import record_function
+
+TIMEOUT_VARIABLE = "HOROVOD_GLOO_TIMEOUT_SECONDS"
+"""What ``horovodrun --gloo-timeout-seconds`` sets."""
+DEFAULT_TIMEOUT = 600
+"""Seconds. Horovod's own, 30, is less than a first rank takes to write a large checkpoint to a slow disk."""
+
+_ROLL_CALL_SECONDS = 2.0
+_ANSWER_SECONDS = 2.0
+
+
+def exchange_timeout() -> int:
+    """For how many seconds ranks wait for one another; to be asked before Horovod begins, which is told so."""
+    return int(os.environ.setdefault(TIMEOUT_VARIABLE, str(DEFAULT_TIMEOUT)))
+
+
+class ExchangeWatch:
+    """Times the exchanges of this rank, each in a ``with`` block, and ends one that lasts too long.
+
+    A process that is frozen, or a host that is cut off, Gloo gives up after its time-out. A rank that is stuck elsewhere still answers
+    Gloo, in Horovod's thread, and the others wait for it without end: Horovod's check for stalled ranks finds none when its controller
+    is Gloo's, because 0.28.1 leaves the list of ranks empty that it would look through. So a thread here looks at the clock.
+
+    Args:
+        rank: which one this is.
+        size: how many there are.
+        timeout: seconds that an exchange may last.
+
+    Attributes:
+        seconds: spent in exchanges so far.
+        overdue: whether the exchange that failed had lasted as long as one may.
+        ended: whether the thread ended it.
+    """
+
+    def __init__(self, rank: int, size: int, timeout: float) -> None:
+        self.timeout = timeout
+        self.seconds = 0.0
+        self.overdue = False
+        self.ended = False
+        self._rank = rank
+        self._size = size
+        self._began: float | None = None
+        if size > 1:
+            interval = min(5.0, timeout / 20)
+            threading.Thread(target=_look_at_the_clock, args=(weakref.ref(self), interval), name="exchanges", daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._name = record_function("exchange")
+        self._name.__enter__()  # type: ignore[no-untyped-call]
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        lasted = self.lasts()
+        self.seconds += lasted
+        self._began = None
+        self._name.__exit__(kind, error, traceback)
+        if self.ended or isinstance(error, HorovodInternalError):
+            self.overdue = lasted > 0.9 * self.timeout  # Gloo's clock began with its own wait
+            self._answer()
+        if self.ended and error is not None:  # then Horovod says that it does not know what it was to wait for
+            raise HorovodInternalError("an exchange lasted too long") from error
+
+    def lasts(self) -> float:
+        """For how many seconds this rank has been in an exchange; 0 where it is in none."""
+        began = self._began
+        return 0.0 if began is None else time.perf_counter() - began
+
+    def missing(self) -> list[int] | None:
+        """After an exchange that failed: the ranks for which it did not fail, because they never came.
+
+        Returns:
+            On the first rank for which it failed; None on the others, and where the launcher cannot be asked.
+        """
+        time.sleep(_ROLL_CALL_SECONDS)  # the others come to their errors within that
+        try:
+            if any(self._answered(rank) for rank in range(self._rank)):
+                return None
+            return [rank for rank in range(self._size) if rank != self._rank and not self._answered(rank)]
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def _answer(self) -> None:
+        """Tell the others, by the launcher's store of keys and values, that this rank is there."""
+        try:
+            _launcher("PUT", self._rank)
+        except (OSError, http.client.HTTPException):
+            return  # then nobody can ask either
+
+    def _answered(self, rank: int) -> bool:
+        return _launcher("GET", rank) == http.client.OK
+
+
+def _launcher(method: str, rank: int) -> int:
+    """Put down or ask for a rank's answer; the status.
+
+    Raises:
+        OSError, HTTPException: there is no launcher, or it does not answer.
+    """
+    address, port = (os.environ.get(f"HOROVOD_GLOO_RENDEZVOUS_{name}", "") for name in ("ADDR", "PORT"))
+    if not port:
+        raise OSError("not started by horovodrun")
+    connection = http.client.HTTPConnection(address, int(port), timeout=_ANSWER_SECONDS)
+    try:
+        connection.request(method, f"/roll-call/{rank}", body=b"here" if method == "PUT" else None)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _look_at_the_clock(reference: weakref.ref[ExchangeWatch], interval: float) -> None:
+    """Until the watch is gone with its ranks."""
+    while (watch := reference()) is not None:
+        if watch.lasts() > watch.timeout:
+            watch.ended = True
+            hvd.shutdown()  # the exchange ends in an error, here and on every rank that waits
+            return
+        del watch
+        time.sleep(interval)

@@ -1,0 +1,118 @@
+"""A rank that neither goes on nor ends: the others say which one it is, and nobody waits for it longer than was said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from tests.launcher import ROOT, Launched, processes_with
+from tests.mian.sample_data import SMALL_MODEL, write_samples
+from tests.stores import new_store
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+
+TIMEOUT = 15
+#: The time-out, then at most 5 s for the launcher's patience and as much for the record; and a machine that has other work to do.
+WITHIN = TIMEOUT + 30
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with samples for each of two ranks, a tracking store, and the configuration of a training that does not end."""
+    write_samples(tmp_path / "samples-0")
+    shutil.copytree(tmp_path / "samples-0", tmp_path / "samples-1")
+    new_store(tmp_path / "mlflow.db")
+    values = {
+        "samples": f"{tmp_path}/samples-${{oc.env:HOROVOD_RANK}}",
+        "output": str(tmp_path / "models"),
+        "model": {"name": "mian", "options": dict(SMALL_MODEL)},
+        "batch_size": 16,
+        "epochs": 100_000,
+        "patience": 100_000,
+        "threads": 1,
+        "checkpoint": {"every_steps": 20},
+        "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(values))
+    return tmp_path
+
+
+def train_until_hung(place: Path, hang: Callable[[], object]) -> Launched:
+    """Train on two ranks, do something to one in the midst of it, and wait for the end."""
+    command = [Path(sys.executable).with_name("horovodrun"), "-np", "2", "--gloo", "--gloo-timeout-seconds", TIMEOUT]
+    job = [sys.executable, ROOT / "jobs" / "train.py", "--config", place / "train.yaml"]
+    with subprocess.Popen(
+        [str(part) for part in [*command, *job]],
+        cwd=place,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not list(place.glob("models/checkpoints/*/step-*")):
+                assert time.monotonic() < deadline, "it does not train"
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.1)
+            hang()
+            output, _ = process.communicate(timeout=WITHIN)
+        finally:
+            process.send_signal(signal.SIGTERM)  # horovodrun ends its ranks
+    assert processes_with(place) == []
+    return Launched(process.returncode, output)
+
+
+def process_of(place: Path, rank: int) -> psutil.Process:
+    for process in psutil.process_iter():
+        try:
+            if str(place / "train.yaml") in process.cmdline() and process.environ().get("HOROVOD_RANK") == str(rank):
+                return process
+        except psutil.Error:
+            continue
+    raise AssertionError(f"there is no rank {rank}")
+
+
+def status(place: Path) -> str:
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return str(run.info.status)
+
+
+def assert_told(launched: Launched, hung: int) -> None:
+    assert launched.code == 1, launched.output
+    assert len(launched.errors()) == 1, launched.output
+    (error,) = launched.errors()
+    assert f"rank {hung} did not come to an exchange for {TIMEOUT} s" in error
+    assert any(error in line for line in launched.lines_of(1 - hung))
+    assert "Traceback" not in "".join(launched.lines_of(1 - hung)), launched.output
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: int) -> None:
+    launched = train_until_hung(place, lambda: process_of(place, rank).suspend())
+    assert_told(launched, rank)
+    # whoever is frozen cannot end the run, as whoever is killed: the training that goes on does
+    assert status(place) == ("FAILED" if rank == 1 else "RUNNING")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_stuck_in_reading_is_named_and_all_end(place: Path, rank: int) -> None:
+    def stuck() -> None:
+        """Whoever opens these files from now on waits for somebody who writes to them."""
+        for file in (place / f"samples-{rank}").glob("day=*/*.parquet"):
+            file.unlink()
+            os.mkfifo(file)
+
+    assert_told(train_until_hung(place, stuck), rank)
