@@ -4,6 +4,7 @@ from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_
 from mian.trainer.ranks import RankError, Ranks, other_ranks_needed
 from mian.trainer.streams import Streams, open_streams
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
+from mian.trainer.world import World
 
 __all__ = [
     "CheckpointError",
@@ -15,6 +16,7 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "TrainingStopped",
+    "World",
     "open_streams",
     "other_ranks_needed",
     "training_key",

@@ -59,33 +59,40 @@ class Optimizer:
         for table in self._tables.values():
             table.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
+        # all exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed
+        stops = self._exchange_dense(stop)
+        exchanged = {name: self._exchange_rows(table) for name, table in self._tables.items() if table.grad is not None}
         rate = self._learning_rate(progress)
-        stops = self._step_dense(rate, stop)
-        for name, table in self._tables.items():
-            if table.grad is not None:
-                self._step_table(table, self._lazy[name], rate)
+        self._step_dense(rate)
+        for name, (rows, gradients) in exchanged.items():
+            self._step_table(name, rows, gradients, rate)
         return stops
 
     @torch.no_grad()
-    def _step_dense(self, rate: float, stop: bool) -> bool:
+    def _exchange_dense(self, stop: bool) -> bool:
         """Whether any rank is to stop travels with the gradients."""
         self._dense.flag.fill_(float(stop))
         self._ranks.mean_(self._dense.gradient_and_flag)
+        return bool(self._dense.flag > 0) if self._ranks.size > 1 else stop
+
+    def _exchange_rows(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert table.grad is not None, "it was looked up"
+        return self._ranks.mean_of_rows(table.grad._indices()[0], table.grad._values())
+
+    @torch.no_grad()
+    def _step_dense(self, rate: float) -> None:
         if self._config.l2:
             self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
-        return bool(self._dense.flag > 0) if self._ranks.size > 1 else stop
 
     @torch.no_grad()
-    def _step_table(self, table: torch.Tensor, lazy: LazyAdam, rate: float) -> None:
-        assert table.grad is not None, "it was looked up"
-        rows, gradients = self._ranks.mean_of_rows(table.grad._indices()[0], table.grad._values())
+    def _step_table(self, name: str, rows: torch.Tensor, gradients: torch.Tensor, rate: float) -> None:
         if self._config.l2_embedding:
-            gradients.add_(table.index_select(0, rows), alpha=self._config.l2_embedding)
-        lazy.step(rows, gradients, rate)
+            gradients.add_(self._tables[name].index_select(0, rows), alpha=self._config.l2_embedding)
+        self._lazy[name].step(rows, gradients, rate)
 
     def _learning_rate(self, progress: float) -> float:
         falling = max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0

@@ -139,6 +139,11 @@ class Trainer:
         self.progress.move_to(self._ranks.size, self._config.batch_size)
         return True
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, but for the ranks' own. The tensors are the live ones; an error of another rank leaves them whole."""
+        tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state(), "best": self._best_weights}
+        return {"progress": self.progress.model_dump(), "ranks": [], **tensors}
+
     def run(self) -> Trained:
         """Train.
 
@@ -158,6 +163,8 @@ class Trainer:
             mininterval=1.0,
         )
         with self._bar:
+            if progress.evaluation_due:
+                self._evaluate()
             while not progress.finished:
                 if progress.epoch < self._config.epochs:
                     self._train_epoch()
@@ -186,7 +193,7 @@ class Trainer:
                 last = progress.step == config.max_steps or (epoch_over and progress.epoch == config.epochs - 1)
                 if last or progress.step_of_epoch in evaluations:
                     self._evaluate()
-                    progress.finished = last or progress.bad_evaluations >= config.patience
+                    progress.finished |= last
                 every = config.checkpoint.every_steps
                 if stop or epoch_over or progress.finished or (every is not None and progress.step % every == 0):
                     self._save(epoch_over and not progress.finished)
@@ -226,6 +233,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict."""
         progress = self.progress
+        progress.evaluation_due = True
         scores = score_together(self.model, self._streams.validation, self._ranks)
         if not np.isfinite(scores.probabilities).all():
             raise self._diverged(f"the model's scores are not numbers any more after step {progress.step}")
@@ -237,6 +245,8 @@ class Trainer:
             self._best_weights = copy.deepcopy(self.model.state_dict())
             self._write("best", {"model": self._best_weights})
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
+        progress.finished = progress.bad_evaluations >= self._config.patience or progress.step == self._config.max_steps
+        progress.evaluation_due = False
         if self._ranks.is_first:
             of_validation = {f"validation_{name}": value for name, value in metrics.items()}
             self._report(of_validation | {"epoch": progress.epoch}, progress.step)
