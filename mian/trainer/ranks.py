@@ -17,6 +17,9 @@ from mian.kernels import distinct, sum_by_place
 
 Value = TypeVar("Value")
 
+#: Horovod's own, where the launcher names no other.
+GLOO_SECONDS = 30
+
 
 class RankError(RuntimeError):
     """Another rank could not go on; it has said why."""
@@ -32,7 +35,11 @@ def other_ranks_needed() -> Iterator[None]:
     try:
         yield
     except HorovodInternalError as error:
-        raise RankError("another rank ended before this one; what it said, or what the launcher says, tells why") from error
+        raise RankError(
+            "another rank ended before this one, or was out of reach for the "
+            f"{os.environ.get('HOROVOD_GLOO_TIMEOUT_SECONDS', GLOO_SECONDS)} seconds of horovodrun's --gloo-timeout-seconds; "
+            "what it said, or what the launcher says, tells why"
+        ) from error
 
 
 class Ranks:

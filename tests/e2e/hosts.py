@@ -60,7 +60,7 @@ class Host:
 
     def is_of(self, process: psutil.Process) -> bool:
         """Whether a process runs on this host."""
-        return os.readlink(f"/proc/{process.pid}/ns/net") == os.readlink(f"/proc/{self.init.pid}/ns/net")
+        return Path(f"/proc/{process.pid}/ns/net").readlink() == Path(f"/proc/{self.init.pid}/ns/net").readlink()
 
     def cut_off(self) -> None:
         """Pull its cable: from now on nothing arrives, and nobody is told."""
@@ -78,7 +78,10 @@ def two_hosts(folder: Path) -> Iterator[dict[str, Host]]:
     for key in ("host_key", "identity"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in ADDRESSES.items()))
-    (folder / "ssh_config").write_text(f"Host *\n  IdentityFile {folder}/identity\n  UserKnownHostsFile {folder}/known_hosts\n")
+    # ssh itself never notices that a host is gone, and the launcher would wait for it
+    alive = "  ServerAliveInterval 2\n  ServerAliveCountMax 2\n  ConnectTimeout 5\n"
+    login = f"  IdentityFile {folder}/identity\n  UserKnownHostsFile {folder}/known_hosts\n"
+    (folder / "ssh_config").write_text(f"Host *\n{login}{alive}")
     (folder / "sshd_config").write_text(
         f"HostKey {folder}/host_key\nAuthorizedKeysFile {folder}/identity.pub\nStrictModes no\nPasswordAuthentication no\n"
     )
