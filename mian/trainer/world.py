@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import horovod.torch as hvd
-from horovod.common.elastic import State
+from horovod.common.elastic import State, run_fn
 from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
 
-from mian.trainer.ranks import Ranks
+from mian.trainer.ranks import GLOO_SECONDS, Ranks
+from mian.trainer.rendezvous import Rendezvous
 from mian.trainer.trainer import Trainer, TrainingError, TrainingStopped
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,13 @@ class World(State):  # type: ignore[misc]
 
     def __init__(self, asked: Callable[[], bool]) -> None:
         super().__init__(bcast_object=None, get_rank=None)
-        self.ranks = Ranks()
         self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
+        self._rendezvous: Rendezvous | None = None
+        if self.elastic and not hvd.nccl_built():  # Horovod's NCCL must be told that it is elastic, and then does as Horovod does
+            self._rendezvous = Rendezvous(float(os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", GLOO_SECONDS)))
+            del os.environ["HOROVOD_ELASTIC"]  # else Horovod asks for a place by itself
+            self._rendezvous.meet(again=False)
+        self.ranks = Ranks()
         self._asked = asked
         self._hosts_changed = threading.Event()
         self._held: tuple[str, Trainer] | None = None
@@ -58,7 +64,13 @@ class World(State):  # type: ignore[misc]
             self.ranks = Ranks()
             return job()
 
-        return hvd.elastic.run(in_this_world)(self) if self.elastic else job()
+        return run_fn(in_this_world, self._meet_again)(self) if self.elastic else job()
+
+    def _meet_again(self) -> None:
+        hvd.shutdown()
+        if self._rendezvous is not None:
+            self._rendezvous.meet(again=True)
+        hvd.init()
 
     def stopping(self) -> bool:
         """Whether this rank wants the training to pause after a step; see :class:`Trainer`."""
