@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import pandas as pd
 
@@ -31,6 +32,7 @@ from mian.trainer import (
     Trainer,
     TrainingError,
     TrainingStopped,
+    World,
     open_streams,
     training_key,
 )
@@ -69,21 +71,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", action="store_true", help="each rank writes a trace of some steps (as profile=true)")
     options = parser.parse_args(arguments)
     overrides = [*options.overrides, *(["profile=true"] if options.profile else [])]
-    ranks = Ranks()
     stop = _StopSignal()
+    world = World(stop.asked)
     before = signal.signal(signal.SIGTERM, stop.received)
 
     def job() -> None:
-        with ranks.needed():
-            _job(options.config, overrides, ranks, stop)
+        with world.needed():
+            world.run(lambda: _job(options.config, overrides, world, stop))
 
     try:
         return command.run(job, ERRORS)
     except TrainingStopped as stopped:
-        log.info("rank %d: %s", ranks.rank, stopped)
+        log.info("rank %d: %s", world.ranks.rank, stopped)
         return STOPPED
     except RankError as error:
-        log.warning("rank %d ends: %s", ranks.rank, error)
+        log.warning("rank %d ends: %s", world.ranks.rank, error)
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -109,7 +111,9 @@ class _StopSignal:
         self._asked = True
 
 
-def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -> None:
+def _job(path: str, overrides: Sequence[str], world: World, stop: _StopSignal) -> None:
+    ranks = world.ranks
+
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
         config = command.load_config(TrainConfig, path, overrides)
         _make_output_folder(config.output)
@@ -124,34 +128,48 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: _StopSignal) -
     store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
     traces = pathlib.Path(config.output) / "profiles" / checkpoints.folder.name
     trace = traces / f"rank-{ranks.rank}.json" if config.profile else None
-    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, tracker.report, store, stop.asked, trace), ERRORS)
+    trainer = ranks.together(
+        lambda: Trainer(config, contract, streams, ranks, tracker.report, store, world.stopping, trace), ERRORS
+    )
     # the state is held by no name here: it is as large as all that is trained
-    resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
-    if ranks.is_first:
-        _announce(contract, streams, config, ranks)
-        if resumed:
-            progress = trainer.progress
-            log.info("goes on after step %s, in epoch %d, from %s", f"{progress.step:,}", progress.epoch, checkpoints.folder)
-        tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
-        trainer.progress.run_id = tracker.run_id
+    resumed = trainer.resume(ranks.together(lambda: _saved(world, checkpoints.folder.name, store), ERRORS))
+    world.hold(checkpoints.folder.name, trainer)
     outcome: Outcome = "FAILED"
     try:
+        if ranks.is_first:
+            _announce(contract, streams, config, ranks)
+            if resumed:
+                progress = trainer.progress
+                log.info("goes on after step %s, in epoch %d", f"{progress.step:,}", progress.epoch)
+            tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
+        trainer.progress.run_id = ranks.from_first(tracker.run_id)  # any rank may be the first one next time
         stop.heeded = True
-        trained = trainer.run()
-        model = trainer.whole_model()
-        if kept is not None:
-            _keep(config, contract, model, trained, tracker, kept)
-            checkpoints.clear()
+        with world.changes():
+            trained = trainer.run()
+            model = trainer.whole_model()
+            if kept is not None:
+                _keep(config, contract, model, trained, tracker, kept)
+                checkpoints.clear()
         outcome = "FINISHED"
     except TrainingStopped:
         outcome = "KILLED"
         raise
+    except world.ends:
+        outcome = "RUNNING"
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
+        if outcome != "RUNNING":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
         if ranks.is_first:
             if trace is not None:
                 tracker.files(traces)
             tracker.end(outcome)
+
+
+def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, Any] | None:
+    """What the training goes on from: what the first rank has in memory, or else its newest checkpoint."""
+    saved = world.saved(key) if world.ranks.is_first else None
+    return saved if saved is not None or store is None else store.newest()
 
 
 def _make_output_folder(folder: str) -> None:

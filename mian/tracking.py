@@ -34,7 +34,8 @@ QUALITY_FILE = "samples_quality.csv"
 ARTIFACTS = "mlartifacts"
 FLUSH_SECONDS = 5.0
 
-Outcome = Literal["FINISHED", "FAILED", "KILLED"]
+Outcome = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
+"""``RUNNING``: it goes on elsewhere."""
 
 #: What a tracking store raises when it is not there, or goes away.
 STORE_ERRORS = (MlflowException, OSError, SQLAlchemyError)

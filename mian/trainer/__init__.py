@@ -4,6 +4,7 @@ from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_
 from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.streams import Streams, open_streams
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
+from mian.trainer.world import World
 
 __all__ = [
     "CheckpointError",
@@ -16,6 +17,7 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "TrainingStopped",
+    "World",
     "open_streams",
     "training_key",
 ]

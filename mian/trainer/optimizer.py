@@ -8,7 +8,6 @@ import torch
 from torch.autograd.profiler import record_function
 
 from mian.config import OptimizerConfig
-from mian.layers import EmbeddingTable
 from mian.models import ClickModel
 from mian.trainer.flat import FlatParameter
 from mian.trainer.ranks import Ranks
@@ -93,44 +92,37 @@ class Optimizer:
 
     @torch.no_grad()
     def _update(self, loss: torch.Tensor, progress: float, stop: bool) -> bool:
+        gradients = {name: table.weight.grad for name, table in self._tables.items() if table.weight.grad is not None}
+        of_rows = {name: (gradient._indices()[0], gradient._values()) for name, gradient in gradients.items()}
+        whole = {name: rows for name, rows in of_rows.items() if not self._tables[name].is_split}
         # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a split table's
         # gradient holds is of other ranks' batches.
-        own = [table.weight.grad for table in self._tables.values() if table.weight.grad is not None and not table.is_split]
-        sums = [gradient._values().sum() for gradient in own]
+        sums = [values.sum() for _, values in whole.values()]
         nothing = torch.stack([loss, self._dense.gradient.sum(), *sums]).sum() * 0.0
         self._dense.flag.copy_(nothing + float(stop))
-        stops = self._step_dense(self._config.learning_rate * self._schedule(progress), nothing)
-        for name, table in self._tables.items():
-            if table.weight.grad is not None:
-                self._step_table(table, self._of_tables[name], progress)
-        return stops
-
-    @torch.no_grad()
-    def _step_dense(self, rate: float, nothing: torch.Tensor) -> bool:
-        """Whether any rank is to stop, or has no number to give, travels with the gradients."""
-        self._ranks.mean_(self._dense.gradient_and_flag)
+        # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
+        of_rows |= self._ranks.mean_of_gradients(self._dense.gradient_and_flag, whole)
         flag = float(self._dense.flag)
         if math.isnan(flag):
             raise NotFiniteError(here=bool(nothing.isnan()))
+        schedule = self._schedule(progress)
+        self._step_dense(self._config.learning_rate * schedule)
+        for name, (rows, values) in of_rows.items():
+            self._step_table(name, rows, values, (self._config.learning_rate_tables or self._config.learning_rate) * schedule)
+        return flag > 0
+
+    def _step_dense(self, rate: float) -> None:
         if self._config.l2:
             self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
-        return flag > 0
 
-    @torch.no_grad()
-    def _step_table(self, table: EmbeddingTable, optimizer: TableOptimizer, progress: float) -> None:
-        gradient = table.weight.grad
-        assert gradient is not None, "it was looked up"
-        rows, gradients = gradient._indices()[0], gradient._values()
-        if not table.is_split:
-            rows, gradients = self._ranks.mean_of_rows(rows, gradients)
+    def _step_table(self, name: str, rows: torch.Tensor, gradients: torch.Tensor, rate: float) -> None:
         if self._config.l2_embedding:
-            gradients.add_(table.weight.index_select(0, rows), alpha=self._config.l2_embedding)
-        rate = self._config.learning_rate_tables or self._config.learning_rate
-        optimizer.step(rows, gradients, rate * self._schedule(progress))
+            gradients.add_(self._tables[name].weight.index_select(0, rows), alpha=self._config.l2_embedding)
+        self._of_tables[name].step(rows, gradients, rate)
 
     def _table_optimizer(self, table: torch.Tensor) -> TableOptimizer:
         return RowwiseAdagrad(table) if self._config.tables == "rowwise_adagrad" else LazyAdam(table, self._betas)

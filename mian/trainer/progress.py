@@ -28,6 +28,8 @@ class Progress(BaseModel):
     """What other worlds than this one have done of the epoch; see :meth:`mian.stream.SampleStream.epoch`."""
     step_of_epoch: int = 0
     """Since the legs."""
+    evaluation_due: bool = False
+    """Whether the validation split was being scored."""
     bad_evaluations: int = 0
     best_step: int = 0
     best: dict[str, float] = {"logloss": math.inf}

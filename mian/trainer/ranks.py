@@ -120,25 +120,35 @@ class Ranks:
             with self._watch:
                 hvd.allreduce_(value, op=hvd.Average)
 
-    def mean_of_rows(self, rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean over ranks of a table's gradient; what travels are the rows that the ranks' batches hold.
+    def mean_of_gradients(
+        self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """The mean over ranks of all gradients, in one exchange; of tables the rows travel that the ranks' batches hold.
 
         Args:
-            rows: int64 ``(N,)``, each once; another N on each rank.
-            gradients: ``(N, width)``, of these rows.
+            dense: its mean is put in its place.
+            tables: by name, rows, int64 ``(N,)``, each once, another N on each rank; and their gradients, ``(N, width)``.
 
         Returns:
-            The same of all ranks together: int64 ``(M,)``, each once, and ``(M, width)``.
+            Those of tables, of all ranks together: int64 ``(M,)``, each once, and ``(M, width)``.
         """
         if self.size == 1:
-            return rows, gradients
+            return dict(tables)
         with self._watch:
-            handles = hvd.allgather_async(rows, name="rows"), hvd.allgather_async(gradients, name="gradients")
-            all_rows = hvd.synchronize(handles[0])
-        together, places = distinct(all_rows)  # while the gradients travel
+            reduced = hvd.allreduce_async_(dense, op=hvd.Average, name="dense")
+            sent = {
+                name: (hvd.allgather_async(rows, name=f"{name}.rows"), hvd.allgather_async(values, name=f"{name}.values"))
+                for name, (rows, values) in tables.items()
+            }
+            all_rows = {name: hvd.synchronize(of_rows) for name, (of_rows, _) in sent.items()}
+        found = {name: distinct(rows) for name, rows in all_rows.items()}  # while the gradients travel
         with self._watch:
-            all_gradients = hvd.synchronize(handles[1])
-        return together, sum_by_place(all_gradients.div_(self.size), places, len(together))
+            all_values = {name: hvd.synchronize(of_values) for name, (_, of_values) in sent.items()}
+            hvd.synchronize(reduced)
+        return {
+            name: (rows, sum_by_place(all_values[name].div_(self.size), places, len(rows)))
+            for name, (rows, places) in found.items()
+        }
 
     def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.swap`."""

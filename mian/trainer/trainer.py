@@ -167,6 +167,17 @@ class Trainer:
         model.load_state_dict(weights)
         return model.eval()
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, but for the ranks' own. The tensors are the live ones; an error of another rank leaves them whole.
+
+        Of split tables it has this rank's rows alone.
+        """
+        best = self._best_weights
+        if not best and self.progress.best_step:
+            best = self.model.state_dict()  # the last evaluation found them, after the last step
+        tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state(), "best": best}
+        return {"progress": self.progress.model_dump(), "ranks": [], **tensors}
+
     def run(self) -> Trained:
         """Train.
 
@@ -186,6 +197,8 @@ class Trainer:
             mininterval=1.0,
         )
         with self._bar, self._trace:
+            if progress.evaluation_due:
+                self._evaluate(last=False)
             while not progress.finished:
                 if progress.epoch < self._config.epochs:
                     self._train_epoch()
@@ -221,7 +234,7 @@ class Trainer:
                 last = progress.step == config.max_steps or (epoch_over and progress.epoch == config.epochs - 1)
                 if last or progress.step_of_epoch in evaluations:
                     self._evaluate(last)
-                    progress.finished = last or progress.bad_evaluations >= config.patience
+                    progress.finished |= last
                 every = config.checkpoint.every_steps
                 if stop or epoch_over or progress.finished or (every is not None and progress.step % every == 0):
                     self._save(epoch_over and not progress.finished)
@@ -265,6 +278,7 @@ class Trainer:
             last: the weights will not change any more, so that no copy is needed.
         """
         progress = self.progress
+        progress.evaluation_due = True
         self._check_weights()
         scores = score_together(self.model, self._streams.validation, self._ranks)
         if not np.isfinite(scores.probabilities).all():
@@ -277,6 +291,8 @@ class Trainer:
             self._best_weights = {} if last else copy.deepcopy(self.model.state_dict())
             self._write("best", {}, {"model": self.model.state_dict()})
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
+        progress.finished = progress.bad_evaluations >= self._config.patience or progress.step == self._config.max_steps
+        progress.evaluation_due = False
         if self._ranks.is_first:
             of_validation = {f"validation_{name}": value for name, value in metrics.items()}
             self._report(of_validation | {"epoch": progress.epoch}, progress.step)

@@ -1,0 +1,203 @@
+"""Workers of an elastic training are killed and come back while it runs; it ends by itself with the model that it would have made."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+import yaml
+
+from tests.launcher import ROOT, processes_with
+from tests.mian.sample_data import SMALL_MODEL, write_samples
+from tests.stores import new_store
+
+#: So many trainings are killed at drawn moments: MIAN_KILLS=10 MIAN_SEED=3.
+KILLS = int(os.environ.get("MIAN_KILLS", "0"))
+SEED = int(os.environ.get("MIAN_SEED", "0"))
+SECONDS = 300
+#: Each a host of its own to Horovod, which bars a host whole when a worker on it dies.
+HOSTS = ("localhost", "127.0.0.1")
+
+pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples")
+    write_samples(folder, train=((5000, 5000),) * 3, validation=((2000, 2000),), test=((6000, 6000),))
+    return folder
+
+
+class ElasticTraining:
+    """A training of its own folder, on one or two workers."""
+
+    def __init__(self, folder: Path, samples: Path, **values: object) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.config = folder / "train.yaml"
+        settings = {
+            "samples": str(samples),
+            "output": str(folder / "models"),
+            "model": {"name": "mian", "options": dict(SMALL_MODEL)},
+            "optimizer": {"learning_rate": 3e-3, "schedule": "linear"},
+            "batch_size": 32,
+            "epochs": 2,
+            "patience": 100,
+            "threads": 1,
+            "log_every": 20,
+            "tracking": {"uri": new_store(folder / "mlflow.db")},
+        }
+        self.config.write_text(yaml.safe_dump(settings | values))
+        self.hosts(*HOSTS)
+        script = folder / "hosts.sh"
+        script.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
+        script.chmod(0o755)
+        self._output = folder / "output"
+
+    def hosts(self, *names: str) -> None:
+        """Name the hosts that the launcher finds from now on, of one worker each."""
+        part = self.folder / "hosts.part"
+        part.write_text("".join(f"{name}:1\n" for name in names))
+        part.rename(self.folder / "hosts")
+
+    @contextmanager
+    def started(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Started; ended with the context, where it has not ended by itself."""
+        launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "2", "--min-np", "1", "--max-np", "2"]
+        elastic = ["--host-discovery-script", str(self.folder / "hosts.sh"), "--network-interfaces", "lo"]
+        patience = ["--blacklist-cooldown-range", "2", "4", "--gloo-timeout-seconds", "30"]
+        job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(self.config)]
+        with self._output.open("wb") as output:
+            process = subprocess.Popen(
+                [*launcher, *elastic, *patience, *job],
+                cwd=self.folder,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)  # horovodrun ends its workers
+                process.wait(timeout=30)
+
+    def said(self) -> str:
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    def worlds(self) -> list[int]:
+        """The numbers of ranks that it has gone through."""
+        return [int(line.partition(" ranks,")[0].rpartition(" ")[2]) for line in self.said().splitlines() if " ranks, " in line]
+
+    def share(self) -> float:
+        """How much of all samples it has trained on, in percent."""
+        return max((float(percent) for percent in re.findall(r"(\d+)%\|", self.said())), default=0.0)
+
+    def wait_for(self, process: subprocess.Popen[bytes], *worlds: int) -> None:
+        """Until it has gone through these worlds."""
+        deadline = time.monotonic() + SECONDS
+        while self.worlds() != list(worlds):
+            assert process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+
+    def workers(self) -> dict[str, psutil.Process]:
+        """The workers that run, by the name of their host."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                if str(self.config) in process.cmdline() and "HOROVOD_RANK" in (environment := process.environ()):
+                    found[environment["HOROVOD_HOSTNAME"]] = process
+            except psutil.Error:
+                continue
+        return found
+
+    def first(self) -> str:
+        """The host of rank 0, before any worker was killed."""
+        (host,) = (host for host, worker in self.workers().items() if worker.environ()["HOROVOD_RANK"] == "0")
+        return host
+
+    def auc(self) -> float:
+        """Of the one model that the one run made, on the test split."""
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+        assert run.info.status == "FINISHED"
+        (version,) = client.search_model_versions("name='mian'")
+        assert version.run_id == run.info.run_id
+        return float(run.data.metrics["test_auc"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The AUC of a training whose two workers stay."""
+    training = ElasticTraining(tmp_path_factory.mktemp("whole") / "training", samples)
+    with training.started() as process:
+        assert process.wait(timeout=SECONDS) == 0, training.said()
+    assert training.worlds() == [2]
+    return training.auc()
+
+
+@pytest.mark.parametrize(("rank", "ended_by"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGTERM)])
+def test_a_worker_that_ended_comes_back_while_the_other_goes_on(
+    samples: Path, tmp_path: Path, undisturbed: float, rank: int, ended_by: signal.Signals
+) -> None:
+    training = ElasticTraining(tmp_path / "killed", samples)
+    draw = random.Random(SEED + rank)
+    with training.started() as process:
+        training.wait_for(process, 2)
+        time.sleep(draw.uniform(0.5, 3))
+        first = training.first()
+        (other,) = set(HOSTS) - {first}
+        training.workers()[(first, other)[rank]].send_signal(ended_by)
+        training.wait_for(process, 2, 1)
+        training.wait_for(process, 2, 1, 2)
+        assert process.wait(timeout=SECONDS) == 0, training.said()
+    assert training.worlds() == [2, 1, 2]
+    assert processes_with(training.folder) == []
+    assert training.auc() == pytest.approx(undisturbed, abs=0.002)
+
+
+def test_a_worker_that_is_killed_while_it_comes_back_keeps_nobody_waiting(
+    samples: Path, tmp_path: Path, undisturbed: float
+) -> None:
+    training = ElasticTraining(tmp_path / "killed", samples)
+    with training.started() as process:
+        training.wait_for(process, 2)
+        (killed := training.workers()[HOSTS[1]]).kill()
+        training.wait_for(process, 2, 1)
+        while (comes_back := training.workers().get(HOSTS[1], killed)) == killed:
+            assert process.poll() is None, training.said()
+            time.sleep(0.02)
+        comes_back.kill()
+        assert process.wait(timeout=SECONDS) == 0, training.said()
+    assert training.worlds()[:3] == [2, 1, 1]
+    assert training.auc() == pytest.approx(undisturbed, abs=0.002)
+
+
+@pytest.mark.parametrize("attempt", range(KILLS))
+def test_it_ends_by_itself_whenever_a_worker_is_killed(samples: Path, tmp_path: Path, undisturbed: float, attempt: int) -> None:
+    training = ElasticTraining(tmp_path / "killed", samples)
+    draw = random.Random(SEED * 1_000 + attempt)
+    share, host = draw.uniform(0, 100), draw.choice(HOSTS)
+    with training.started() as process:
+        while training.share() < share and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 0.2))
+        if worker := training.workers().get(host):
+            worker.kill()
+        assert process.wait(timeout=SECONDS) == 0, training.said()
+    difference = training.auc() - undisturbed
+    print(f"{host} killed at {share:.1f} % of the samples: worlds {training.worlds()}, AUC {difference:+.5f}")
+    assert processes_with(training.folder) == []
+    assert abs(difference) < 0.002

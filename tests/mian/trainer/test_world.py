@@ -1,0 +1,75 @@
+"""What another rank's end leaves behind: a training that any new world can go on with."""
+
+from typing import Any
+
+import pytest
+import torch
+from horovod.common.exceptions import HorovodInternalError
+
+from mian.trainer import Ranks, Trained, Trainer, open_streams
+from tests.mian.trainer.curves import Curves
+
+
+class Left(Ranks):
+    """A rank that the others leave at an exchange: the ``number``-th of ``exchange``."""
+
+    def __init__(self, exchange: str, number: int) -> None:
+        super().__init__()
+        self._exchange, self._until = exchange, number
+
+    def _count(self, exchange: str) -> None:
+        if exchange == self._exchange:
+            self._until -= 1
+            if not self._until:
+                raise HorovodInternalError
+
+    def mean_(self, value: torch.Tensor) -> None:
+        self._count("mean_")
+        super().mean_(value)
+
+    def mean_of_rows(self, rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self._count("mean_of_rows")
+        return super().mean_of_rows(rows, gradients)
+
+    def gather_rows(self, values: Any) -> Any:
+        self._count("gather_rows")
+        return super().gather_rows(values)
+
+
+def trainer(samples: Any, ranks: Ranks, curves: Curves) -> Trainer:
+    config = samples.config(
+        {"dropout": 0.0}, epochs=2, log_every=20, evaluations_per_epoch=2, optimizer={"l2": 1e-4, "l2_embedding": 1e-4}
+    )
+    return Trainer(config, samples.contract, open_streams(config, samples.contract, ranks), ranks, curves)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(samples: Any) -> tuple[Trained, Curves]:
+    curves = Curves()
+    return trainer(samples, Ranks(), curves).run(), curves
+
+
+@pytest.mark.parametrize(
+    ("exchange", "number"),
+    [
+        ("mean_", 1),  # the first step's dense gradients
+        ("mean_of_rows", 30),  # a later step's rows, when the dense gradients have been exchanged
+        ("mean_", 21),  # the mean of the training curve
+        ("gather_rows", 5),  # the second evaluation's probabilities, at the end of the first epoch
+        ("gather_rows", 12),  # the last one's users
+    ],
+)
+def test_what_is_in_memory_is_that_of_a_whole_step(
+    samples: Any, undisturbed: tuple[Trained, Curves], exchange: str, number: int
+) -> None:
+    curves = Curves()
+    left = trainer(samples, Left(exchange, number), curves)
+    with pytest.raises(HorovodInternalError):
+        left.run()
+    going_on = trainer(samples, Ranks(), curves)
+    assert going_on.resume(left.state())
+    trained = going_on.run()
+    expected, expected_curves = undisturbed
+    assert (trained.steps, trained.best_step, trained.validation) == (expected.steps, expected.best_step, expected.validation)
+    assert curves["validation_logloss"] == expected_curves["validation_logloss"]
+    assert all(torch.equal(weight, trained.model.state_dict()[name]) for name, weight in expected.model.state_dict().items())
