@@ -1,11 +1,13 @@
 """The compiled part of the package; all else is in setup.cfg."""
 
 import sys
+from pathlib import Path
 
 import setuptools
 
 NAME = "mian.kernels.compiled"
 SOURCES = ["mian/kernels/kernels.cpp"]
+HEADERS = [str(path) for path in sorted(Path("mian/kernels").glob("*.h"))]  # where one is newer, all is compiled again
 
 try:
     from torch.utils.cpp_extension import BuildExtension, CppExtension
@@ -16,6 +18,11 @@ else:
     openmp = ["-fopenmp"] if sys.platform == "linux" else []
     # Optional: without it all runs on torch's own operators, slower.
     extension = CppExtension(
-        NAME, SOURCES, include_dirs=["."], extra_compile_args=["-O3", "-g0", "-Wno-psabi", *openmp], optional=True
+        NAME,
+        SOURCES,
+        depends=HEADERS,
+        include_dirs=["."],
+        extra_compile_args=["-O3", "-g0", "-Wno-psabi", *openmp],
+        optional=True,
     )
     setuptools.setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension.with_options(use_ninja=False)})

@@ -8,13 +8,14 @@ from mian.kernels.dropout import Dropout
 from mian.kernels.load import is_compiled
 from mian.kernels.packing import Packing
 from mian.kernels.pool import pool
-from mian.kernels.rows import distinct, lazy_adam_, rowwise_adagrad_, sum_by_place
+from mian.kernels.rows import distinct, field_rows, lazy_adam_, rowwise_adagrad_, sum_by_place
 
 __all__ = [
     "Dropout",
     "Packing",
     "attention",
     "distinct",
+    "field_rows",
     "is_compiled",
     "lazy_adam_",
     "pool",

@@ -16,6 +16,7 @@ TORCH_LIBRARY(mian, library) {
   library.def("pool(Tensor scores, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("pool_backward(Tensor grad_sums, Tensor weights, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("dropout(Tensor x, float probability, int seed) -> Tensor");
+  library.def("field_rows(Tensor[] columns, Tensor? places, int[] starts, int[] sizes, bool is_long) -> (Tensor, int)");
   library.def("distinct(Tensor rows) -> (Tensor, Tensor)");
   library.def("sum_by_place(Tensor vectors, Tensor places, int count) -> Tensor");
   library.def(
@@ -32,6 +33,7 @@ TORCH_LIBRARY_IMPL(mian, CPU, library) {
   library.impl("pool", &mian::pool);
   library.impl("pool_backward", &mian::pool_backward);
   library.impl("dropout", &mian::dropout);
+  library.impl("field_rows", &mian::field_rows);
   library.impl("distinct", &mian::distinct);
   library.impl("sum_by_place", &mian::sum_by_place);
   library.impl("lazy_adam", &mian::lazy_adam);

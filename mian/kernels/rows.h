@@ -7,12 +7,46 @@
 
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "mian/kernels/cpu.h"
 
 namespace mian {
+
+template <typename Id, typename Row>
+bool place_ids(const Id* ids, const int64_t* places, int64_t rows, int64_t fields, int64_t start, int64_t size, Row* out) {
+  bool outside = false;
+  for (int64_t r = 0; r < rows; r++) {
+    const int64_t id = ids[places == nullptr ? r : places[r]];
+    outside |= static_cast<uint64_t>(id) >= static_cast<uint64_t>(size);
+    out[r * fields] = static_cast<Row>(id + start);
+  }
+  return outside;
+}
+
+// Ids of several fields, each int32 or int64 (N,), as rows of one table: int32 or int64 (R, fields), its id plus where the field's
+// vocabulary starts. With places, int64 (R,), ids lie there. Also the first field with an id that is not below its size; -1 for none.
+std::tuple<at::Tensor, int64_t> field_rows(
+    at::TensorList columns, const std::optional<at::Tensor>& places, at::IntArrayRef starts, at::IntArrayRef sizes, bool is_long) {
+  const int64_t fields = columns.size();
+  const int64_t rows = places ? places->numel() : columns[0].numel();
+  const int64_t* place = places ? places->const_data_ptr<int64_t>() : nullptr;
+  auto out = at::empty({rows, fields}, columns[0].options().dtype(is_long ? at::kLong : at::kInt));
+  int64_t wrong = -1;
+  for (int64_t f = 0; f < fields; f++) {
+    const auto column = columns[f].contiguous();
+    TORCH_CHECK_VALUE(column.numel() == columns[0].numel(), "fields have ", columns[0].numel(), " and ", column.numel(), " ids");
+    const auto with = [&](auto* ids) {
+      return is_long ? place_ids(ids, place, rows, fields, starts[f], sizes[f], out.mutable_data_ptr<int64_t>() + f)
+                     : place_ids(ids, place, rows, fields, starts[f], sizes[f], out.mutable_data_ptr<int32_t>() + f);
+    };
+    const bool outside = column.scalar_type() == at::kInt ? with(column.const_data_ptr<int32_t>()) : with(column.const_data_ptr<int64_t>());
+    if (outside && wrong < 0) wrong = f;
+  }
+  return {out, wrong};
+}
 
 // Each distinct row once, in the order in which they are met, and for each of the N rows its place among them.
 template <typename Row>

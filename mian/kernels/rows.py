@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from mian.kernels.load import fits, fits_devices
+from mian.kernels.packing import Packing
+
+_LAST_INT32 = 2**31 - 1
+
+
+def field_rows(
+    columns: Sequence[torch.Tensor], slices: Sequence[slice], packing: Packing | None = None
+) -> tuple[torch.Tensor, int]:
+    """Ids of several fields as rows of the one table that has all vocabularies.
+
+    Args:
+        columns: the fields' ids, at least one field, each int32 or int64 ``(R,)``; with a packing padded, ``(B, T)``.
+        slices: where the rows of each field's vocabulary lie.
+        packing: R of the B * T positions are real.
+
+    Returns:
+        Rows, int32 or int64 ``(R, fields)``; and the number of a field with an id outside of its vocabulary, -1 where there is none. On
+        other devices than the CPU, which such a look would hold up, it is always -1.
+    """
+    is_long = any(of_field.stop - 1 > _LAST_INT32 for of_field in slices)
+    starts = [of_field.start for of_field in slices]
+    sizes = [of_field.stop - of_field.start for of_field in slices]
+    if fits_devices(*columns):
+        places = None if packing is None else packing.places
+        rows, wrong = torch.ops.mian.field_rows(columns, places, starts, sizes, is_long)
+        return rows, wrong
+    ids = torch.stack([column if packing is None else packing.pack(column) for column in columns], dim=1)
+    wrong = -1
+    if ids.device.type == "cpu" and ids.numel():
+        limits = torch.tensor(sizes)
+        outside = ((ids < 0) | (ids >= limits)).any(dim=0).tolist()
+        wrong = outside.index(True) if True in outside else -1
+    return ids + torch.tensor(starts, dtype=torch.int64 if is_long else torch.int32, device=ids.device), wrong
 
 
 def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mian.kernels import Packing, distinct, sum_by_place
+from mian.kernels import Packing, distinct, field_rows, sum_by_place
 from mian.layers.placement import Exchange, Placement, current_exchange
 from mian.layers.truncated_normal import truncated_normal
 from pipeline.contract import PADDING_ID, Contract
 from pipeline.contract.document import GROUPS, LENGTH_COLUMN, Group
 
-_LAST_INT32_ROW = 2**31 - 1
 _ROWS_DRAWN = 1 << 18  # at a time, for what drawing takes beside the table
 
 
@@ -63,12 +62,12 @@ class FieldEmbedding(nn.Module):
         self.table = EmbeddingTable(end, width, [rows.start + PADDING_ID for rows in self.rows.values()])
 
         self.columns: dict[Group, tuple[str, ...]] = {}
-        self._ids = nn.ModuleDict()
+        self._rows_of: dict[Group, dict[str, slice]] = {}
         self._numbers: dict[Group, list[str]] = {}
         for group in GROUPS:
             fields = contract.group(group)
             rows = {field.column: self.rows[field.vocabulary] for field in fields if field.vocabulary is not None}
-            self._ids[group] = _Rows(rows)
+            self._rows_of[group] = rows
             self._numbers[group] = [field.column for field in fields if field.vocabulary is None]
             self.columns[group] = (*rows, *self._numbers[group])
         self.numbers = [column for group in GROUPS for column in self._numbers[group]]
@@ -87,22 +86,37 @@ class FieldEmbedding(nn.Module):
             IndexError: an id is not in its vocabulary.
         """
         packing = None
-        groups = {group: {name: batch[name] for name in columns} for group, columns in self.columns.items()}
-        if behaviors := groups["behaviors"]:
-            packing = Packing(batch[LENGTH_COLUMN], next(iter(behaviors.values())).shape[1])
-            groups["behaviors"] = {name: packing.pack(values) for name, values in behaviors.items()}
+        if behaviors := self.columns["behaviors"]:
+            packing = Packing(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
 
-        ids = [self._ids[group](columns) for group, columns in groups.items()]  # each (rows, fields)
-        vectors = self.table(torch.cat([of_group.flatten() for of_group in ids])).split([of_group.numel() for of_group in ids])
+        rows = {
+            group: self._rows(group, batch, packing if group == "behaviors" else None) for group in GROUPS if self._rows_of[group]
+        }  # each (rows, fields)
+        vectors: dict[Group, torch.Tensor] = {}
+        if rows:
+            looked_up = self.table(torch.cat([of_group.flatten() for of_group in rows.values()]))
+            vectors = dict(zip(rows, looked_up.split([of_group.numel() for of_group in rows.values()]), strict=True))
         number_vectors = iter(()) if self.number_vectors is None else iter(self.number_vectors)
         embedded: dict[Group, torch.Tensor | None] = {}
-        for (group, columns), of_group, looked_up in zip(groups.items(), ids, vectors, strict=True):
-            parts = [looked_up.view(*of_group.shape, self.table.width)] if of_group.shape[1] else []
-            parts += [
-                (columns[name][:, None] * next(number_vectors))[:, None] for name in self._numbers[group]
-            ]  # (rows, 1, width)
+        for group in GROUPS:
+            parts = [vectors[group].view(*rows[group].shape, self.table.width)] if group in rows else []
+            for name in self._numbers[group]:
+                numbers = packing.pack(batch[name]) if packing is not None and group == "behaviors" else batch[name]
+                parts.append((numbers[:, None] * next(number_vectors))[:, None])  # (rows, 1, width)
             embedded[group] = torch.cat(parts, dim=1) if len(parts) > 1 else next(iter(parts), None)
         return Embedded(**embedded, packing=packing)
+
+    def _rows(self, group: Group, batch: Mapping[str, torch.Tensor], packing: Packing | None) -> torch.Tensor:
+        """The rows of a group's ids. An id past its vocabulary would be read as one of the next vocabulary's."""
+        of_columns = self._rows_of[group]
+        rows, wrong = field_rows([batch[name] for name in of_columns], list(of_columns.values()), packing)
+        if wrong >= 0:
+            name, of_column = list(of_columns.items())[wrong]
+            ids = batch[name] if packing is None else packing.pack(batch[name])
+            size = of_column.stop - of_column.start
+            outside = ids[(ids < 0) | (ids >= size)]
+            raise IndexError(f"column {name!r} holds id {int(outside[0])}, its vocabulary has {size}")
+        return rows
 
 
 class EmbeddingTable(nn.Module):
@@ -222,33 +236,3 @@ def _sums_but_of(padding: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor, 
 def _sparse(rows: torch.Tensor, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     # Not marked as coalesced: each row is there once, but they need not ascend.
     return torch.sparse_coo_tensor(rows.long()[None], values, shape, check_invariants=False)
-
-
-class _Rows(nn.Module):
-    """Categorical columns of a group: from ids in vocabularies to rows of the one table."""
-
-    def __init__(self, rows: Mapping[str, slice]) -> None:
-        super().__init__()
-        self.columns = tuple(rows)
-        self._sizes = [of_column.stop - of_column.start for of_column in rows.values()]
-        dtype = torch.int32 if all(of_column.stop <= _LAST_INT32_ROW for of_column in rows.values()) else torch.int64
-        self.starts: torch.Tensor
-        self.register_buffer(
-            "starts", torch.tensor([of_column.start for of_column in rows.values()], dtype=dtype), persistent=False
-        )
-
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """From columns ``(rows,)`` to int ``(rows, columns)``; ``(0, 0)`` where there are none."""
-        if not self.columns:
-            return self.starts.view(0, 0)
-        ids = torch.stack([batch[name] for name in self.columns], dim=1)
-        if ids.numel() and ids.device.type == "cpu":  # elsewhere the comparison would hold up the device
-            self._check(ids)
-        return ids + self.starts
-
-    def _check(self, ids: torch.Tensor) -> None:
-        """An id past its vocabulary would be read as one of the next vocabulary's."""
-        lowest, highest = (extreme.tolist() for extreme in ids.aminmax(dim=0))
-        for name, size, low, high in zip(self.columns, self._sizes, lowest, highest, strict=True):
-            if low < 0 or high >= size:
-                raise IndexError(f"column {name!r} holds id {low if low < 0 else high}, its vocabulary has {size}")

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from mian.kernels import Dropout, Packing, attention, distinct, is_compiled, lazy_adam_, pool, rowwise_adagrad_, sum_by_place
+from mian.kernels import (
+    Dropout,
+    Packing,
+    attention,
+    distinct,
+    field_rows,
+    is_compiled,
+    lazy_adam_,
+    pool,
+    rowwise_adagrad_,
+    sum_by_place,
+)
 
 LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
 
@@ -113,6 +124,20 @@ def test_distinct_rows_are_there_once_and_each_has_its_place(rows, dtype):
     assert (found.dtype, len(found)) == (dtype, len(set(rows)))
     assert sorted(found.tolist()) == sorted(set(rows))
     assert torch.equal(found.index_select(0, places), given)
+
+
+@pytest.mark.parametrize("ids", [torch.int32, torch.int64])
+@pytest.mark.parametrize("past", [0, 2**31])
+def test_ids_of_fields_become_rows_of_one_table(ids, past):
+    columns = [torch.tensor([[0, 2, 7], [1, 0, 9]], dtype=ids), torch.tensor([[3, 0, 7], [2, 2, 9]], dtype=ids)]
+    slices, packing = [slice(past, past + 3), slice(past + 3, past + 7)], Packing(torch.tensor([2, 1]), 3)
+    rows, wrong = field_rows(columns, slices, packing)
+    assert (rows.tolist(), wrong) == ([[past, past + 6], [past + 2, past + 3], [past + 1, past + 5]], -1)
+    assert rows.dtype == (torch.int64 if past else torch.int32)
+    assert field_rows([column.flatten() for column in columns], slices)[1] == 0, "7 and 9 are past the first field's 3 ids"
+    assert field_rows([columns[0].clamp(max=2).flatten(), -columns[1].flatten()], slices)[1] == 1
+    with pytest.raises(ValueError, match="6 and 5 ids"):
+        field_rows([columns[0].flatten(), columns[1].flatten()[1:]], slices)
 
 
 def test_vectors_are_added_up_by_place():
