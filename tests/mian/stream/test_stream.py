@@ -1,3 +1,4 @@
+import tracemalloc
 from contextlib import closing
 from itertools import islice
 
@@ -405,6 +406,21 @@ def test_only_the_windows_that_are_needed_are_read(write_samples):
         samples.path(file).unlink()
     assert len(last) == 2
     assert len(numbers(stream.epoch(0, first_step=9))) == 30
+
+
+def test_three_windows_at_most_are_in_memory_however_many_there_are(write_samples):
+    samples = write_samples([2000] * 40)
+    stream = SampleStream(samples.folder, samples.contract, "train", 64, shuffle_window=4)
+    bytes_of_row = sum(tensor.nbytes for tensor in next(stream.epoch(0)).values()) / 64
+    tracemalloc.start()  # sees numpy's memory, of which windows are
+    try:
+        for _ in stream.epoch(1):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    places = 8  # bytes of a row's place in its window
+    assert peak < 3 * 8000 * (bytes_of_row + places) + 500_000 < 80_000 * bytes_of_row / 2
 
 
 def test_there_may_be_more_ranks_than_row_groups(write_samples):

@@ -1,5 +1,6 @@
 """What a training's streams read, and how its configuration says so."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from pydantic import ValidationError
 
 from mian.models import ModelError
 from mian.stream import StreamError
-from mian.trainer import Ranks, Streams, open_streams
+from mian.trainer import CheckpointStore, Ranks, Streams, open_streams
+from tests.mian.trainer.test_checkpoints import assert_same, stopped, trainer_of
 
 
 def streams_of(samples: Any, **values: Any) -> Streams:
@@ -50,6 +52,14 @@ def test_a_shard_in_memory_goes_with_sharded_order_alone(samples: Any) -> None:
     samples.config(stream={"resident": True})
     with pytest.raises(ValidationError, match="take order: sharded"):
         samples.config(stream={"resident": True, "order": "global"})
+
+
+def test_a_training_with_its_shard_in_memory_goes_on_as_if_it_had_not_been_stopped(samples: Any, tmp_path: Path) -> None:
+    stream = {"resident": True, "shuffle_window": 3}
+    undisturbed = trainer_of(samples, stream=stream).run()
+    for step in (20, 100):  # 63 are an epoch
+        assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), step, stream=stream)) == step
+    assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2), stream=stream).run(), undisturbed)
 
 
 def test_how_files_are_read_and_checked_decides_no_weights(samples: Any) -> None:
