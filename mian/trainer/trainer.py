@@ -20,7 +20,7 @@ from mian.config import TrainConfig
 from mian.models import ClickModel, build
 from mian.stream import StreamError
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
-from mian.trainer.diagnosis import blame, is_finite
+from mian.trainer.diagnosis import LOWER, batch_again, blame, is_finite
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import NotFiniteError, Optimizer
 from mian.trainer.progress import Curve, Progress
@@ -33,8 +33,6 @@ from pipeline.contract import Contract
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float], int], None]
-
-_LOWER = "lower optimizer.learning_rate, or set optimizer.clip_norm"
 
 
 class TrainingError(RuntimeError):
@@ -302,33 +300,27 @@ class Trainer:
     def _check_weights(self) -> None:
         """Before they are kept: a batch whose loss is a number may make them infinite."""
         if not is_finite({**self.model.state_dict(), **self._optimizer.state()}):
-            reason = f"after step {self.progress.step} weights are no numbers any more, and no checkpoint is taken; {_LOWER}"
+            reason = f"after step {self.progress.step} weights are no numbers any more, and no checkpoint is taken; {LOWER}"
             self._end(lambda: reason)
 
     def _blame_batch(self) -> str:
-        """Why this rank's batch has no loss; it is drawn again, with all columns."""
+        """Why this rank's batch has no loss."""
         progress, config = self.progress, self._config
-        stream = training_stream(config, self._contract, self._ranks)
-        with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
-            batch = next(batches)
-        place = (
-            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; "
-            f"batch {progress.step_of_epoch} of epoch {progress.epoch} on this rank"
-        )
+        batch = batch_again(training_stream(config, self._contract, self._ranks), progress)
         reason = blame(self.model, batch, self._contract, config.samples, config.train_split)
         return (
-            f"{place}: {reason}"
-            if reason
-            else f"{place}: all its values and losses are numbers, and a gradient is none; {_LOWER}"
+            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; batch "
+            f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: "
+            + (reason or f"all its values and losses are numbers, and a gradient is none; {LOWER}")
         )
 
     def _blame_validation(self) -> str | None:
         """Why scores of this rank's part of the validation split are no numbers; None where they are."""
+        split = self._config.validation_split
         with closing(self._streams.validation.epoch(0)) as batches:
-            for batch in batches:
-                if reason := blame(self.model, batch, self._contract, self._config.samples, self._config.validation_split):
-                    return f"rank {self._ranks.rank}: after step {self.progress.step} the validation split cannot be scored: {reason}"
-        return None
+            reasons = (blame(self.model, batch, self._contract, self._config.samples, split) for batch in batches)
+            reason = next(filter(None, reasons), None)
+        return reason and f"rank {self._ranks.rank}: after step {self.progress.step} split {split!r} cannot be scored: {reason}"
 
     def _end(self, why: Callable[[], str | None]) -> NoReturn:
         """End all ranks, which come here together, by the error of the first that has a reason."""
