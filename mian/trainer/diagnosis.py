@@ -64,8 +64,8 @@ def batch_again(stream: SampleStream, progress: Progress) -> dict[str, torch.Ten
 
 def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether every entry is a number; takes no memory for it, however large a table is."""
-    extremes = [extreme for tensor in tensors.values() if tensor.is_floating_point() for extreme in tensor.aminmax()]
-    return all(bool(extreme.isfinite()) for extreme in extremes)
+    floats = [tensor for tensor in tensors.values() if tensor.is_floating_point() and tensor.numel()]
+    return all(bool(extreme.isfinite()) for tensor in floats for extreme in tensor.aminmax())
 
 
 def _values(batch: Batch) -> dict[int, tuple[str, float]]:

@@ -299,9 +299,13 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """Before they are kept: a batch whose loss is a number may make them infinite."""
-        if not is_finite({**self.model.state_dict(), **self._optimizer.state()}):
-            reason = f"after step {self.progress.step} weights are no numbers any more, and no checkpoint is taken; {LOWER}"
-            self._end(lambda: reason)
+
+        def check() -> None:
+            if not is_finite({**self.model.state_dict(), **self._optimizer.state()}):
+                step = self.progress.step
+                raise TrainingError(f"after step {step} weights are no numbers any more, and no checkpoint is taken; {LOWER}")
+
+        self._ranks.together(check, (TrainingError,))
 
     def _blame_batch(self) -> str:
         """Why this rank's batch has no loss."""
