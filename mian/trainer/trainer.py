@@ -94,6 +94,7 @@ class Trainer:
         self._stopping = stopping
         self._trace = Trace(trace)
         self._checkpoints_fail = False
+        ranks.limit_exchanges(config.exchange_timeout_seconds)
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         self.model = build(config.model.name, contract, config.model.options)
