@@ -125,6 +125,9 @@ class TrainConfig(_Strict):
     seed: int = 0
     threads: int | None = Field(None, ge=1)
     """Compute threads a rank; the machine's cores over its ranks where it is not given."""
+    exchange_timeout_seconds: int = Field(600, ge=1)
+    """For how long ranks wait for one that does not come to an exchange; more than the first rank takes to write a checkpoint. For a
+    process that is frozen, or a host that is cut off, ``horovodrun --gloo-timeout-seconds`` says so, 30 where it does not."""
     profile: bool = False
     """Whether each rank writes a trace of some steps, which Perfetto opens, into ``profiles`` of ``output``; also ``--profile``."""
     output: str = "models"
@@ -133,5 +136,15 @@ class TrainConfig(_Strict):
 
     def settings(self) -> dict[str, Any]:
         """What decides the weights that come out, on given samples."""
-        others = {"samples", "tables", "tracking", "checkpoint", "log_every", "threads", "profile", "output"}
+        others = {
+            "samples",
+            "tables",
+            "tracking",
+            "checkpoint",
+            "log_every",
+            "threads",
+            "exchange_timeout_seconds",
+            "profile",
+            "output",
+        }
         return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers", "verify"}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 import fsspec
 import pyarrow as pa
@@ -13,11 +14,15 @@ from pyarrow import parquet as pq
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mian.models import ClickModel
+from mian.stream import SampleStream
+from mian.trainer.progress import Progress
 from pipeline.contract import Contract
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
 
 SHOWN = 3
 """So many rows are named."""
+
+LOWER = "lower optimizer.learning_rate, or set optimizer.clip_norm"
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -46,15 +51,21 @@ def blame(model: ClickModel, batch: Batch, contract: Contract, samples: str, spl
         named = _names({row: f"loss is {loss}" for row, loss in rows.items()}, batch, contract, samples, split)
         return (
             f"all values of the batch are numbers, and {len(rows)} of its {total} rows have a loss that is none: {named}; the weights "
-            "have grown too large: lower optimizer.learning_rate, or set optimizer.clip_norm"
+            f"have grown too large: {LOWER}"
         )
     return None
 
 
+def batch_again(stream: SampleStream, progress: Progress) -> dict[str, torch.Tensor]:
+    """Draw the batch of the step that comes next, with all columns that the stream reads."""
+    with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
+        return next(batches)
+
+
 def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether every entry is a number; takes no memory for it, however large a table is."""
-    extremes = [extreme for tensor in tensors.values() if tensor.is_floating_point() for extreme in tensor.aminmax()]
-    return all(bool(extreme.isfinite()) for extreme in extremes)
+    floats = [tensor for tensor in tensors.values() if tensor.is_floating_point() and tensor.numel()]
+    return all(bool(extreme.isfinite()) for tensor in floats for extreme in tensor.aminmax())
 
 
 def _values(batch: Batch) -> dict[int, tuple[str, float]]:

@@ -14,7 +14,7 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from mian.kernels import distinct, sum_by_place
-from mian.trainer.watch import TIMEOUT_VARIABLE, ExchangeWatch, exchange_timeout
+from mian.trainer.watch import ExchangeWatch
 
 Value = TypeVar("Value")
 
@@ -31,12 +31,11 @@ class Ranks:
     """Horovod's ranks; without a launcher there is one."""
 
     def __init__(self) -> None:
-        timeout = exchange_timeout()
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
         self._local_size: int = hvd.local_size()
-        self._watch = ExchangeWatch(self.rank, self.size, timeout)
+        self._watch = ExchangeWatch(self.rank, self.size)
 
     @property
     def is_first(self) -> bool:
@@ -47,6 +46,10 @@ class Ranks:
     def exchange_seconds(self) -> float:
         """What exchanges have taken so far, waiting for other ranks included."""
         return self._watch.seconds
+
+    def limit_exchanges(self, seconds: float) -> None:
+        """End the exchanges that last longer, in an error."""
+        self._watch.limit = seconds
 
     @contextmanager
     def needed(self) -> Iterator[None]:
@@ -61,11 +64,11 @@ class Ranks:
         except HorovodInternalError as error:
             missing = self._watch.missing()
             who = "another rank" if not missing else f"rank {', '.join(map(str, missing))}"
-            if missing and self._watch.overdue:
+            if missing and self._watch.waited:
                 raise HungRankError(
-                    f"{who} did not come to an exchange for {self._watch.timeout} s: it hangs, or its host is cut off; the training "
-                    f"started again goes on from its newest checkpoint; horovodrun --gloo-timeout-seconds ({TIMEOUT_VARIABLE}) says "
-                    "how long ranks wait"
+                    f"{who} did not come to an exchange for {self._watch.waited} s: it hangs, was killed, or its host is cut off; the "
+                    "training started again goes on from its newest checkpoint; exchange_timeout_seconds and horovodrun's "
+                    "--gloo-timeout-seconds say how long ranks wait"
                 ) from error
             raise RankError(
                 f"{who} ended before this one, or hangs; what it said, or what the launcher says, tells why"

@@ -21,7 +21,7 @@ from mian.layers import split_tables
 from mian.models import ClickModel, build
 from mian.stream import StreamError
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
-from mian.trainer.diagnosis import blame, is_finite
+from mian.trainer.diagnosis import LOWER, batch_again, blame, is_finite
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import NotFiniteError, Optimizer
 from mian.trainer.progress import Curve, Progress
@@ -35,8 +35,6 @@ from pipeline.contract import Contract
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float], int], None]
-
-_LOWER = "lower optimizer.learning_rate, or set optimizer.clip_norm"
 
 
 class TrainingError(RuntimeError):
@@ -99,6 +97,7 @@ class Trainer:
         self._stopping = stopping
         self._trace = Trace(trace)
         self._checkpoints_fail = False
+        ranks.limit_exchanges(config.exchange_timeout_seconds)
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
@@ -355,32 +354,32 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """Before they are kept: a batch whose loss is a number may make them infinite."""
-        if any(self._ranks.gather_objects(not is_finite({**self.model.state_dict(), **self._optimizer.state()}))):
-            reason = f"after step {self.progress.step} weights are no numbers any more, and no checkpoint is taken; {_LOWER}"
-            self._end(lambda: reason)
+
+        def check() -> None:
+            if not is_finite({**self.model.state_dict(), **self._optimizer.state()}):
+                step = self.progress.step
+                raise TrainingError(f"after step {step} weights are no numbers any more, and no checkpoint is taken; {LOWER}")
+
+        self._ranks.together(check, (TrainingError,))
 
     def _blame_batch(self) -> str:
-        """Why this rank's batch has no loss; it is drawn again, with all columns."""
+        """Why this rank's batch has no loss."""
         progress, config = self.progress, self._config
-        stream = training_stream(config, self._contract, self._ranks)
-        with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
-            batch = next(batches)
-        place = (
-            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; "
-            f"batch {progress.step_of_epoch} of epoch {progress.epoch} on this rank"
-        )
+        batch = batch_again(training_stream(config, self._contract, self._ranks), progress)
         reason = blame(self.model, batch, self._contract, config.samples, config.train_split)
-        return f"{place}: {reason or f'all its values are numbers; {_LOWER}'}"
+        return (
+            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; batch "
+            f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: {reason or f'all its values are numbers; {LOWER}'}"
+        )
 
     def _blame_validation(self) -> str | None:
         """Why scores of this rank's part of the validation split are no numbers; None where they are."""
-        config = self._config
-        stream = held_out_stream(config, self._contract, self._ranks, config.validation_split)
+        split = self._config.validation_split
+        stream = held_out_stream(self._config, self._contract, self._ranks, split)
         with closing(stream.epoch(0)) as batches:
-            for batch in batches:
-                if reason := blame(self.model, batch, self._contract, config.samples, config.validation_split):
-                    return f"rank {self._ranks.rank}: after step {self.progress.step} the validation split cannot be scored: {reason}"
-        return None
+            reasons = (blame(self.model, batch, self._contract, self._config.samples, split) for batch in batches)
+            reason = next(filter(None, reasons), None)
+        return reason and f"rank {self._ranks.rank}: after step {self.progress.step} split {split!r} cannot be scored: {reason}"
 
     def _end(self, why: Callable[[], str | None]) -> NoReturn:
         """End all ranks, which come here together, by the error of the first that has a reason, or else of the first."""
@@ -392,7 +391,7 @@ class Trainer:
         self._ranks.together(tell, (StreamError, TrainingError))
         if not self._ranks.is_first:
             raise RankError("rank 0 has said why the training ends")
-        raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {_LOWER}")
+        raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {LOWER}")
 
 
 def _next(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import os
 import threading
 import time
@@ -13,49 +14,43 @@ import horovod.torch as hvd
 from horovod.common.exceptions import HorovodInternalError
 from torch.autograd.profiler import record_function
 
-TIMEOUT_VARIABLE = "HOROVOD_GLOO_TIMEOUT_SECONDS"
-"""What ``horovodrun --gloo-timeout-seconds`` sets."""
-DEFAULT_TIMEOUT = 600
-"""Seconds. Horovod's own, 30, is less than a first rank takes to write a large checkpoint to a slow disk."""
-
 _ROLL_CALL_SECONDS = 2.0
 _ANSWER_SECONDS = 2.0
 
 
-def exchange_timeout() -> int:
-    """For how many seconds ranks wait for one another; to be asked before Horovod begins, which is told so."""
-    return int(os.environ.setdefault(TIMEOUT_VARIABLE, str(DEFAULT_TIMEOUT)))
+def gloo_timeout() -> float:
+    """For how many seconds Gloo waits for a process that does not answer: what ``horovodrun --gloo-timeout-seconds`` says, or 30."""
+    return float(os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", 30))
 
 
 class ExchangeWatch:
     """Times the exchanges of this rank, each in a ``with`` block, and ends one that lasts too long.
 
-    A process that is frozen, or a host that is cut off, Gloo gives up after its time-out. A rank that is stuck elsewhere still answers
-    Gloo, in Horovod's thread, and the others wait for it without end: Horovod's check for stalled ranks finds none when its controller
-    is Gloo's, because 0.28.1 leaves the list of ranks empty that it would look through. So a thread here looks at the clock.
+    A process that is frozen, or a host that is cut off, Gloo gives up after a time-out of its own. A rank that is stuck elsewhere still
+    answers Gloo, in Horovod's thread, and the others wait for it without end: Horovod's check for stalled ranks finds none when its
+    controller is Gloo's, because 0.28.1 leaves the list of ranks empty that it would look through. So a thread here looks at the clock.
 
     Args:
         rank: which one this is.
         size: how many there are.
-        timeout: seconds that an exchange may last.
 
     Attributes:
+        limit: seconds that an exchange may last.
         seconds: spent in exchanges so far.
-        overdue: whether the exchange that failed had lasted as long as one may.
+        waited: for how many whole seconds the exchange that failed had lasted, where that was as long as one may; else 0.
         ended: whether the thread ended it.
     """
 
-    def __init__(self, rank: int, size: int, timeout: float) -> None:
-        self.timeout = timeout
+    def __init__(self, rank: int, size: int) -> None:
+        self.limit = math.inf
         self.seconds = 0.0
-        self.overdue = False
+        self.waited = 0
         self.ended = False
         self._rank = rank
         self._size = size
         self._began: float | None = None
         if size > 1:
-            interval = min(5.0, timeout / 20)
-            threading.Thread(target=_look_at_the_clock, args=(weakref.ref(self), interval), name="exchanges", daemon=True).start()
+            threading.Thread(target=_look_at_the_clock, args=(weakref.ref(self),), name="exchanges", daemon=True).start()
 
     def __enter__(self) -> None:
         self._name = record_function("exchange")
@@ -68,7 +63,9 @@ class ExchangeWatch:
         self._began = None
         self._name.__exit__(kind, error, traceback)
         if self.ended or isinstance(error, HorovodInternalError):
-            self.overdue = lasted > 0.9 * self.timeout  # Gloo's clock began with its own wait
+            self.waited = (
+                round(lasted) if lasted > 0.9 * min(gloo_timeout(), self.limit) else 0
+            )  # Gloo's clock may have begun before
             self._answer()
         if self.ended and error is not None:  # then Horovod says that it does not know what it was to wait for
             raise HorovodInternalError("an exchange lasted too long") from error
@@ -120,12 +117,13 @@ def _launcher(method: str, rank: int) -> int:
         connection.close()
 
 
-def _look_at_the_clock(reference: weakref.ref[ExchangeWatch], interval: float) -> None:
+def _look_at_the_clock(reference: weakref.ref[ExchangeWatch]) -> None:
     """Until the watch is gone with its ranks."""
     while (watch := reference()) is not None:
-        if watch.lasts() > watch.timeout:
+        if watch.lasts() > watch.limit:
             watch.ended = True
             hvd.shutdown()  # the exchange ends in an error, here and on every rank that waits
             return
+        interval = min(5.0, watch.limit / 20)
         del watch
         time.sleep(interval)

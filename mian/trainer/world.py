@@ -16,7 +16,7 @@ from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrup
 from mian.trainer.ranks import Ranks
 from mian.trainer.rendezvous import Rendezvous
 from mian.trainer.trainer import Trainer, TrainingError, TrainingStopped
-from mian.trainer.watch import exchange_timeout
+from mian.trainer.watch import gloo_timeout
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class World(State):  # type: ignore[misc]
         self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
         self._rendezvous: Rendezvous | None = None
         if self.elastic and not hvd.nccl_built():  # Horovod's NCCL must be told that it is elastic, and then does as Horovod does
-            self._rendezvous = Rendezvous(exchange_timeout())
+            self._rendezvous = Rendezvous(gloo_timeout())
             del os.environ["HOROVOD_ELASTIC"]  # else Horovod asks for a place by itself
             self._rendezvous.meet(again=False)
         self.ranks = Ranks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,8 @@ from tests.stores import new_store
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
 TIMEOUT = 15
-#: The time-out, then at most 5 s for the launcher's patience and as much for the record; and a machine that has other work to do.
-WITHIN = TIMEOUT + 30
+#: What is left of the epoch, the time-out, and at most 10 s of the launcher's patience; on a machine that has other work to do.
+WITHIN = TIMEOUT + 120
 
 
 @pytest.fixture
@@ -42,16 +43,17 @@ def place(tmp_path: Path) -> Path:
         "patience": 100_000,
         "threads": 1,
         "checkpoint": {"every_steps": 20},
+        "exchange_timeout_seconds": 10 * TIMEOUT,
         "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
     }
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(values))
     return tmp_path
 
 
-def train_until_hung(place: Path, hang: Callable[[], object]) -> Launched:
+def train_until_hung(place: Path, hang: Callable[[], object], gloo: int, *overrides: str) -> Launched:
     """Train on two ranks, do something to one in the midst of it, and wait for the end."""
-    command = [Path(sys.executable).with_name("horovodrun"), "-np", "2", "--gloo", "--gloo-timeout-seconds", TIMEOUT]
-    job = [sys.executable, ROOT / "jobs" / "train.py", "--config", place / "train.yaml"]
+    command = [Path(sys.executable).with_name("horovodrun"), "-np", "2", "--gloo", "--gloo-timeout-seconds", gloo]
+    job = [sys.executable, ROOT / "jobs" / "train.py", "--config", place / "train.yaml", *overrides]
     with subprocess.Popen(
         [str(part) for part in [*command, *job]],
         cwd=place,
@@ -94,14 +96,16 @@ def assert_told(launched: Launched, hung: int) -> None:
     assert launched.code == 1, launched.output
     assert len(launched.errors()) == 1, launched.output
     (error,) = launched.errors()
-    assert f"rank {hung} did not come to an exchange for {TIMEOUT} s" in error
+    said = re.search(rf"rank {hung} did not come to an exchange for (\d+) s", error)
+    assert said is not None, error
+    assert TIMEOUT - 2 <= int(said[1]) <= TIMEOUT + 5
     assert any(error in line for line in launched.lines_of(1 - hung))
     assert "Traceback" not in "".join(launched.lines_of(1 - hung)), launched.output
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: int) -> None:
-    launched = train_until_hung(place, lambda: process_of(place, rank).suspend())
+    launched = train_until_hung(place, lambda: process_of(place, rank).suspend(), TIMEOUT)
     assert_told(launched, rank)
     # whoever is frozen cannot end the run, as whoever is killed: the training that goes on does
     assert status(place) == ("FAILED" if rank == 1 else "RUNNING")
@@ -115,4 +119,4 @@ def test_a_rank_that_is_stuck_in_reading_is_named_and_all_end(place: Path, rank:
             file.unlink()
             os.mkfifo(file)
 
-    assert_told(train_until_hung(place, stuck), rank)
+    assert_told(train_until_hung(place, stuck, 10 * TIMEOUT, f"exchange_timeout_seconds={TIMEOUT}"), rank)

@@ -307,7 +307,10 @@ def test_a_training_is_known_by_its_settings_and_the_days_that_it_uses(samples: 
     key = training_key(config, contract)
     later = contract.days[-1].model_copy(update={"day": contract.days[-1].day + dt.timedelta(days=30)})
     assert training_key(config, contract.model_copy(update={"days": (*contract.days, later)})) == key
-    assert training_key(samples.config(threads=2, log_every=3, stream={"workers": 5}, output="elsewhere"), contract) == key
+    assert (
+        training_key(samples.config(threads=2, log_every=3, stream={"workers": 5}, profile=True, output="elsewhere"), contract)
+        == key
+    )
     other = [samples.config(seed=1), samples.config(batch_size=16), samples.config(optimizer={"l2": 0.1})]
     assert len({key, *(training_key(one, contract) for one in other)}) == 4
     first = contract.days[0].model_copy(update={"files": contract.days[0].files[:1]})

@@ -138,5 +138,5 @@ def test_a_gradient_alone_that_is_no_number_ends_it_too(folder: Path, contract: 
 def test_a_row_of_the_validation_split_is_named_too(folder: Path, contract: Contract) -> None:
     contract = spoil(folder, contract, OF_VALIDATION, "context_slot", [5], float("nan"))
     error = error_of(trainer_of(folder, contract, max_steps=4))
-    assert "rank 0: after step 4 the validation split cannot be scored" in error
+    assert "rank 0: after step 4 split 'validation' cannot be scored" in error
     assert f"(impression {impression(folder, OF_VALIDATION, 5)}, row 5 of {OF_VALIDATION}): context_slot is nan" in error
