@@ -367,9 +367,14 @@ class Trainer:
         progress, config = self.progress, self._config
         batch = batch_again(training_stream(config, self._contract, self._ranks), progress)
         reason = blame(self.model, batch, self._contract, config.samples, config.train_split)
+        numbers = (
+            "all its values are numbers"
+            if self.model.is_split
+            else "all its values and losses are numbers, and a gradient is none"
+        )
         return (
             f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; batch "
-            f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: {reason or f'all its values are numbers; {LOWER}'}"
+            f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: {reason or f'{numbers}; {LOWER}'}"
         )
 
     def _blame_validation(self) -> str | None:
