@@ -13,9 +13,11 @@ import torch
 from pyarrow import parquet as pq
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mian.config import TrainConfig
 from mian.models import ClickModel
-from mian.stream import SampleStream
 from mian.trainer.progress import Progress
+from mian.trainer.ranks import Ranks
+from mian.trainer.streams import held_out_stream, training_stream
 from pipeline.contract import Contract
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
 
@@ -25,6 +27,46 @@ SHOWN = 3
 LOWER = "lower optimizer.learning_rate, or set optimizer.clip_norm"
 
 Batch = Mapping[str, torch.Tensor]
+
+
+class Diagnosis:
+    """Finds out why a loss or a score is no number.
+
+    Args:
+        model: what is trained.
+        config: the training's settings.
+        contract: of its samples.
+        ranks: who takes part; one rank alone may ask.
+    """
+
+    def __init__(self, model: ClickModel, config: TrainConfig, contract: Contract, ranks: Ranks) -> None:
+        self._model = model
+        self._config = config
+        self._contract = contract
+        self._ranks = ranks
+
+    def of_batch(self, progress: Progress) -> str:
+        """Why this rank's batch of the step that comes next has no loss, or no gradient; it is drawn again, with all columns."""
+        stream = training_stream(self._config, self._contract, self._ranks)
+        with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
+            reason = self._blame(next(batches), self._config.train_split)
+        if reason is None:
+            looked_at = "values" if self._model.is_split else "values and losses"
+            reason = f"all its {looked_at} are numbers, and a gradient is none; {LOWER}"
+        return (
+            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; batch "
+            f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: {reason}"
+        )
+
+    def of_validation(self, progress: Progress) -> str | None:
+        """Why scores of this rank's part of the validation split are no numbers; None where they are."""
+        split = self._config.validation_split
+        with closing(held_out_stream(self._config, self._contract, self._ranks, split).epoch(0)) as batches:
+            reason = next(filter(None, (self._blame(batch, split) for batch in batches)), None)
+        return reason and f"rank {self._ranks.rank}: after step {progress.step} split {split!r} cannot be scored: {reason}"
+
+    def _blame(self, batch: Batch, split: str) -> str | None:
+        return blame(self._model, batch, self._contract, self._config.samples, split)
 
 
 def blame(model: ClickModel, batch: Batch, contract: Contract, samples: str, split: str) -> str | None:
@@ -54,12 +96,6 @@ def blame(model: ClickModel, batch: Batch, contract: Contract, samples: str, spl
             f"have grown too large: {LOWER}"
         )
     return None
-
-
-def batch_again(stream: SampleStream, progress: Progress) -> dict[str, torch.Tensor]:
-    """Draw the batch of the step that comes next, with all columns that the stream reads."""
-    with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
-        return next(batches)
 
 
 def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:

@@ -20,15 +20,15 @@ from mian.config import TrainConfig
 from mian.layers import split_tables
 from mian.models import ClickModel, build
 from mian.stream import StreamError
-from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
-from mian.trainer.diagnosis import LOWER, batch_again, blame, is_finite
+from mian.trainer.checkpoints import CheckpointStore
+from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import NotFiniteError, Optimizer
 from mian.trainer.progress import Curve, Progress
 from mian.trainer.ranks import RankError, Ranks
-from mian.trainer.shards import Shards
+from mian.trainer.saving import Saving
 from mian.trainer.step import TrainingStep
-from mian.trainer.streams import Streams, held_out_stream, training_stream
+from mian.trainer.streams import Streams
 from mian.trainer.trace import Trace
 from pipeline.contract import Contract
 
@@ -93,10 +93,8 @@ class Trainer:
         self._streams = streams
         self._ranks = ranks
         self._report = report
-        self._store = store
         self._stopping = stopping
         self._trace = Trace(trace)
-        self._checkpoints_fail = False
         ranks.limit_exchanges(config.exchange_timeout_seconds)
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
@@ -106,8 +104,10 @@ class Trainer:
         torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
         self._optimizer = Optimizer(self.model, config.optimizer, ranks)
         of_model = {name: table.rows for name, table in self.model.tables().items() if table.is_split}
-        self._shards = Shards(ranks, {**of_model, **self._optimizer.rows_of_split()}, Path(config.output))
-        ranks.broadcast(self._shards.unsplit(self.model.state_dict()))
+        rows = {**of_model, **self._optimizer.rows_of_split()}
+        self._saving = Saving(ranks, rows, Path(config.output), store, config.checkpoint.enabled)
+        self._saving.share(self.model.state_dict())
+        self._diagnosis = Diagnosis(self.model, config, contract, ranks)
         self._train_step = TrainingStep(self.model, self._optimizer)
         steps = config.epochs * streams.train.steps
         self.progress = Progress(
@@ -140,8 +140,8 @@ class Trainer:
             self._best_weights = copy.deepcopy(self.model.state_dict())
         tensors = {**self.model.state_dict(), **self._optimizer.state()}
 
-        self._restore(None if saved is None else {**saved["model"], **saved["optimizer"]}, tensors)
-        self._restore(None if saved is None else saved["best"], self._best_weights)
+        self._saving.restore(None if saved is None else {**saved["model"], **saved["optimizer"]}, tensors)
+        self._saving.restore(None if saved is None else saved["best"], self._best_weights)
         if len(of_ranks) == self._ranks.size:
             mine = of_ranks[self._ranks.rank]
             torch.set_rng_state(mine["generator"])
@@ -159,7 +159,7 @@ class Trainer:
         """
         if not self.model.is_split:
             return self.model.eval()
-        weights = self._shards.together(self.model.state_dict())
+        weights = self._saving.whole(self.model.state_dict())
         if not self._ranks.is_first:
             return self.model.eval()
         model = build(self._config.model.name, self._contract, self._config.model.options)
@@ -222,7 +222,8 @@ class Trainer:
                 try:
                     loss, stop = self._train_step(batch, progress.share, self._stopping())
                 except NotFiniteError as error:
-                    self._end(self._blame_batch if error.here else lambda: None)
+                    here = error.here
+                    self._end(lambda: self._diagnosis.of_batch(progress) if here else None)
                 progress.step_done()
                 self._curve.add(loss, waited, self._ranks.exchange_seconds - exchanged)
                 self._trace.step_done()
@@ -281,14 +282,14 @@ class Trainer:
         self._check_weights()
         scores = score_together(self.model, self._streams.validation, self._ranks)
         if not np.isfinite(scores.probabilities).all():
-            self._end(self._blame_validation)
+            self._end(lambda: self._diagnosis.of_validation(progress))
         metrics = scores.metrics()
         self._curve.pause()
         better = metrics["logloss"] < progress.best["logloss"]
         if better:
             progress.best, progress.best_step = metrics, progress.step
             self._best_weights = {} if last else copy.deepcopy(self.model.state_dict())
-            self._write("best", {}, {"model": self.model.state_dict()})
+            self._saving.write("best", progress, {}, {"model": self.model.state_dict()})
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
         progress.finished = progress.bad_evaluations >= self._config.patience or progress.step == self._config.max_steps
         progress.evaluation_due = False
@@ -303,7 +304,7 @@ class Trainer:
 
     def _save(self, epoch_over: bool) -> None:
         """Take a checkpoint; the ranks' own state travels to the first, which has all else."""
-        if not self._config.checkpoint.enabled:
+        if not self._saving.enabled:
             return
         self._check_weights()
         mine = {"generator": torch.get_rng_state(), "losses": self._curve.steps, "loss": float(self._curve.total)}
@@ -312,45 +313,8 @@ class Trainer:
         if epoch_over:
             progress.epoch_done()
         state = {"progress": progress.model_dump(), "ranks": of_ranks}
-        self._write("step", state, {"model": self.model.state_dict(), "optimizer": self._optimizer.state()})
-
-    def _write(self, kind: Kind, values: Mapping[str, Any], tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """A checkpoint that cannot be written costs what would be redone, not the training. Every rank must call it."""
-        if not self._config.checkpoint.enabled:
-            return
-        try:
-            whole = self._shards.together({name: tensor for group in tensors.values() for name, tensor in group.items()})
-            if self._store is None:
-                return
-            groups = {group: {name: whole[name] for name in names} for group, names in tensors.items()}
-            self._store.save(kind, self.progress.step, {**values, **groups}, self.progress.best_step)
-            if kind == "best":  # which is smaller: it may be written where the next one cannot
-                return
-            self._store.tidy(self.progress.step)
-        except CheckpointError as error:
-            if not self._checkpoints_fail:
-                log.warning("%s; the training goes on, and tries again at each next checkpoint", error)
-            self._checkpoints_fail = True
-            return
-        if self._checkpoints_fail:
-            log.info(
-                "%s: checkpoints can be written again, the first after step %s", self._store.folder, f"{self.progress.step:,}"
-            )
-        self._checkpoints_fail = False
-
-    def _restore(self, saved: Mapping[str, torch.Tensor] | None, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put what the first rank has saved into every rank's tensors, in place."""
-        same_on_all = self._shards.unsplit(tensors)
-
-        def check_and_copy() -> None:
-            if saved is not None:
-                _check_shapes({name: tensor.shape for name, tensor in saved.items()}, self._shards.shapes(tensors))
-                for name, tensor in same_on_all.items():
-                    tensor.copy_(saved[name])
-
-        self._ranks.together(check_and_copy, (CheckpointError,))
-        self._ranks.broadcast(same_on_all)
-        self._shards.hand_out(saved, tensors)
+        tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state()}
+        self._saving.write("step", self.progress, state, tensors)
 
     def _check_weights(self) -> None:
         """Before they are kept: a batch whose loss is a number may make them infinite."""
@@ -361,30 +325,6 @@ class Trainer:
                 raise TrainingError(f"after step {step} weights are no numbers any more, and no checkpoint is taken; {LOWER}")
 
         self._ranks.together(check, (TrainingError,))
-
-    def _blame_batch(self) -> str:
-        """Why this rank's batch has no loss."""
-        progress, config = self.progress, self._config
-        batch = batch_again(training_stream(config, self._contract, self._ranks), progress)
-        reason = blame(self.model, batch, self._contract, config.samples, config.train_split)
-        numbers = (
-            "all its values are numbers"
-            if self.model.is_split
-            else "all its values and losses are numbers, and a gradient is none"
-        )
-        return (
-            f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; batch "
-            f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: {reason or f'{numbers}; {LOWER}'}"
-        )
-
-    def _blame_validation(self) -> str | None:
-        """Why scores of this rank's part of the validation split are no numbers; None where they are."""
-        split = self._config.validation_split
-        stream = held_out_stream(self._config, self._contract, self._ranks, split)
-        with closing(stream.epoch(0)) as batches:
-            reasons = (blame(self.model, batch, self._contract, self._config.samples, split) for batch in batches)
-            reason = next(filter(None, reasons), None)
-        return reason and f"rank {self._ranks.rank}: after step {self.progress.step} split {split!r} cannot be scored: {reason}"
 
     def _end(self, why: Callable[[], str | None]) -> NoReturn:
         """End all ranks, which come here together, by the error of the first that has a reason, or else of the first."""
@@ -405,11 +345,3 @@ def _next(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.T
     with record_function("reading"):
         batch = next(batches, None)
     return None if batch is None else (batch, time.perf_counter() - began)
-
-
-def _check_shapes(saved: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
-    differing = sorted({name for name, _ in saved.items() ^ expected.items()})
-    if differing:
-        raise CheckpointError(
-            f"the checkpoint is of another release of this program: {differing[0]} differs; remove it to start anew"
-        )

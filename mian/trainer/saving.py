@@ -1,0 +1,106 @@
+"""What the ranks together keep of a training, and get back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
+from mian.trainer.progress import Progress
+from mian.trainer.ranks import Ranks
+from mian.trainer.shards import Shards
+
+log = logging.getLogger(__name__)
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Saving:
+    """Writes checkpoints on the first rank, and gives every rank its part of one.
+
+    Args:
+        ranks: who takes part; all of them call each method.
+        rows: by name, how many rows a split tensor has over all ranks; see :class:`mian.trainer.shards.Shards`.
+        folder: for what is brought together, on the first rank.
+        store: where checkpoints go, on the first rank.
+        enabled: whether any are taken; the same on all ranks.
+    """
+
+    def __init__(self, ranks: Ranks, rows: Mapping[str, int], folder: Path, store: CheckpointStore | None, enabled: bool) -> None:
+        self._ranks = ranks
+        self._shards = Shards(ranks, rows, folder)
+        self._store = store
+        self.enabled = enabled
+        self._fails = False
+
+    def whole(self, state: Tensors) -> dict[str, torch.Tensor]:
+        """See :meth:`mian.trainer.shards.Shards.together`."""
+        return self._shards.together(state)
+
+    def write(self, kind: Kind, progress: Progress, values: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> None:
+        """Write a checkpoint. One that cannot be written costs what would be redone, not the training.
+
+        Args:
+            kind: of the checkpoint.
+            progress: where the training is.
+            values: what of its state is no tensor.
+            tensors: in groups.
+        """
+        if not self.enabled:
+            return
+        try:
+            whole = self._shards.together({name: tensor for group in tensors.values() for name, tensor in group.items()})
+            if self._store is None:
+                return
+            groups = {group: {name: whole[name] for name in names} for group, names in tensors.items()}
+            self._store.save(kind, progress.step, {**values, **groups}, progress.best_step)
+            if kind == "best":  # which is smaller: it may be written where the next one cannot
+                return
+            self._store.tidy(progress.step)
+        except CheckpointError as error:
+            if not self._fails:
+                log.warning("%s; the training goes on, and tries again at each next checkpoint", error)
+            self._fails = True
+            return
+        if self._fails:
+            log.info("%s: checkpoints can be written again, the first after step %s", self._store.folder, f"{progress.step:,}")
+        self._fails = False
+
+    def restore(self, saved: Tensors | None, tensors: Tensors) -> None:
+        """Put saved values into every rank's tensors, in place.
+
+        Args:
+            saved: on the first rank, or None; not looked at on the others.
+            tensors: this rank's.
+
+        Raises:
+            CheckpointError: the saved ones are others; on the first rank.
+            RankError: on the others then.
+        """
+        same_on_all = self._shards.unsplit(tensors)
+
+        def check_and_copy() -> None:
+            if saved is not None:
+                _check_shapes({name: tensor.shape for name, tensor in saved.items()}, self._shards.shapes(tensors))
+                for name, tensor in same_on_all.items():
+                    tensor.copy_(saved[name])
+
+        self._ranks.together(check_and_copy, (CheckpointError,))
+        self.share(tensors)
+        self._shards.hand_out(saved, tensors)
+
+    def share(self, tensors: Tensors) -> None:
+        """Give every rank the first one's values, but of what is split."""
+        self._ranks.broadcast(self._shards.unsplit(tensors))
+
+
+def _check_shapes(saved: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
+    differing = sorted({name for name, _ in saved.items() ^ expected.items()})
+    if differing:
+        raise CheckpointError(
+            f"the checkpoint is of another release of this program: {differing[0]} differs; remove it to start anew"
+        )
