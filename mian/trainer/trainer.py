@@ -222,8 +222,7 @@ class Trainer:
                 try:
                     loss, stop = self._train_step(batch, progress.share, self._stopping())
                 except NotFiniteError as error:
-                    here = error.here
-                    self._end(lambda: self._diagnosis.of_batch(progress) if here else None)
+                    self._end((lambda: self._diagnosis.of_batch(progress)) if error.here else None)
                 progress.step_done()
                 self._curve.add(loss, waited, self._ranks.exchange_seconds - exchanged)
                 self._trace.step_done()
@@ -326,11 +325,11 @@ class Trainer:
 
         self._ranks.together(check, (TrainingError,))
 
-    def _end(self, why: Callable[[], str | None]) -> NoReturn:
+    def _end(self, why: Callable[[], str | None] | None) -> NoReturn:
         """End all ranks, which come here together, by the error of the first that has a reason, or else of the first."""
 
         def tell() -> None:
-            if reason := why():
+            if why is not None and (reason := why()):
                 raise TrainingError(reason)
 
         self._ranks.together(tell, (StreamError, TrainingError))
