@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import threading
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
@@ -14,6 +16,8 @@ from mian.stream.columns import Arrays, Tensors
 from mian.stream.plan import Read
 from mian.stream.shares import Span
 
+_LARGE_PAGE = 1 << 21  # bytes
+
 
 class WindowRows:
     """The rows that a rank takes of one window, in their permuted order.
@@ -21,8 +25,7 @@ class WindowRows:
     Whoever has rows of the window's row groups puts them in, from any thread and in any order: they go straight to their places, the
     one copy that there is. Memory for the whole of it is taken with the first rows that come.
 
-    numpy does it, not torch: on this thread alone, with a row taken as one value, which takes half the time, and in memory for
-    which numpy asks the kernel for large pages.
+    numpy does it, not torch: on this thread alone, and with a row taken as one value, which takes half the time.
 
     Args:
         read: which rows of which window.
@@ -70,7 +73,7 @@ class WindowRows:
                     order = torch.randperm(window.rows, generator=torch.Generator().manual_seed(window.seed))
                 places = np.full(window.rows, -1, np.int64)
                 places[_spans(order, self.read.spans).numpy()] = np.arange(self.read.rows)
-                self._arrays = {name: np.empty((self.read.rows, *array.shape[1:]), array.dtype) for name, array in like.items()}
+                self._arrays = {name: _mapped((self.read.rows, *array.shape[1:]), array.dtype) for name, array in like.items()}
                 self._places = places
             return self._places
 
@@ -82,6 +85,19 @@ def number_of_rows(columns: Mapping[str, Sized]) -> int:
 
 def _spans(tensor: torch.Tensor, spans: Sequence[Span]) -> torch.Tensor:
     return torch.cat([tensor[start:stop] for start, stop in spans])
+
+
+def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Memory in a mapping of its own, which goes back to the system with the last view of it.
+
+    From the heap, where one thread takes it and another gives it back, holes would be left.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE") and size >= _LARGE_PAGE:  # else each 4 KiB of it are a page fault
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    array: npt.NDArray[Any] = np.frombuffer(mapping, dtype).reshape(shape)
+    return array
 
 
 def _as_values(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
