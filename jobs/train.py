@@ -142,7 +142,8 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: _StopSignal) -
                 progress = trainer.progress
                 log.info("goes on after step %s, in epoch %d", f"{progress.step:,}", progress.epoch)
             tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
-        trainer.progress.run_id = ranks.from_first(tracker.run_id)  # any rank may be the first one next time
+            trainer.progress.run_id = tracker.run_id
+        trainer.progress.run_id = ranks.from_first(trainer.progress.run_id)  # any rank may be the first one next time
         stop.heeded = True
         with world.changes():
             trained = trainer.run()

@@ -78,8 +78,8 @@ def two_hosts(folder: Path) -> Iterator[dict[str, Host]]:
     for key in ("host_key", "identity"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in ADDRESSES.items()))
-    # ssh itself never notices that a host is gone, and the launcher would wait for it
-    alive = "  ServerAliveInterval 2\n  ServerAliveCountMax 2\n  ConnectTimeout 5\n"
+    # ssh itself never notices that a host is gone, and the launcher would wait for it; the ranks are to notice first, and say so
+    alive = "  ServerAliveInterval 5\n  ServerAliveCountMax 3\n  ConnectTimeout 5\n"
     login = f"  IdentityFile {folder}/identity\n  UserKnownHostsFile {folder}/known_hosts\n"
     (folder / "ssh_config").write_text(f"Host *\n{login}{alive}")
     (folder / "sshd_config").write_text(
