@@ -5,7 +5,8 @@
 
 Steps of MIAN with the paper's settings on batches that lie in memory, as ``benchmarks/train.py`` has them, on 1 and on 2 Horovod ranks of
 one thread each, the same batch a rank, in turn, ``--rounds`` times. One JSON line a case: ``speedup`` is the median over the rounds of the
-samples a second over those of one rank (larger is better), ``bytes_per_step`` what each rank sent in a step, as the kernel counts the
+samples a second over those of one rank (larger is better), ``speedup_apart`` that of two trainings of one rank at the same time, which
+exchange nothing: what the machine allows; ``bytes_per_step`` what each rank sent in a step, as the kernel counts the
 loopback device, ``rows`` how many distinct embedding rows a rank's batch holds. The cases: tables on every rank, the same with tables ten
 times as large, tables split over the ranks.
 
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,8 +88,13 @@ def main() -> None:
         work(arguments)
         return
     rounds: dict[Case, list[tuple[Measured, Measured]]] = {case: [] for case in CASES}
+    apart: dict[Case, list[float]] = {case: [] for case in CASES}
     for _, case in itertools.product(range(arguments.rounds), CASES):
-        rounds[case].append((launch(arguments, case, 1), launch(arguments, case, 2)))
+        alone, together = launch(arguments, case, 1), launch(arguments, case, 2)
+        rounds[case].append((alone, together))
+        with ThreadPoolExecutor(2) as pool:
+            both = list(pool.map(lambda _, case=case: launch(arguments, case, 1), range(2)))
+        apart[case].append(sum(one.samples_per_s for one in both) / alone.samples_per_s)
     for case, measured in rounds.items():
         speedups = (1.0, statistics.median(two.samples_per_s / one.samples_per_s for one, two in measured))
         for ranks, speedup in enumerate(speedups, start=1):
@@ -101,12 +108,13 @@ def main() -> None:
                 "ranks": ranks,
                 "samples_per_s": round(statistics.median(one.samples_per_s for one in of_ranks)),
                 "speedup": round(speedup, 2),
+                "speedup_apart": 1.0 if ranks == 1 else round(statistics.median(apart[case]), 2),
                 "bytes_per_step": round(statistics.median(one.bytes_per_step for one in of_ranks)),
                 "rows": round(of_ranks[0].distinct_rows),
             }
             print(json.dumps(line), flush=True)
-    alone = sorted((one for one, _ in rounds[CASES[0]]), key=lambda one: one.samples_per_s)
-    print(table_of_hosts(arguments, alone[len(alone) // 2]), file=sys.stderr)
+    of_one = sorted((one for one, _ in rounds[CASES[0]]), key=lambda one: one.samples_per_s)
+    print(table_of_hosts(arguments, of_one[len(of_one) // 2]), file=sys.stderr)
 
 
 def launch(arguments: argparse.Namespace, case: Case, ranks: int) -> Measured:

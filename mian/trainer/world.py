@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -122,6 +123,7 @@ class World(State):  # type: ignore[misc]
         try:
             yield
             if self.elastic:
+                self.ranks.limit_exchanges(math.inf)  # however long the model takes to be kept
                 self.ranks.wait()  # for the first one, which keeps the model: when it is killed, another one does
         except TrainingStopped:
             if not self.elastic:
