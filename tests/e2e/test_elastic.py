@@ -23,7 +23,7 @@ from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.stores import new_store
 
 #: So many trainings are killed at drawn moments: MIAN_KILLS=10 MIAN_SEED=3.
-KILLS = int(os.environ.get("MIAN_KILLS", "0"))
+KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 SEED = int(os.environ.get("MIAN_SEED", "0"))
 SECONDS = 300
 #: Each a host of its own to Horovod, which bars a host whole when a worker on it dies.
@@ -148,7 +148,14 @@ def undisturbed(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> floa
     return training.auc()
 
 
-@pytest.mark.parametrize(("rank", "ended_by"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("rank", "ended_by"),
+    [
+        (0, signal.SIGKILL),
+        pytest.param(1, signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param(0, signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
 def test_a_worker_that_ended_comes_back_while_the_other_goes_on(
     samples: Path, tmp_path: Path, undisturbed: float, rank: int, ended_by: signal.Signals
 ) -> None:
@@ -168,6 +175,7 @@ def test_a_worker_that_ended_comes_back_while_the_other_goes_on(
     assert training.auc() == pytest.approx(undisturbed, abs=0.002)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_while_it_comes_back_keeps_nobody_waiting(
     samples: Path, tmp_path: Path, undisturbed: float
 ) -> None:
@@ -185,6 +193,7 @@ def test_a_worker_that_is_killed_while_it_comes_back_keeps_nobody_waiting(
     assert training.auc() == pytest.approx(undisturbed, abs=0.002)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attempt", range(KILLS))
 def test_it_ends_by_itself_whenever_a_worker_is_killed(samples: Path, tmp_path: Path, undisturbed: float, attempt: int) -> None:
     training = ElasticTraining(tmp_path / "killed", samples)

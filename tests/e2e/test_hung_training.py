@@ -103,7 +103,7 @@ def assert_told(launched: Launched, hung: int) -> None:
     assert "Traceback" not in "".join(launched.lines_of(1 - hung)), launched.output
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: int) -> None:
     launched = train_until_hung(place, lambda: process_of(place, rank).suspend(), TIMEOUT)
     assert_told(launched, rank)
@@ -111,7 +111,7 @@ def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: 
     assert status(place) == ("FAILED" if rank == 1 else "RUNNING")
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_rank_that_is_stuck_in_reading_is_named_and_all_end(place: Path, rank: int) -> None:
     def stuck() -> None:
         """Whoever opens these files from now on waits for somebody who writes to them."""

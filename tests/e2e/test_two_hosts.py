@@ -146,6 +146,7 @@ def test_where_a_host_is_cut_off_the_other_ends_and_says_so(hosts: dict[str, Hos
     assert processes_with(training.config) == []  # nor on the host that was cut off
 
 
+@pytest.mark.long
 def test_where_a_host_is_cut_off_an_elastic_training_goes_on(hosts: dict[str, Host], samples: Path, tmp_path: Path) -> None:
     script = tmp_path / "hosts.sh"
     script.write_text(DISCOVERY)
