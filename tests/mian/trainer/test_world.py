@@ -1,5 +1,6 @@
 """What another rank's end leaves behind: a training that any new world can go on with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,19 +18,23 @@ class Left(Ranks):
         super().__init__()
         self._exchange, self._until = exchange, number
 
-    def _count(self, exchange: str) -> None:
+    def _count(self, exchange: str, *changed: torch.Tensor) -> None:
         if exchange == self._exchange:
             self._until -= 1
             if not self._until:
+                for tensor in changed:  # an exchange in place that fails may have done its part, or half of it
+                    tensor.fill_(7.0)
                 raise HorovodInternalError
 
     def mean_(self, value: torch.Tensor) -> None:
-        self._count("mean_")
+        self._count("mean_", value)
         super().mean_(value)
 
-    def mean_of_rows(self, rows: torch.Tensor, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self._count("mean_of_rows")
-        return super().mean_of_rows(rows, gradients)
+    def mean_of_gradients(
+        self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        self._count("mean_of_gradients", dense)
+        return super().mean_of_gradients(dense, tables)
 
     def gather_rows(self, values: Any) -> Any:
         self._count("gather_rows")
@@ -52,9 +57,9 @@ def undisturbed(samples: Any) -> tuple[Trained, Curves]:
 @pytest.mark.parametrize(
     ("exchange", "number"),
     [
-        ("mean_", 1),  # the first step's dense gradients
-        ("mean_of_rows", 30),  # a later step's rows, when the dense gradients have been exchanged
-        ("mean_", 21),  # the mean of the training curve
+        ("mean_of_gradients", 1),  # in the first step
+        ("mean_of_gradients", 30),
+        ("mean_", 1),  # the mean of the training curve
         ("gather_rows", 5),  # the second evaluation's probabilities, at the end of the first epoch
         ("gather_rows", 12),  # the last one's users
     ],
