@@ -118,7 +118,18 @@ def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
     assert all(rank["curve"] == {} for rank in trained[1:])
 
 
-@pytest.mark.parametrize(("ranks", "tables"), [(1, "replicated"), *WORLDS, (3, "replicated"), (3, "split")])
+@pytest.mark.parametrize(
+    ("ranks", "tables"),
+    [
+        (1, "replicated"),
+        pytest.param(2, "replicated", marks=pytest.mark.long),
+        pytest.param(2, "split", marks=pytest.mark.long),
+        pytest.param(3, "replicated", marks=pytest.mark.long),
+        (3, "split"),
+        (4, "replicated"),
+        pytest.param(4, "split", marks=pytest.mark.long),
+    ],
+)
 def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
     samples: Any, alone: dict[str, Any], of_scikit_learn: dict[str, float], tmp_path: Path, ranks: int, tables: str
 ) -> None:
@@ -129,7 +140,7 @@ def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
             np.testing.assert_allclose(rank["metrics"][name], value, atol=1e-6, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("tables", ["replicated", "split"])
+@pytest.mark.parametrize("tables", [pytest.param("replicated", marks=pytest.mark.long), "split"])
 def test_a_training_goes_on_on_another_number_of_ranks(samples: Any, tmp_path: Path, tables: str) -> None:
     """The global batches are the same for any number, so that the curve is that of a training which was never stopped."""
     stops = [(1, 30), (3, 60), (2, None)]
