@@ -88,7 +88,7 @@ class Training:
         return found
 
     def weights(self) -> dict[str, torch.Tensor]:
-        (path,) = self.folder.glob("models/mian-*/weights.pt")
+        path = max(self.folder.glob("models/mian-*/weights.pt"))  # killed while it registered one, it keeps another
         weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
         return weights
 
@@ -138,9 +138,8 @@ def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, tmp_pat
                     ranks[victim].kill()
             output = said_by(process)
         assert not tracebacks(output), output
-        assert process.returncode or list(training.folder.glob("models/mian-*"))
         found.append(training.checkpointed())
-        if not list(training.folder.glob("models/mian-*")):  # else it was killed when all was done
+        if process.returncode:  # else it was killed when all was done
             output = training.finish()
         assert processes_with(training.folder) == []
         assert_same(training.weights(), expected)
