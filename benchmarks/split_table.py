@@ -6,7 +6,7 @@
 Trains MIAN with an item vocabulary of 100 million on made-up samples, row-wise Adagrad, with real Horovod ranks that are each held to 3 GiB
 by a control group of their own, all that a process uses counted (needs root, and cgroups): first with the table split over the ranks, then
 with a whole one on each, and prints one JSON line. ``peak_gib`` is the most that each rank used; ``whole`` says what became of the ranks
-that were to have all of it.
+that were to have all of it: how many came to the end, and with which code the first one that did not ended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,7 @@ def main() -> None:
         "checkpoint_gib": first["checkpoint_gib"],
         "peak_gib": split["peak_gib"],
         "logloss": first["logloss"],
-        "whole": f"exit code {whole['code']}" + (f", {len(whole['ranks'])} ranks came to the end" if whole["ranks"] else ""),
+        "whole": {"ranks_at_the_end": len(whole["ranks"]), "first_exit_code": first_exit_code(whole["output"])},
     }
     print(json.dumps(result))
 
@@ -156,6 +157,12 @@ def launch(folder: Path, arguments: argparse.Namespace, placement: str) -> dict[
     left = sorted((folder / placement).glob("rank-*.json"))
     ranks = [json.loads(path.read_text()) for path in left]
     return {"code": launched.returncode, "output": launched.stdout, "ranks": ranks, "peak_gib": peaks}
+
+
+def first_exit_code(output: str) -> int | None:
+    """Of the process that horovodrun says ended first in an error: 137, or -9, where it was killed; None where none did."""
+    found = re.search(r"Exit code: (-?\d+)", output)
+    return int(found.group(1)) if found else None
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class TablesConfig(_Strict):
 
     placement: Literal["replicated", "split"] = "replicated"
     """``replicated``: whole on every rank. ``split``: each row on one rank alone, with what the optimizer remembers of it; for tables that
-    are larger than a worker. The weights that come out are the same."""
+    are larger than a worker. The weights that come out are the same but for rounding."""
 
 
 class TrackingConfig(_Strict):

@@ -205,9 +205,8 @@ class _SplitLookup(torch.autograd.Function):
         by_rank = torch.argsort(of_batch % exchange.size, stable=True)
         wanted = of_batch.index_select(0, by_rank)
         counts = torch.bincount(wanted % exchange.size, minlength=exchange.size)
-        asked, asked_counts = exchange.swap(
-            wanted // exchange.size, counts, "rows"
-        )  # rows here that the ranks want, rank by rank
+        # asked: rows here that the ranks want, rank by rank
+        asked, asked_counts = exchange.swap(wanted // exchange.size, counts, "rows")
         vectors, _ = exchange.swap(table.index_select(0, asked), asked_counts, "vectors")
         place_of = torch.empty(len(wanted), dtype=places.dtype)
         place_of[by_rank] = torch.arange(len(wanted), dtype=places.dtype)

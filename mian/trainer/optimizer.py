@@ -96,10 +96,10 @@ class Optimizer:
         of_rows = {name: (gradient._indices()[0], gradient._values()) for name, gradient in gradients.items()}
         whole = {name: rows for name, rows in of_rows.items() if not self._tables[name].is_split}
         # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a split table's
-        # gradient holds is of other ranks' batches.
-        sums = [values.sum() for _, values in whole.values()]
-        nothing = torch.stack([loss, self._dense.gradient.sum(), *sums]).sum() * 0.0
-        self._dense.flag.copy_(nothing + float(stop))
+        # gradient holds may be of another rank's batch: it stops all, and does not say that it is this one's.
+        sums = {name: values.sum() for name, (_, values) in of_rows.items()}
+        nothing = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
+        self._dense.flag.copy_(nothing + sum(sums.values()) * 0.0 + float(stop))
         # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
         of_rows |= self._ranks.mean_of_gradients(self._dense.gradient_and_flag, whole)
         flag = float(self._dense.flag)
@@ -107,8 +107,9 @@ class Optimizer:
             raise NotFiniteError(here=bool(nothing.isnan()))
         schedule = self._schedule(progress)
         self._step_dense(self._config.learning_rate * schedule)
+        rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * schedule
         for name, (rows, values) in of_rows.items():
-            self._step_table(name, rows, values, (self._config.learning_rate_tables or self._config.learning_rate) * schedule)
+            self._step_table(name, rows, values, rate_of_tables)
         return flag > 0
 
     def _step_dense(self, rate: float) -> None:

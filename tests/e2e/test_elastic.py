@@ -16,11 +16,10 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
-import yaml
 
+from tests.e2e.trainings import the_run, write_training
 from tests.launcher import ROOT, processes_with
-from tests.mian.sample_data import SMALL_MODEL, write_samples
-from tests.stores import new_store
+from tests.mian.sample_data import write_samples
 
 #: So many trainings are killed at drawn moments: MIAN_KILLS=10 MIAN_SEED=3.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -45,20 +44,8 @@ class ElasticTraining:
     def __init__(self, folder: Path, samples: Path, **values: object) -> None:
         folder.mkdir()
         self.folder = folder
-        self.config = folder / "train.yaml"
-        settings = {
-            "samples": str(samples),
-            "output": str(folder / "models"),
-            "model": {"name": "mian", "options": dict(SMALL_MODEL)},
-            "optimizer": {"learning_rate": 3e-3, "schedule": "linear"},
-            "batch_size": 32,
-            "epochs": 2,
-            "patience": 100,
-            "threads": 1,
-            "log_every": 20,
-            "tracking": {"uri": new_store(folder / "mlflow.db")},
-        }
-        self.config.write_text(yaml.safe_dump(settings | values))
+        learning = {"optimizer": {"learning_rate": 3e-3, "schedule": "linear"}, "batch_size": 32, "epochs": 2, "log_every": 20}
+        self.config = write_training(folder, samples, **{**learning, **values})
         self.hosts(*HOSTS)
         script = folder / "hosts.sh"
         script.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
@@ -130,10 +117,9 @@ class ElasticTraining:
 
     def auc(self) -> float:
         """Of the one model that the one run made, on the test split."""
-        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
-        (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+        run = the_run(self.folder)
         assert run.info.status == "FINISHED"
-        (version,) = client.search_model_versions("name='mian'")
+        (version,) = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db").search_model_versions("name='mian'")
         assert version.run_id == run.info.run_id
         return float(run.data.metrics["test_auc"])
 

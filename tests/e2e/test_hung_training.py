@@ -14,12 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
-from mlflow import MlflowClient
 
+from tests.e2e.trainings import the_run, write_training
 from tests.launcher import ROOT, Launched, processes_with
-from tests.mian.sample_data import SMALL_MODEL, write_samples
-from tests.stores import new_store
+from tests.mian.sample_data import write_samples
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
@@ -33,20 +31,13 @@ def place(tmp_path: Path) -> Path:
     """A folder with samples for each of two ranks, a tracking store, and the configuration of a training that does not end."""
     write_samples(tmp_path / "samples-0")
     shutil.copytree(tmp_path / "samples-0", tmp_path / "samples-1")
-    new_store(tmp_path / "mlflow.db")
-    values = {
-        "samples": f"{tmp_path}/samples-${{oc.env:HOROVOD_RANK}}",
-        "output": str(tmp_path / "models"),
-        "model": {"name": "mian", "options": dict(SMALL_MODEL)},
-        "batch_size": 16,
-        "epochs": 100_000,
-        "patience": 100_000,
-        "threads": 1,
-        "checkpoint": {"every_steps": 20},
-        "exchange_timeout_seconds": 10 * TIMEOUT,
-        "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"},
-    }
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump(values))
+    write_training(
+        tmp_path,
+        f"{tmp_path}/samples-${{oc.env:HOROVOD_RANK}}",
+        epochs=100_000,
+        checkpoint={"every_steps": 20},
+        exchange_timeout_seconds=10 * TIMEOUT,
+    )
     return tmp_path
 
 
@@ -86,12 +77,6 @@ def process_of(place: Path, rank: int) -> psutil.Process:
     raise AssertionError(f"there is no rank {rank}")
 
 
-def status(place: Path) -> str:
-    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    return str(run.info.status)
-
-
 def assert_told(launched: Launched, hung: int) -> None:
     assert launched.code == 1, launched.output
     assert len(launched.errors()) == 1, launched.output
@@ -108,7 +93,7 @@ def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: 
     launched = train_until_hung(place, lambda: process_of(place, rank).suspend(), TIMEOUT)
     assert_told(launched, rank)
     # whoever is frozen cannot end the run, as whoever is killed: the training that goes on does
-    assert status(place) == ("FAILED" if rank == 1 else "RUNNING")
+    assert the_run(place).info.status == ("FAILED" if rank == 1 else "RUNNING")
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])

@@ -13,13 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-import yaml
 
 from mian.trainer import CheckpointStore
 from pipeline.contract import read_contract
+from tests.e2e.trainings import write_training
 from tests.launcher import ROOT, processes_with
 from tests.mian.sample_data import SMALL_MODEL, write_samples
-from tests.stores import new_store
 
 #: More of them take longer and say more: MIAN_KILLS=20.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -41,21 +40,15 @@ class Training:
     def __init__(self, folder: Path, samples: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
-        values = {
-            "samples": str(samples),
-            "output": str(folder / "models"),
-            "model": {"name": "mian", "options": {**SMALL_MODEL, "dropout": 0.2}},
-            "optimizer": {"learning_rate": 3e-3, "schedule": "linear", "l2_embedding": 1e-4},
-            "batch_size": 16,
-            "epochs": 6,
-            "patience": 100,
-            "threads": 1,
-            "log_every": 20,
-            "checkpoint": {"every_steps": 10},
-            "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
-        }
-        (folder / "train.yaml").write_text(yaml.safe_dump(values))
-        new_store(folder / "mlflow.db")
+        write_training(
+            folder,
+            samples,
+            model={"name": "mian", "options": {**SMALL_MODEL, "dropout": 0.2}},
+            optimizer={"learning_rate": 3e-3, "schedule": "linear", "l2_embedding": 1e-4},
+            epochs=6,
+            log_every=20,
+            checkpoint={"every_steps": 10},
+        )
 
     def start(self) -> subprocess.Popen[str]:
         launcher = str(Path(sys.executable).with_name("horovodrun"))
@@ -87,8 +80,12 @@ class Training:
                 continue
         return found
 
+    def models(self) -> list[Path]:
+        """The weights of what was kept; one that was killed while it registered its model keeps another."""
+        return list(self.folder.glob("models/mian-*/weights.pt"))
+
     def weights(self) -> dict[str, torch.Tensor]:
-        path = max(self.folder.glob("models/mian-*/weights.pt"))  # killed while it registered one, it keeps another
+        path = max(self.models())
         weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
         return weights
 
@@ -139,8 +136,11 @@ def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, tmp_pat
             output = said_by(process)
         assert not tracebacks(output), output
         found.append(training.checkpointed())
+        kept = len(training.models())
         if process.returncode:  # else it was killed when all was done
             output = training.finish()
+            kept += 1
+        assert len(training.models()) == kept
         assert processes_with(training.folder) == []
         assert_same(training.weights(), expected)
         assert not (training.folder / "models" / "checkpoints").exists()

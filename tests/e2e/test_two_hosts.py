@@ -10,15 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import mlflow
 import psutil
 import pytest
-import yaml
 
 from tests.e2e.hosts import Host, missing, two_hosts
+from tests.e2e.trainings import the_run, write_training
 from tests.launcher import ROOT, processes_with
-from tests.mian.sample_data import SMALL_MODEL, write_samples
-from tests.stores import new_store
+from tests.mian.sample_data import write_samples
 
 SECONDS = 120
 #: So long an exchange may take, and a rank may start later than another; then Horovod counts the others as lost.
@@ -58,18 +56,7 @@ class Training:
 
     def __init__(self, folder: Path, samples: Path, **values: object) -> None:
         self.folder = folder
-        self.config = folder / "train.yaml"
-        settings = {
-            "samples": str(samples),
-            "output": str(folder / "models"),
-            "model": {"name": "mian", "options": dict(SMALL_MODEL)},
-            "batch_size": 16,
-            "patience": 1_000,
-            "threads": 1,
-            "log_every": 5,
-            "tracking": {"uri": new_store(folder / "mlflow.db")},
-        }
-        self.config.write_text(yaml.safe_dump(settings | values))
+        self.config = write_training(folder, samples, **{"log_every": 5, **values})
         self._output = folder / "output"
 
     @contextmanager
@@ -113,12 +100,6 @@ class Training:
                 continue
         return ranks
 
-    def ended(self) -> mlflow.entities.Run:
-        """The one run of the training."""
-        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
-        (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-        return run
-
 
 def test_a_training_on_two_hosts_makes_one_model(hosts: dict[str, Host], samples: Path, tmp_path: Path) -> None:
     training = Training(tmp_path, samples, epochs=3)
@@ -127,7 +108,7 @@ def test_a_training_on_two_hosts_makes_one_model(hosts: dict[str, Host], samples
         assert {name: training.rank_on(host) for name, host in hosts.items()} == {"a": ["0"], "b": ["1"]}
         assert process.wait(timeout=SECONDS) == 0, training.said()
     assert len(list(tmp_path.glob("models/mian-*"))) == 1
-    run = training.ended()
+    run = the_run(training.folder)
     assert (run.info.status, run.data.params["ranks"]) == ("FINISHED", "2")
 
 
@@ -141,7 +122,7 @@ def test_where_a_host_is_cut_off_the_other_ends_and_says_so(hosts: dict[str, Hos
         f"error: rank 1 did not come to an exchange for {GLOO_SECONDS} s: it hangs, was killed, or its host is cut off"
         in training.said()
     )
-    assert training.ended().info.status == "FAILED"
+    assert the_run(training.folder).info.status == "FAILED"
     assert training.rank_on(hosts["a"]) == []
     assert processes_with(training.config) == []  # nor on the host that was cut off
 
@@ -159,4 +140,4 @@ def test_where_a_host_is_cut_off_an_elastic_training_goes_on(hosts: dict[str, Ho
         training.wait_until_said("1 ranks,", process)
         assert process.wait(timeout=SECONDS) == 0, training.said()
     assert len(list(tmp_path.glob("models/mian-*"))) == 1
-    assert training.ended().info.status == "FINISHED"
+    assert the_run(training.folder).info.status == "FINISHED"

@@ -68,7 +68,12 @@ def errors(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[
     """What each of two ranks says of trainings that must fail."""
     write_samples(few := tmp_path_factory.mktemp("few"), train=[[20]])
     config = configuration(samples, 2)
-    failing = {"diverges": config | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}, "few": config | {"samples": str(few)}}
+    diverging = config | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}
+    failing = {
+        "diverges": diverging,
+        "diverges split": diverging | {"tables": {"placement": "split"}},
+        "few": config | {"samples": str(few)},
+    }
     return [rank["errors"] for rank in work_on(tmp_path_factory.mktemp("failing"), 2, failing=failing)]
 
 
@@ -176,7 +181,8 @@ def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(errors: list[
     assert second == "RankError: rank 0 could not go on"
 
 
-def test_a_loss_that_is_no_number_is_said_by_one_rank(errors: list[dict[str, str]]) -> None:
-    first, second = (rank["diverges"] for rank in errors)
+@pytest.mark.parametrize("training", ["diverges", "diverges split"])
+def test_a_loss_that_is_no_number_is_said_by_one_rank(errors: list[dict[str, str]], training: str) -> None:
+    first, second = (rank[training] for rank in errors)
     assert first.startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")
     assert second == "RankError: rank 0 could not go on"
