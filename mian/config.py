@@ -22,8 +22,14 @@ class OptimizerConfig(_Strict):
     """Adam for dense weights; of embedding tables the rows that a batch does not hold stay as they are."""
 
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "linear"] = "constant"
-    """``linear``: the learning rate falls to a hundredth of itself over the planned steps."""
+    learning_rate_scaling: Literal["none", "linear"] = "none"
+    """``linear``: times the number of ranks, as it is at the moment."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of the planned samples over which the learning rate climbs, in even steps: with ``learning_rate_scaling: linear`` from that of
+    one rank, else from a hundredth of itself."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up. ``linear``, ``cosine``: the learning rate falls to a hundredth of itself over the rest of the planned samples,
+    evenly, or as half a cosine does."""
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     l2: float = Field(0.0, ge=0)
@@ -36,6 +42,9 @@ class OptimizerConfig(_Strict):
     """For embedding tables, on the same schedule; ``learning_rate`` where it is not given. Row-wise Adagrad wants a larger one."""
     clip_norm: float | None = Field(None, gt=0)
     """Greatest Euclidean norm of all dense gradients together, taken after the ranks' gradients are averaged."""
+    compression: Literal["none", "fp16", "bf16"] = "none"
+    """What gradients are between ranks: as they are, or in 16 bits, half of the bytes. ``fp16`` keeps ten bits behind a number's first one,
+    ``bf16`` seven; they are added up in float32, and neither overflows. Row numbers and weights are never rounded."""
 
 
 class StreamConfig(_Strict):
@@ -112,6 +121,9 @@ class TrainConfig(_Strict):
     test_split: str | None = "test"
     batch_size: int = Field(128, ge=1)
     """Samples a step and rank."""
+    backward_passes_per_step: int = Field(1, ge=1)
+    """A step works on its batch in so many parts, one after the other, which takes the memory of one; their gradients are added up, and
+    the weights change once. Other than in the memory, and in what dropout draws, the result is that of the whole batch."""
     epochs: int = Field(3, ge=1)
     evaluations_per_epoch: int = Field(1, ge=1)
     """How often the validation split is scored, at even distances."""
@@ -133,6 +145,15 @@ class TrainConfig(_Strict):
     output: str = "models"
     """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server. Checkpoints are there too,
     in ``checkpoints``."""
+
+    @model_validator(mode="after")
+    def _passes_are_of_one_size(self) -> TrainConfig:
+        if self.batch_size % self.backward_passes_per_step:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) has to be a multiple of backward_passes_per_step ({self.backward_passes_per_step}): a "
+                "step's batch is cut into so many parts of one size"
+            )
+        return self
 
     def settings(self) -> dict[str, Any]:
         """What decides the weights that come out, on given samples."""

@@ -220,7 +220,7 @@ class _SplitLookup(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         wanted, places, padding, counts, asked = ctx.saved_tensors
         exchange = ctx.exchange
-        of_ranks, _ = exchange.swap(_sums_but_of(padding, grad, wanted, places), counts, "gradients")
+        of_ranks = exchange.swap_gradients(_sums_but_of(padding, grad, wanted, places), counts)
         of_batch, places = distinct(asked)
         values = sum_by_place(of_ranks.div_(exchange.size), places, len(of_batch))
         return _sparse(of_batch, values, ctx.shape), None, None, None

@@ -29,6 +29,9 @@ class Exchange(Protocol):
             What the ranks sent here, that of rank 0 first, ``(M, ...)``; and how many each sent, int ``(size,)``.
         """
 
+    def swap_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """The same for gradients, float ``(N, width)``, which may be rounded on the way; what the ranks sent here, ``(M, width)``."""
+
 
 @dataclass(frozen=True)
 class Placement:

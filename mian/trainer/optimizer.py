@@ -8,13 +8,15 @@ import torch
 from torch.autograd.profiler import record_function
 
 from mian.config import OptimizerConfig
+from mian.kernels import distinct, sum_by_place
 from mian.models import ClickModel
 from mian.trainer.flat import FlatParameter
 from mian.trainer.ranks import Ranks
+from mian.trainer.schedule import rate_factor
 from mian.trainer.tables import LazyAdam, RowwiseAdagrad, TableOptimizer
 
-#: What is left of the learning rate at the end of a linear schedule.
-FINAL_SHARE = 0.01
+#: Rows of a table, int64 ``(N,)``, each once, and their gradients, ``(N, width)``.
+RowGradients = tuple[torch.Tensor, torch.Tensor]
 
 
 class NotFiniteError(ArithmeticError):
@@ -52,6 +54,7 @@ class Optimizer:
         self._adam.state[self._dense.weight] = {"step": torch.zeros(()), **moments}  # there before the first step, to be restored
         self._tables = model.tables()
         self._of_tables = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
+        self._of_passes: dict[str, list[RowGradients]] = {}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the optimizers remember, by name: the tensors themselves."""
@@ -67,12 +70,33 @@ class Optimizer:
             if self._tables[name].is_split and value.dim()
         }
 
-    def step(self, loss: torch.Tensor, progress: float, stop: bool = False) -> bool:
-        """Backward, exchange, regularize, clip, update.
+    def begin(self) -> None:
+        """Begin a step: no gradients."""
+        self._dense.gradient.zero_()
+        self._of_passes = {name: [] for name in self._tables}
+        for table in self._tables.values():
+            table.weight.grad = None
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add a pass's gradients to those of the step; with split tables all ranks make the same passes.
 
         Args:
-            loss: scalar, the mean over this rank's samples. With batches of one size on all ranks the averaged gradient is that of
-                the mean over the global batch.
+            loss: scalar; the losses of a step's passes add up to the mean over this rank's samples. With batches of one size on all ranks
+                the averaged gradient is that of the mean over the global batch.
+        """
+        with record_function("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        for name, table in self._tables.items():
+            if table.weight.grad is not None:
+                self._of_passes[name].append((table.weight.grad._indices()[0], table.weight.grad._values()))
+                table.weight.grad = None
+
+    @torch.no_grad()
+    def step(self, loss: torch.Tensor, progress: float, stop: bool = False) -> bool:
+        """Exchange, regularize, clip, update.
+
+        Args:
+            loss: of the step, scalar.
             progress: share of the planned samples that are done, from 0 to 1.
             stop: whether this rank is to stop after this step.
 
@@ -82,18 +106,11 @@ class Optimizer:
         Raises:
             NotFiniteError: the loss or a gradient of a rank is no number.
         """
-        self._dense.gradient.zero_()
-        for table in self._tables.values():
-            table.weight.grad = None
-        with record_function("backward"):
-            loss.backward()  # type: ignore[no-untyped-call]
         with record_function("update"):
-            return self._update(loss.detach(), progress, stop)
+            return self._update(loss, progress, stop)
 
-    @torch.no_grad()
     def _update(self, loss: torch.Tensor, progress: float, stop: bool) -> bool:
-        gradients = {name: table.weight.grad for name, table in self._tables.items() if table.weight.grad is not None}
-        of_rows = {name: (gradient._indices()[0], gradient._values()) for name, gradient in gradients.items()}
+        of_rows = {name: _sum(passes) for name, passes in self._of_passes.items() if passes}
         whole = {name: rows for name, rows in of_rows.items() if not self._tables[name].is_split}
         # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a split table's
         # gradient holds may be of another rank's batch: it stops all, and does not say that it is this one's.
@@ -105,9 +122,9 @@ class Optimizer:
         flag = float(self._dense.flag)
         if math.isnan(flag):
             raise NotFiniteError(here=bool(nothing.isnan()))
-        schedule = self._schedule(progress)
-        self._step_dense(self._config.learning_rate * schedule)
-        rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * schedule
+        factor = rate_factor(self._config, progress, self._ranks.size)
+        self._step_dense(self._config.learning_rate * factor)
+        rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * factor
         for name, (rows, values) in of_rows.items():
             self._step_table(name, rows, values, rate_of_tables)
         return flag > 0
@@ -128,6 +145,10 @@ class Optimizer:
     def _table_optimizer(self, table: torch.Tensor) -> TableOptimizer:
         return RowwiseAdagrad(table) if self._config.tables == "rowwise_adagrad" else LazyAdam(table, self._betas)
 
-    def _schedule(self, progress: float) -> float:
-        """The learning rate over that of the start."""
-        return max(FINAL_SHARE, 1.0 - progress) if self._config.schedule == "linear" else 1.0
+
+def _sum(passes: list[RowGradients]) -> RowGradients:
+    """The gradients of several passes, of one at least: each row once again."""
+    if len(passes) == 1:
+        return passes[0]
+    rows, places = distinct(torch.cat([rows for rows, _ in passes]))
+    return rows, sum_by_place(torch.cat([values for _, values in passes]), places, len(rows))

@@ -14,6 +14,7 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from mian.kernels import distinct, sum_by_place
+from mian.trainer.compression import Packing16, blocks, from_blocks
 from mian.trainer.watch import ExchangeWatch
 
 Value = TypeVar("Value")
@@ -36,6 +37,7 @@ class Ranks:
         self.size: int = hvd.size()
         self._local_size: int = hvd.local_size()
         self._watch = ExchangeWatch(self.rank, self.size)
+        self._packing: Packing16 | None = None
 
     @property
     def is_first(self) -> bool:
@@ -50,6 +52,10 @@ class Ranks:
     def limit_exchanges(self, seconds: float) -> None:
         """End the exchanges that last longer, in an error."""
         self._watch.limit = seconds
+
+    def pack_gradients(self, packing: Packing16 | None) -> None:
+        """From now on gradients travel packed; None: as they are. All ranks say the same."""
+        self._packing = packing
 
     @contextmanager
     def needed(self) -> Iterator[None]:
@@ -128,8 +134,12 @@ class Ranks:
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """The mean over ranks of all gradients, in one exchange; of tables the rows travel that the ranks' batches hold.
 
+        Packed gradients, see :meth:`pack_gradients`, are unpacked and then added up. Each rank is sent its part of the dense one by all
+        ranks, and sends all of them the mean: as many numbers as a reduction sends. What travels is rounded twice, there and back; every
+        rank has the mean as it traveled, its own part too, so that all have the same.
+
         Args:
-            dense: its mean is put in its place.
+            dense: its mean is put in its place; the last number is exactly 0 where all ranks' are, and NaN where one is.
             tables: by name, rows, int64 ``(N,)``, each once, another N on each rank; and their gradients, ``(N, width)``.
 
         Returns:
@@ -138,16 +148,20 @@ class Ranks:
         if self.size == 1:
             return dict(tables)
         with self._watch:
-            reduced = hvd.allreduce_async_(dense, op=hvd.Average, name="dense")
+            parts = self._send_dense(dense)
             sent = {
-                name: (hvd.allgather_async(rows, name=f"{name}.rows"), hvd.allgather_async(values, name=f"{name}.values"))
+                name: (
+                    hvd.allgather_async(rows, name=f"{name}.rows"),
+                    hvd.allgather_async(self._pack(values), name=f"{name}.values"),
+                )
                 for name, (rows, values) in tables.items()
             }
+            reduced = self._send_mean(parts)
             all_rows = {name: hvd.synchronize(of_rows) for name, (of_rows, _) in sent.items()}
         found = {name: distinct(rows) for name, rows in all_rows.items()}  # while the gradients travel
         with self._watch:
-            all_values = {name: hvd.synchronize(of_values) for name, (_, of_values) in sent.items()}
-            hvd.synchronize(reduced)
+            all_values = {name: self._unpack(hvd.synchronize(of_values)) for name, (_, of_values) in sent.items()}
+            self._receive_mean(reduced, dense)
         return {
             name: (rows, sum_by_place(all_values[name].div_(self.size), places, len(rows)))
             for name, (rows, places) in found.items()
@@ -159,6 +173,33 @@ class Ranks:
             sent = hvd.alltoall_async(values.clone() if values.is_inference() else values, counts.int(), name=f"swap.{name}")
             swapped: tuple[torch.Tensor, torch.Tensor] = hvd.synchronize(sent)
         return swapped
+
+    def swap_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """See :meth:`mian.layers.placement.Exchange.swap_gradients`."""
+        return self._unpack(self.swap(self._pack(gradients), counts, "gradients")[0])
+
+    def _send_dense(self, dense: torch.Tensor) -> int:
+        if self._packing is None:
+            return int(hvd.allreduce_async_(dense, op=hvd.Average, name="dense"))
+        return int(hvd.alltoall_async(self._packing.pack(blocks(dense, self.size)), name="dense.parts"))
+
+    def _send_mean(self, sent: int) -> int:
+        if self._packing is None:
+            return sent
+        of_ranks = self._packing.unpack(hvd.synchronize(sent)[0])
+        mean = of_ranks.view(self.size, -1, of_ranks.shape[1]).mean(dim=0)
+        return int(hvd.allgather_async(self._packing.pack(mean), name="dense.mean"))
+
+    def _receive_mean(self, sent: int, dense: torch.Tensor) -> None:
+        received = hvd.synchronize(sent)
+        if self._packing is not None:
+            from_blocks(dense, self._packing.unpack(received))
+
+    def _pack(self, vectors: torch.Tensor) -> torch.Tensor:
+        return vectors if self._packing is None else self._packing.pack(vectors)
+
+    def _unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        return packed if self._packing is None else self._packing.unpack(packed)
 
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Give every rank the first one's values, in place."""

@@ -21,6 +21,7 @@ from mian.layers import split_tables
 from mian.models import ClickModel, build
 from mian.stream import StreamError
 from mian.trainer.checkpoints import CheckpointStore
+from mian.trainer.compression import packing16
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import NotFiniteError, Optimizer
@@ -96,6 +97,7 @@ class Trainer:
         self._stopping = stopping
         self._trace = Trace(trace)
         ranks.limit_exchanges(config.exchange_timeout_seconds)
+        ranks.pack_gradients(packing16(config.optimizer.compression))
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
@@ -108,7 +110,7 @@ class Trainer:
         self._saving = Saving(ranks, rows, Path(config.output), store, config.checkpoint.enabled)
         self._saving.share(self.model.state_dict())
         self._diagnosis = Diagnosis(self.model, config, contract, ranks)
-        self._train_step = TrainingStep(self.model, self._optimizer)
+        self._train_step = TrainingStep(self.model, self._optimizer, config.backward_passes_per_step)
         steps = config.epochs * streams.train.steps
         self.progress = Progress(
             planned_samples=min(steps, config.max_steps or steps) * config.batch_size * ranks.size,
