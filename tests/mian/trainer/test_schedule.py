@@ -47,7 +47,9 @@ def test_a_rate_scaled_linearly_is_that_of_one_rank_times_the_ranks(ranks: int) 
         for share in SHARES:
             scaled = factor(share, ranks, schedule=schedule, learning_rate_scaling="linear")
             assert scaled == ranks * factor(share, schedule=schedule)
-            assert factor(share, ranks, schedule=schedule) == factor(share, schedule=schedule), "without scaling ranks are nothing"
+            assert factor(share, ranks, schedule=schedule) == factor(share, schedule=schedule), (
+                "without scaling ranks are nothing"
+            )
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 16])
