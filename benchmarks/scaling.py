@@ -2,6 +2,7 @@
 
     python benchmarks/scaling.py
     python benchmarks/scaling.py --batch 128 --rounds 3 --gbits 100 --microseconds 10
+    python benchmarks/scaling.py --compression fp16
 
 Steps of MIAN with the paper's settings on batches that lie in memory, as ``benchmarks/train.py`` has them, on 1 and on 2 Horovod ranks of
 one thread each, the same batch a rank, in turn, ``--rounds`` times. One JSON line a case: ``speedup`` is the median over the rounds of the
@@ -42,6 +43,7 @@ from mian.kernels import distinct, sum_by_place
 from mian.layers import split_tables
 from mian.models import build
 from mian.trainer import Ranks
+from mian.trainer.compression import packing16
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.step import TrainingStep
 
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of steps, for each case in each round")
+    parser.add_argument("--compression", choices=["none", "fp16", "bf16"], default="none", help="of gradients between ranks")
     parser.add_argument("--gbits", type=float, default=25.0, help="a second, between hosts")
     parser.add_argument("--microseconds", type=float, default=30.0, help="that a message between hosts takes at least")
     parser.add_argument("--rank", help=argparse.SUPPRESS)
@@ -104,6 +107,7 @@ def main() -> None:
                 "size": arguments.size,
                 "batch": arguments.batch,
                 "tables": case.tables,
+                "compression": arguments.compression,
                 "table_rows": of_ranks[0].table_rows,
                 "ranks": ranks,
                 "samples_per_s": round(statistics.median(one.samples_per_s for one in of_ranks)),
@@ -122,6 +126,7 @@ def launch(arguments: argparse.Namespace, case: Case, ranks: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "case.json").write_text(json.dumps(asdict(case)))
         own = ["--rank", folder, "--size", arguments.size, "--batch", str(arguments.batch), "--seconds", str(arguments.seconds)]
+        own += ["--compression", arguments.compression]
         command = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(ranks), "--gloo", sys.executable, __file__, *own]
         root = str(Path(__file__).resolve().parents[1])
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
@@ -134,6 +139,7 @@ def launch(arguments: argparse.Namespace, case: Case, ranks: int) -> Measured:
 def work(arguments: argparse.Namespace) -> None:
     """One rank."""
     ranks = Ranks()
+    ranks.pack_gradients(packing16(arguments.compression))
     torch.set_num_threads(1)
     case = Case(**json.loads((Path(arguments.rank) / "case.json").read_text()))
     torch.manual_seed(ranks.rank)
@@ -211,6 +217,7 @@ def table_of_hosts(arguments: argparse.Namespace, one: Measured) -> str:
     bandwidth, latency = arguments.gbits * 1e9 / 8, arguments.microseconds * 1e-6
     computing = arguments.batch / one.samples_per_s
     row, rows = one.width * FLOAT, one.distinct_rows
+    sent = 1.0 if arguments.compression == "none" else 0.5  # of a gradient's bytes
 
     def reduced(size: float, hosts: int) -> float:
         """Seconds of a ring."""
@@ -218,12 +225,12 @@ def table_of_hosts(arguments: argparse.Namespace, one: Measured) -> str:
 
     def ways(hosts: int) -> dict[str, float]:
         others = hosts - 1
-        dense = reduced(one.dense_bytes, hosts)
+        dense = reduced(one.dense_bytes * sent, hosts)
         merged = others * rows * one.seconds_a_row
         return {
-            "dense": reduced(one.dense_bytes + one.table_rows * row, hosts),
-            "sparse": dense + others * (rows * (2 * ID + row) / bandwidth + latency) + merged,
-            "split": dense + others / hosts * rows * (ID + 2 * row) / bandwidth + 3 * others * latency,
+            "dense": reduced((one.dense_bytes + one.table_rows * row) * sent, hosts),
+            "sparse": dense + others * (rows * (2 * ID + row * sent) / bandwidth + latency) + merged,
+            "split": dense + others / hosts * rows * (ID + row + row * sent) / bandwidth + 3 * others * latency,
         }
 
     head = f"{'hosts':>6}" + "".join(f"{way + ' ms':>12}{'computing':>11}" for way in ways(1))

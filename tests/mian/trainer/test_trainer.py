@@ -144,14 +144,22 @@ def test_metrics_are_those_of_scikit_learn(samples: Any) -> None:
     assert metrics["positives"] == sum(day.positives for day in samples.contract.split("test"))
 
 
-@pytest.mark.parametrize(("schedule", "rates"), [("constant", [1e-2, 1e-2, 1e-2]), ("linear", [1e-2, 1e-2 * 2 / 3, 1e-2 / 3])])
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ({"schedule": "constant"}, [1e-2, 1e-2, 1e-2]),
+        ({"schedule": "linear"}, [1e-2, 1e-2 * 2 / 3, 1e-2 / 3]),
+        ({"schedule": "cosine"}, [1e-2, 1e-2 * 3 / 4, 1e-2 / 4]),
+        ({"warmup": 0.5}, [1e-4, 1e-4 + 2 / 3 * (1e-2 - 1e-4), 1e-2]),
+    ],
+)
 def test_steps_are_those_of_adam_for_dense_weights_and_of_lazy_adam_for_embeddings(
-    samples: Any, schedule: str, rates: list[float]
+    samples: Any, schedule: dict[str, Any], rates: list[float]
 ) -> None:
     """Three steps by hand: gradient, L2, clipping, update; a table's row is updated in the steps whose batch holds it."""
     beta1, beta2, epsilon, steps = 0.8, 0.95, 1e-8, 3
     regularization = {"l2": 0.05, "l2_embedding": 0.03, "clip_norm": 0.05}
-    optimizer = {"learning_rate": rates[0], "schedule": schedule, "beta1": beta1, "beta2": beta2, **regularization}
+    optimizer = {"learning_rate": 1e-2, **schedule, "beta1": beta1, "beta2": beta2, **regularization}
     config = samples.config(batch_size=4, optimizer=optimizer)
     trained = train(samples, batch_size=4, optimizer=optimizer, max_steps=steps).model
 
