@@ -11,13 +11,14 @@ from mian.config import OptimizerConfig
 from mian.kernels import distinct
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
-from mian.trainer import Ranks, Trainer, TrainingError, open_streams
+from mian.trainer import CheckpointStore, Ranks, Trainer, TrainingError, open_streams
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.step import TrainingStep
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.mian.trainer.conftest import Samples
 from tests.mian.trainer.curves import Curves
 from tests.mian.trainer.spoiled import spoil
+from tests.mian.trainer.test_checkpoints import assert_same, stopped, trainer_of
 from tests.mian.trainer.test_ranks import work_on
 
 STEPS = 50
@@ -155,6 +156,17 @@ def test_a_value_that_is_no_number_is_named_in_whichever_pass_it_is(tmp_path: Pa
     ):
         trainer.run()
     assert all(weight.isfinite().all() for weight in trainer.model.state_dict().values())
+
+
+def test_a_training_in_passes_that_warms_up_goes_on_as_if_it_had_not_been_stopped(samples: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "backward_passes_per_step": 2,
+        "optimizer": {"learning_rate": 3e-3, "warmup": 0.4, "schedule": "cosine", "learning_rate_scaling": "linear"},
+    }
+    undisturbed = trainer_of(samples, **settings).run()
+    for step in (20, 100):  # in the warm-up, and behind it
+        assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), step, **settings)) == step
+    assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2), **settings).run(), undisturbed)
 
 
 def test_what_decides_weights_is_part_of_what_a_checkpoint_is_found_by(samples: Any) -> None:
