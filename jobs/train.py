@@ -24,6 +24,7 @@ from mian.tracking import Outcome, Tracker
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
+    DeviceError,
     HungRankError,
     RankError,
     Ranks,
@@ -44,6 +45,7 @@ ERRORS = (
     CheckpointError,
     command.ConfigError,
     ContractError,
+    DeviceError,
     HungRankError,
     ModelError,
     ServableError,

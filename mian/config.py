@@ -11,6 +11,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Precision = Literal["fp32", "bf16"]
+
+
 class ModelChoice(_Strict):
     """Which model, with which of its options; see ``mian.models.registry``."""
 
@@ -135,6 +138,12 @@ class TrainConfig(_Strict):
     """Steps between two points of the training curve."""
     evaluation_batch_size: int = Field(4096, ge=1)
     seed: int = 0
+    precision: Precision = "fp32"
+    """``bf16``: the model's products are taken of numbers rounded to bfloat16 while it is trained. Weights, sums, softmaxes, losses, what
+    the optimizer remembers and what ranks exchange stay float32, and so does the model wherever it does not learn."""
+    compile: bool = False
+    """Whether ``torch.compile`` makes the model's forward and backward pass in training, but for the embedding's. It needs a C++ compiler,
+    and takes a minute at the start. The weights that come out are the same but for rounding, and for which entries dropout drops."""
     threads: int | None = Field(None, ge=1)
     """Compute threads a rank; the machine's cores over its ranks where it is not given."""
     exchange_timeout_seconds: int = Field(600, ge=1)
@@ -163,6 +172,7 @@ class TrainConfig(_Strict):
             "tracking",
             "checkpoint",
             "log_every",
+            "compile",
             "threads",
             "exchange_timeout_seconds",
             "profile",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mian.kernels.load import fits
+from mian.kernels.load import fits_as_float32
 from mian.kernels.packing import Packing
 
 
@@ -22,11 +22,11 @@ def attention(query_key_value: torch.Tensor, packing: Packing, heads: int) -> to
         heads: how many.
 
     Returns:
-        Float ``(P, heads * head_dim)``, the heads one after the other.
+        ``(P, heads * head_dim)``, of the same type, the heads one after the other. On a CPU bfloat16 is worked on in float32.
     """
-    if fits(query_key_value):
-        output: torch.Tensor = _Compiled.apply(query_key_value.contiguous(), packing.offsets, heads)  # type: ignore[no-untyped-call]
-        return output
+    if fits_as_float32(query_key_value):
+        output: torch.Tensor = _Compiled.apply(query_key_value.float().contiguous(), packing.offsets, heads)  # type: ignore[no-untyped-call]
+        return output.to(query_key_value.dtype)
     B, T = packing.shape
     padded = packing.pad(query_key_value).view(B, T, 3, heads, -1)
     query, key, value = padded.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)

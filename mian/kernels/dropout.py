@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mian.kernels.load import fits
+from mian.kernels.load import fits_as_float32
 
 
 class Dropout(nn.Dropout):
@@ -18,11 +18,12 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Drop entries in training mode."""
-        if not self.training or not 0.0 < self.p < 1.0 or not fits(x):
+        to_be_code = torch.compiler.is_compiling()  # by torch.compile, which makes torch's own a part of the loops around it
+        if not self.training or not 0.0 < self.p < 1.0 or to_be_code or not fits_as_float32(x):
             return super().forward(x)
         seed = int(torch.randint(-(2**63), 2**63 - 1, ()))
-        kept: torch.Tensor = _Compiled.apply(x.contiguous(), self.p, seed)  # type: ignore[no-untyped-call]
-        return kept
+        kept: torch.Tensor = _Compiled.apply(x.float().contiguous(), self.p, seed)  # type: ignore[no-untyped-call]
+        return kept.to(x.dtype)
 
 
 class _Compiled(torch.autograd.Function):

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from pathlib import Path
 
 import torch
 
+from mian.kernels import shapes
+
 log = logging.getLogger(__name__)
 
 
-@functools.cache
+_found: bool | None = None
+
+
 def is_compiled() -> bool:
     """Whether the compiled operators could be loaded; where they could not, it is said once."""
+    global _found
+    if _found is None:
+        _found = _load()
+    return _found
+
+
+def _load() -> bool:
     if hasattr(torch.ops.mian, "attention"):  # by another copy of this package: a served model brings its own
         return True
     libraries = sorted(Path(__file__).parent.glob("compiled.*"))
@@ -29,12 +39,19 @@ def is_compiled() -> bool:
         log.warning(
             "the compiled operators are not built; torch's own do, slower: run scripts/setup.sh where there is a C++ compiler"
         )
-    return bool(libraries)
+        return False
+    shapes.register()
+    return True
 
 
 def fits(*tensors: torch.Tensor) -> bool:
     """Whether the compiled operators take these tensors of floats."""
     return all(tensor.dtype == torch.float32 for tensor in tensors) and fits_devices(*tensors)
+
+
+def fits_as_float32(*tensors: torch.Tensor) -> bool:
+    """Whether they take these tensors of floats once they are made float32: what autocast has made bfloat16 as well."""
+    return all(tensor.dtype in (torch.float32, torch.bfloat16) for tensor in tensors) and fits_devices(*tensors)
 
 
 def fits_devices(*tensors: torch.Tensor) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mian.kernels.load import fits
+from mian.kernels.load import fits_as_float32
 from mian.kernels.packing import Packing
 
 
@@ -19,15 +19,16 @@ def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple
         packing: which sample each of the P positions is of.
 
     Returns:
-        The sums, float ``(B, d)``, a zero vector where a history is empty; and the weights, float ``(P,)``, through which no gradient
-        flows.
+        The sums ``(B, d)``, of the vectors' type, a zero vector where a history is empty; and the weights, float ``(P,)``, through which
+        no gradient flows.
     """
-    if fits(scores, vectors):
-        sums, weights = _Compiled.apply(scores.contiguous(), vectors.contiguous(), packing.offsets)  # type: ignore[no-untyped-call]
-        return sums, weights
+    if fits_as_float32(scores, vectors):
+        floats = scores.float().contiguous(), vectors.float().contiguous()
+        sums, weights = _Compiled.apply(*floats, packing.offsets)  # type: ignore[no-untyped-call]
+        return sums.to(vectors.dtype), weights
     padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
     weights = packing.pack(torch.softmax(padded, dim=1))
-    return packing.sum(weights[:, None] * vectors), weights.detach()
+    return packing.sum(weights[:, None] * vectors).to(vectors.dtype), weights.detach()
 
 
 class _Compiled(torch.autograd.Function):

@@ -35,8 +35,10 @@ class Score(nn.Module):
             raw: float, any shape: ``V . W + b``.
 
         Returns:
-            Float, the same shape.
+            Float, the same shape; float32 where they are bfloat16.
         """
+        if raw.dtype == torch.bfloat16:  # a product under autocast; the softmax after this is to be taken of more digits
+            raw = raw.float()
         if self.activation == "none":
             return raw
         score = torch.tanh(raw)

@@ -1,6 +1,7 @@
 """Training on one process or on many Horovod ranks."""
 
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
+from mian.trainer.device import DeviceError
 from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.streams import Streams, open_streams
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
@@ -9,6 +10,7 @@ from mian.trainer.world import World
 __all__ = [
     "CheckpointError",
     "CheckpointStore",
+    "DeviceError",
     "HungRankError",
     "RankError",
     "Ranks",

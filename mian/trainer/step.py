@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 from torch.autograd.profiler import record_function
 
+from mian.config import Precision
+from mian.layers import FieldEmbedding
 from mian.models import ClickModel
 from mian.trainer.optimizer import Optimizer
 from pipeline.contract.document import LABEL_COLUMN
@@ -19,11 +21,23 @@ class TrainingStep:
     Args:
         model: in training mode when it is called.
         optimizer: of the model's weights.
+        precision: of the model's products, see :attr:`mian.config.TrainConfig.precision`.
+        compiled: whether torch.compile makes the forward and backward pass, but for the embedding's. The model itself stays as it is:
+            called otherwise than here, it is not compiled.
         passes: so many parts of a batch, of one size, go forward and backward one after the other, which takes the memory of one.
     """
 
-    def __init__(self, model: ClickModel, optimizer: Optimizer, passes: int = 1) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: ClickModel,
+        optimizer: Optimizer,
+        precision: Precision = "fp32",
+        compiled: bool = False,
+        passes: int = 1,
+    ) -> None:
+        self._device = next(model.parameters()).device.type
+        self._forward: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] = _compiled(model) if compiled else model
+        self._rounds = precision == "bf16"
         self._optimizer = optimizer
         self._passes = passes
 
@@ -42,21 +56,42 @@ class TrainingStep:
             NotFiniteError: the loss or a gradient of a rank is no number; no weight has changed.
         """
         self._optimizer.begin()
-        loss = torch.stack([self._pass(part) for part in _cut(batch, self._passes)]).sum()
+        losses = [self._pass(part) for part in _cut(batch, self._passes)]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss, self._optimizer.step(loss, progress, stop)
 
     def _pass(self, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Forward and backward; what a part of the batch adds to its mean loss."""
         with record_function("forward"):
-            logits = self._model(part)
+            if self._rounds:
+                with torch.autocast(self._device, dtype=torch.bfloat16):
+                    logits = self._forward(part).float()
+            else:
+                logits = self._forward(part)
             loss = nn.functional.binary_cross_entropy_with_logits(logits, part[LABEL_COLUMN].float())  # Eq. 18
-            loss = loss / self._passes
+            if self._passes > 1:
+                loss = loss / self._passes
         self._optimizer.backward(loss)
         return loss.detach()
 
 
-def _cut(batch: Mapping[str, torch.Tensor], parts: int) -> Iterator[dict[str, torch.Tensor]]:
+def _cut(batch: Mapping[str, torch.Tensor], parts: int) -> Iterator[Mapping[str, torch.Tensor]]:
     """A batch in parts of one size: views."""
+    if parts == 1:  # with all that was prepared for it
+        yield batch
+        return
     size = len(batch[LABEL_COLUMN]) // parts
     for start in range(0, parts * size, size):
         yield {name: column[start : start + size] for name, column in batch.items()}
+
+
+def _compiled(model: ClickModel) -> Callable[[Mapping[str, torch.Tensor]], torch.Tensor]:
+    """The model's forward pass by torch.compile, for any number of positions.
+
+    Embedding stays torch's: how many rows a batch has is known when they are counted, and with split tables it asks other ranks.
+    """
+    for module in model.modules():
+        if isinstance(module, FieldEmbedding):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
+    compiled: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] = torch.compile(model, dynamic=True)
+    return compiled

@@ -22,6 +22,7 @@ from mian.models import ClickModel, build
 from mian.stream import StreamError
 from mian.trainer.checkpoints import CheckpointStore
 from mian.trainer.compression import packing16
+from mian.trainer.device import check_compiler
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
 from mian.trainer.evaluation import Scores, score_together
 from mian.trainer.optimizer import NotFiniteError, Optimizer
@@ -76,6 +77,7 @@ class Trainer:
 
     Raises:
         ModelError: the model or one of its options is unknown.
+        DeviceError: this machine lacks what the settings ask for.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Trainer:
         self._report = report
         self._stopping = stopping
         self._trace = Trace(trace)
+        check_compiler(config)
         ranks.limit_exchanges(config.exchange_timeout_seconds)
         ranks.pack_gradients(packing16(config.optimizer.compression))
         torch.set_num_threads(config.threads or ranks.default_threads())
@@ -110,7 +113,9 @@ class Trainer:
         self._saving = Saving(ranks, rows, Path(config.output), store, config.checkpoint.enabled)
         self._saving.share(self.model.state_dict())
         self._diagnosis = Diagnosis(self.model, config, contract, ranks)
-        self._train_step = TrainingStep(self.model, self._optimizer, config.backward_passes_per_step)
+        self._train_step = TrainingStep(
+            self.model, self._optimizer, config.precision, config.compile, config.backward_passes_per_step
+        )
         steps = config.epochs * streams.train.steps
         self.progress = Progress(
             planned_samples=min(steps, config.max_steps or steps) * config.batch_size * ranks.size,

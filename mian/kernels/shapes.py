@@ -1,0 +1,51 @@
+"""What the compiled operators give, but for the numbers: torch.compile asks for it while it traces a model."""
+
+from __future__ import annotations
+
+import torch
+
+
+def register() -> None:
+    """Tell torch, once they are loaded, of those that a model's layers call."""
+    for name, like in _LIKE.items():
+        torch.library.register_fake(f"mian::{name}", like)
+
+
+def _attention(
+    query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    P, width = query_key_value.shape
+    of_heads = query_key_value.new_empty(P, heads)
+    return query_key_value.new_empty(P, width // 3), of_heads, torch.empty_like(of_heads)
+
+
+def _attention_backward(
+    grad_output: torch.Tensor,
+    query_key_value: torch.Tensor,
+    offsets: torch.Tensor,
+    output: torch.Tensor,
+    tops: torch.Tensor,
+    inverses: torch.Tensor,
+    heads: int,
+) -> torch.Tensor:
+    return torch.empty_like(query_key_value)
+
+
+def _pool(scores: torch.Tensor, vectors: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(scores), vectors.new_empty(
+        offsets.shape[0] - 1, vectors.shape[1]
+    )  # len() would make a constant of it
+
+
+def _pool_backward(
+    grad_sums: torch.Tensor, weights: torch.Tensor, vectors: torch.Tensor, offsets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(weights), torch.empty_like(vectors)
+
+
+_LIKE = {
+    "attention": _attention,
+    "attention_backward": _attention_backward,
+    "pool": _pool,
+    "pool_backward": _pool_backward,
+}
