@@ -34,6 +34,7 @@ from mian.trainer import (
     TrainingError,
     TrainingStopped,
     World,
+    choose_device,
     open_streams,
     training_key,
 )
@@ -118,6 +119,7 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: _StopSignal) -
 
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
         config = command.load_config(TrainConfig, path, overrides)
+        choose_device(config, ranks.local_rank)  # where one rank's machine lacks something, all end here
         _make_output_folder(config.output)
         contract = read_contract(config.samples)
         folder = pathlib.Path(config.output) / "checkpoints" / training_key(config, contract)

@@ -138,6 +138,9 @@ class TrainConfig(_Strict):
     """Steps between two points of the training curve."""
     evaluation_batch_size: int = Field(4096, ge=1)
     seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a rank computes. ``auto``: on a GPU where torch finds one. The ranks of a machine take its GPUs one after the other; where it
+    has fewer than ranks, several work on one. A training that was stopped may go on on another device."""
     precision: Precision = "fp32"
     """``bf16``: the model's products are taken of numbers rounded to bfloat16 while it is trained. Weights, sums, softmaxes, losses, what
     the optimizer remembers and what ranks exchange stay float32, and so does the model wherever it does not learn."""
@@ -173,6 +176,7 @@ class TrainConfig(_Strict):
             "checkpoint",
             "log_every",
             "compile",
+            "device",
             "threads",
             "exchange_timeout_seconds",
             "profile",

@@ -6,7 +6,7 @@ Histories lie packed: the positions of all samples one after the other, without 
 from mian.kernels.attention import attention
 from mian.kernels.dropout import Dropout
 from mian.kernels.load import is_compiled
-from mian.kernels.packing import Packing
+from mian.kernels.packing import Packing, moved
 from mian.kernels.pool import pool
 from mian.kernels.rows import distinct, field_rows, lazy_adam_, rowwise_adagrad_, sum_by_place
 
@@ -18,6 +18,7 @@ __all__ = [
     "field_rows",
     "is_compiled",
     "lazy_adam_",
+    "moved",
     "pool",
     "rowwise_adagrad_",
     "sum_by_place",

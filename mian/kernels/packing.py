@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 
 import torch
 
 from mian.kernels.load import fits_devices
+
+_TENSORS = ("lengths", "offsets", "places", "samples", "steps")
 
 
 class Packing:
@@ -37,6 +40,18 @@ class Packing:
         places = self.mask.view(-1).nonzero().squeeze(1)
         return offsets, places, torch.div(places, longest, rounding_mode="floor"), places % longest
 
+    def to(self, device: torch.device, pin: bool = False) -> Packing:
+        """The same on another device; see :func:`moved`."""
+        there = copy.copy(self)
+        there.__dict__.pop("mask", None)
+        for name in _TENSORS:
+            setattr(there, name, moved(getattr(self, name), device, pin))
+        return there
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that it holds."""
+        return [getattr(self, name) for name in _TENSORS]
+
     @cached_property
     def mask(self) -> torch.Tensor:
         """Bool ``(B, T)``, true where a position is real."""
@@ -54,3 +69,8 @@ class Packing:
     def sum(self, packed: torch.Tensor) -> torch.Tensor:
         """Each sample's sum: from ``(P, ...)`` to ``(B, ...)``."""
         return packed.new_zeros(self.shape[0], *packed.shape[1:]).index_add(0, self.samples, packed)
+
+
+def moved(tensor: torch.Tensor, device: torch.device, pin: bool = False) -> torch.Tensor:
+    """A tensor on another device; ``pin``: by way of pinned memory, on the current stream, which is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if pin else tensor.to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 
 
@@ -43,7 +46,7 @@ def _pool_backward(
     return torch.empty_like(weights), torch.empty_like(vectors)
 
 
-_LIKE = {
+_LIKE: Mapping[str, Callable[..., Any]] = {
     "attention": _attention,
     "attention_backward": _attention_backward,
     "pool": _pool,

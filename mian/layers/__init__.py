@@ -4,6 +4,7 @@ from mian.layers.attention import BehaviorAttention, FieldAttention
 from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
 from mian.layers.initialization import initialize
+from mian.layers.lookup import Lookup, Prepared
 from mian.layers.mlp import MLP
 from mian.layers.placement import Placement, split_tables
 from mian.layers.score import Score, ScoreActivation
@@ -17,8 +18,10 @@ __all__ = [
     "EmbeddingTable",
     "FieldAttention",
     "FieldEmbedding",
+    "Lookup",
     "Placement",
     "PreLNTransformer",
+    "Prepared",
     "ProjectedGlobalInteraction",
     "Score",
     "ScoreActivation",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mian.kernels import Packing, distinct, field_rows, sum_by_place
+from mian.layers.lookup import Lookup, Prepared
 from mian.layers.placement import Exchange, Placement, current_exchange
 from mian.layers.truncated_normal import truncated_normal
 from pipeline.contract import PADDING_ID, Contract
@@ -79,32 +80,39 @@ class FieldEmbedding(nn.Module):
 
         Args:
             batch: columns by name, int32 or int64 ids or float32 numbers: ``(B,)``, those of the behaviors ``(B, T)``, and with them
-                ``behavior_length``, int ``(B,)``, how many of the T are real.
+                ``behavior_length``, int ``(B,)``, how many of the T are real. One that is :class:`mian.layers.Prepared` brings its
+                lookup.
 
         Raises:
             KeyError: the batch lacks a column.
             IndexError: an id is not in its vocabulary.
         """
-        packing = None
-        if behaviors := self.columns["behaviors"]:
-            packing = Packing(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
-
-        rows = {
-            group: self._rows(group, batch, packing if group == "behaviors" else None) for group in GROUPS if self._rows_of[group]
-        }  # each (rows, fields)
+        lookup = batch.lookup if isinstance(batch, Prepared) else self.lookup(batch)
+        packing, shapes = lookup.packing, lookup.shapes
         vectors: dict[Group, torch.Tensor] = {}
-        if rows:
-            looked_up = self.table(torch.cat([of_group.flatten() for of_group in rows.values()]))
-            vectors = dict(zip(rows, looked_up.split([of_group.numel() for of_group in rows.values()]), strict=True))
+        if lookup.rows is not None:
+            looked_up = self.table(lookup.rows, lookup.found)
+            vectors = dict(zip(shapes, looked_up.split([shape.numel() for shape in shapes.values()]), strict=True))
         number_vectors = iter(()) if self.number_vectors is None else iter(self.number_vectors)
         embedded: dict[Group, torch.Tensor | None] = {}
         for group in GROUPS:
-            parts = [vectors[group].view(*rows[group].shape, self.table.width)] if group in rows else []
+            parts = [vectors[group].view(*shapes[group], self.table.width)] if group in shapes else []
             for name in self._numbers[group]:
                 numbers = packing.pack(batch[name]) if packing is not None and group == "behaviors" else batch[name]
                 parts.append((numbers[:, None] * next(number_vectors))[:, None])  # (rows, 1, width)
             embedded[group] = torch.cat(parts, dim=1) if len(parts) > 1 else next(iter(parts), None)
         return Embedded(**embedded, packing=packing)
+
+    def lookup(self, batch: Mapping[str, torch.Tensor]) -> Lookup:
+        """What :meth:`forward` looks up; arguments and errors are the same."""
+        packing = None
+        if behaviors := self.columns["behaviors"]:
+            packing = Packing(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
+        rows = {
+            group: self._rows(group, batch, packing if group == "behaviors" else None) for group in GROUPS if self._rows_of[group]
+        }  # each (rows, fields)
+        joined = torch.cat([of_group.flatten() for of_group in rows.values()]) if rows else None
+        return Lookup(packing, {group: of_group.shape for group, of_group in rows.items()}, joined)
 
     def _rows(self, group: Group, batch: Mapping[str, torch.Tensor], packing: Packing | None) -> torch.Tensor:
         """The rows of a group's ids. An id past its vocabulary would be read as one of the next vocabulary's."""
@@ -152,15 +160,17 @@ class EmbeddingTable(nn.Module):
         """Whether other ranks hold other rows."""
         return self._exchange is not None
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Look up vectors, float ``(N, width)``, by their rows, int ``(N,)``."""
+    def forward(self, rows: torch.Tensor, found: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+        """Look up vectors, float ``(N, width)``, by their rows, int ``(N,)``; ``found``: what ``distinct(rows)`` gives, if it is known."""
         looked_up: torch.Tensor
         if self._exchange is not None:
-            looked_up = _SplitLookup.apply(self.weight, rows, self.padding, self._exchange)  # type: ignore[no-untyped-call]
+            found = found or distinct(rows)
+            looked_up = _SplitLookup.apply(self.weight, *found, self.padding, self._exchange)  # type: ignore[no-untyped-call]
         elif not torch.is_grad_enabled():
             looked_up = F.embedding(rows, self.weight)
         else:
-            looked_up = _Lookup.apply(self.weight, rows, self.padding)  # type: ignore[no-untyped-call]
+            found = found or distinct(rows)
+            looked_up = _Lookup.apply(self.weight, *found, self.padding)  # type: ignore[no-untyped-call]
         return looked_up
 
     @torch.no_grad()
@@ -182,34 +192,36 @@ class _Lookup(torch.autograd.Function):
     """Each distinct row is gathered once, and its gradients are added up once."""
 
     @staticmethod
-    def forward(ctx: Any, table: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        of_batch, places = distinct(rows)
+    def forward(
+        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(of_batch, places, padding)
         ctx.shape = table.shape
         return table.index_select(0, of_batch).index_select(0, places)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         of_batch, places, padding = ctx.saved_tensors
         values = _sums_but_of(padding, grad, of_batch, places)
-        return _sparse(of_batch, values, ctx.shape), None, None
+        return _sparse(of_batch, values, ctx.shape), None, None, None
 
 
 class _SplitLookup(torch.autograd.Function):
     """Each distinct row of this rank's batch travels once: its number there, its vector here, and its gradient there again."""
 
     @staticmethod
-    def forward(ctx: Any, table: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor, exchange: Exchange) -> torch.Tensor:
-        of_batch, places = distinct(rows)
+    def forward(
+        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, padding: torch.Tensor, exchange: Exchange
+    ) -> torch.Tensor:
         by_rank = torch.argsort(of_batch % exchange.size, stable=True)
         wanted = of_batch.index_select(0, by_rank)
         counts = torch.bincount(wanted % exchange.size, minlength=exchange.size)
         # asked: rows here that the ranks want, rank by rank
         asked, asked_counts = exchange.swap(wanted // exchange.size, counts, "rows")
         vectors, _ = exchange.swap(table.index_select(0, asked), asked_counts, "vectors")
-        place_of = torch.empty(len(wanted), dtype=places.dtype)
-        place_of[by_rank] = torch.arange(len(wanted), dtype=places.dtype)
+        place_of = torch.empty_like(places[: len(wanted)])  # there are no more distinct rows than rows
+        place_of[by_rank] = torch.arange(len(wanted), dtype=places.dtype, device=places.device)
         places = place_of.index_select(0, places)
         ctx.save_for_backward(wanted, places, padding, counts, asked)
         ctx.shape, ctx.exchange = table.shape, exchange
@@ -217,13 +229,13 @@ class _SplitLookup(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         wanted, places, padding, counts, asked = ctx.saved_tensors
         exchange = ctx.exchange
         of_ranks = exchange.swap_gradients(_sums_but_of(padding, grad, wanted, places), counts)
         of_batch, places = distinct(asked)
         values = sum_by_place(of_ranks.div_(exchange.size), places, len(of_batch))
-        return _sparse(of_batch, values, ctx.shape), None, None, None
+        return _sparse(of_batch, values, ctx.shape), None, None, None, None
 
 
 def _sums_but_of(padding: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

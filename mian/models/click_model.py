@@ -80,4 +80,4 @@ class ClickModel(nn.Module, ABC):
     def take_part(self) -> None:
         """Give the other ranks the vectors that they look up, where this rank has nothing to score while they have."""
         for table in self.tables().values():
-            table(torch.empty(0, dtype=torch.int64))
+            table(torch.empty(0, dtype=torch.int64, device=table.weight.device))

@@ -1,7 +1,7 @@
 """Training on one process or on many Horovod ranks."""
 
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
-from mian.trainer.device import DeviceError
+from mian.trainer.device import DeviceError, choose_device
 from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.streams import Streams, open_streams
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
@@ -20,6 +20,7 @@ __all__ = [
     "TrainingError",
     "TrainingStopped",
     "World",
+    "choose_device",
     "open_streams",
     "training_key",
 ]

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mian.config import TrainConfig
 from mian.models import ClickModel
+from mian.trainer.feed import beside
 from mian.trainer.progress import Progress
 from mian.trainer.ranks import Ranks
 from mian.trainer.streams import held_out_stream, training_stream
@@ -123,7 +124,8 @@ def _losses(model: ClickModel, batch: Batch) -> dict[int, float]:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        losses = binary_cross_entropy_with_logits(model(batch), batch[LABEL_COLUMN].float(), reduction="none")
+        logits = model(beside(model, batch)).cpu()
+        losses = binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float(), reduction="none")
     model.train(was_training)
     return {row: float(losses[row]) for (row,) in (~losses.isfinite()).nonzero().tolist()}
 

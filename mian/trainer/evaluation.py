@@ -11,6 +11,7 @@ import torch
 from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.stream import SampleStream
+from mian.trainer.feed import beside
 from mian.trainer.ranks import Ranks
 from pipeline.contract.document import LABEL_COLUMN, USER_COLUMN
 
@@ -41,7 +42,7 @@ def score(model: ClickModel, stream: SampleStream, batches: int = 0) -> Scores:
     labels, logits, users = [np.empty(0, np.int32)], [np.empty(0, np.float32)], [np.empty(0, np.int64)]
     with torch.inference_mode():
         for batch in stream.epoch(0):
-            logits.append(model(batch).float().numpy())
+            logits.append(model(beside(model, batch)).float().cpu().numpy())
             labels.append(batch[LABEL_COLUMN].numpy().copy())
             users.append(batch[USER_COLUMN].numpy().copy())
         for _ in range(stream.steps, batches):

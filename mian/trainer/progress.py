@@ -88,7 +88,7 @@ class Curve:
             waited: seconds that its batch was waited for.
             exchanged: seconds in exchanges with other ranks, waiting for them included.
         """
-        self.total += loss
+        self.total = self.total + loss  # where the loss is
         self.steps += 1
         self._waited += waited
         self._exchanged += exchanged

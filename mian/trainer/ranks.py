@@ -35,7 +35,9 @@ class Ranks:
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
         self._local_size: int = hvd.local_size()
+        self._by_cpu = True
         self._watch = ExchangeWatch(self.rank, self.size)
         self._packing: Packing16 | None = None
 
@@ -43,6 +45,20 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is rank 0, which alone reports and talks to MLflow."""
         return self.rank == 0
+
+    def compute_on(self, device: torch.device) -> None:
+        """Say where this rank's tensors are; every rank must call it.
+
+        Between GPUs they travel by NCCL, where Horovod is built with it and each rank has a GPU of its own: two ranks on one are an
+        error of NCCL's. Otherwise they travel by way of the CPU.
+        """
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        direct = device.type == "cuda" and hvd.nccl_built() and self._local_size <= torch.cuda.device_count()
+        self._by_cpu = not all(self.gather_objects(bool(direct)))
+
+    def _goes_by_cpu(self, tensor: torch.Tensor) -> bool:
+        return self._by_cpu and tensor.device.type != "cpu"
 
     @property
     def exchange_seconds(self) -> float:
@@ -147,6 +163,11 @@ class Ranks:
         """
         if self.size == 1:
             return dict(tables)
+        if self._goes_by_cpu(dense):
+            here = dense.cpu()
+            mean = self.mean_of_gradients(here, {name: (rows.cpu(), values.cpu()) for name, (rows, values) in tables.items()})
+            dense.copy_(here)
+            return {name: (rows.to(dense.device), values.to(dense.device)) for name, (rows, values) in mean.items()}
         with self._watch:
             parts = self._send_dense(dense)
             sent = {
@@ -169,8 +190,13 @@ class Ranks:
 
     def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.swap`."""
+        if self._goes_by_cpu(values):
+            swapped_here, counts = self.swap(values.cpu(), counts, name)
+            return swapped_here.to(values.device), counts
         with self._watch, torch.inference_mode(mode=False):  # Horovod's own thread, which is not in that mode, writes what comes
-            sent = hvd.alltoall_async(values.clone() if values.is_inference() else values, counts.int(), name=f"swap.{name}")
+            sent = hvd.alltoall_async(
+                values.clone() if values.is_inference() else values, counts.int().cpu(), name=f"swap.{name}"
+            )
             swapped: tuple[torch.Tensor, torch.Tensor] = hvd.synchronize(sent)
         return swapped
 
@@ -203,9 +229,14 @@ class Ranks:
 
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Give every rank the first one's values, in place."""
-        if self.size > 1:
-            with self._watch:
-                hvd.broadcast_parameters(dict(tensors), root_rank=0)
+        if self.size == 1:
+            return
+        here = {name: tensor.cpu() if self._goes_by_cpu(tensor) else tensor for name, tensor in tensors.items()}
+        with self._watch:
+            hvd.broadcast_parameters(here, root_rank=0)
+        for name, tensor in tensors.items():
+            if here[name] is not tensor:
+                tensor.copy_(here[name])
 
     def from_first(self, value: Value) -> Value:
         """The first rank's value."""

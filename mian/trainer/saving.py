@@ -56,7 +56,7 @@ class Saving:
             whole = self._shards.together({name: tensor for group in tensors.values() for name, tensor in group.items()})
             if self._store is None:
                 return
-            groups = {group: {name: whole[name] for name in names} for group, names in tensors.items()}
+            groups = {group: {name: whole[name].cpu() for name in names} for group, names in tensors.items()}
             self._store.save(kind, progress.step, {**values, **groups}, progress.best_step)
             if kind == "best":  # which is smaller: it may be written where the next one cannot
                 return

@@ -89,7 +89,7 @@ class Shards:
                 here = [Placement(rank, self._ranks.size).count(self._rows[name]) for rank in range(self._ranks.size)]
                 parts = [whole[self._places(rank, start, min(_PIECE, max(0, n - start)))] for rank, n in enumerate(here)]
             counts = torch.tensor([len(part) for part in parts])
-            received, _ = self._ranks.swap(torch.cat(parts), counts, "distribute")
+            received, _ = self._ranks.swap(torch.cat(parts).to(mine.device), counts, "distribute")
             mine[start : start + len(received)] = received
 
     def _most(self, name: str) -> int:

@@ -92,6 +92,6 @@ def _compiled(model: ClickModel) -> Callable[[Mapping[str, torch.Tensor]], torch
     """
     for module in model.modules():
         if isinstance(module, FieldEmbedding):
-            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
     compiled: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] = torch.compile(model, dynamic=True)
     return compiled

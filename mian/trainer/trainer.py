@@ -22,9 +22,10 @@ from mian.models import ClickModel, build
 from mian.stream import StreamError
 from mian.trainer.checkpoints import CheckpointStore
 from mian.trainer.compression import packing16
-from mian.trainer.device import check_compiler
+from mian.trainer.device import choose_device
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
 from mian.trainer.evaluation import Scores, score_together
+from mian.trainer.feed import fed
 from mian.trainer.optimizer import NotFiniteError, Optimizer
 from mian.trainer.progress import Curve, Progress
 from mian.trainer.ranks import RankError, Ranks
@@ -98,14 +99,16 @@ class Trainer:
         self._report = report
         self._stopping = stopping
         self._trace = Trace(trace)
-        check_compiler(config)
+        self._device = choose_device(config, ranks.local_rank)
         ranks.limit_exchanges(config.exchange_timeout_seconds)
+        ranks.compute_on(self._device)
         ranks.pack_gradients(packing16(config.optimizer.compression))
         torch.set_num_threads(config.threads or ranks.default_threads())
         torch.manual_seed(config.seed)
         with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
             self.model = build(config.model.name, contract, config.model.options)
         self.model.calibrate(contract.negatives_kept(config.train_split))
+        self.model.to(self._device)  # drawn on the CPU, so that a seed means the same everywhere
         torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
         self._optimizer = Optimizer(self.model, config.optimizer, ranks)
         of_model = {name: table.rows for name, table in self.model.tables().items() if table.is_split}
@@ -152,6 +155,8 @@ class Trainer:
         if len(of_ranks) == self._ranks.size:
             mine = of_ranks[self._ranks.rank]
             torch.set_rng_state(mine["generator"])
+            if self._device.type == "cuda" and mine["generator_of_gpu"] is not None:
+                torch.cuda.set_rng_state(mine["generator_of_gpu"], self._device)
             self._curve = Curve(mine["losses"], mine["loss"])
         else:
             torch.manual_seed((self._config.seed * 1_000_003 + self._ranks.rank + 1) * 1_000_033 + self.progress.step)
@@ -222,7 +227,8 @@ class Trainer:
         steps = self._streams.train.steps_after(progress.legs)
         evaluations = self._evaluations(steps)
         self.model.train()
-        with closing(self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
+        epoch = self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.legs)
+        with closing(epoch), fed(self.model, epoch) as batches:
             while (drawn := _next(batches)) is not None:
                 batch, waited = drawn
                 exchanged = self._ranks.exchange_seconds
@@ -266,7 +272,7 @@ class Trainer:
 
     def _log_curve(self) -> None:
         rate = self._curve.steps_per_second()
-        means = torch.cat([self._curve.mean()[None], self._curve.time_shares()])
+        means = torch.cat([self._curve.mean().cpu()[None], self._curve.time_shares()])
         self._ranks.mean_(means)
         self._curve = Curve()
         if self._ranks.is_first:
@@ -313,7 +319,12 @@ class Trainer:
         if not self._saving.enabled:
             return
         self._check_weights()
-        mine = {"generator": torch.get_rng_state(), "losses": self._curve.steps, "loss": float(self._curve.total)}
+        mine = {
+            "generator": torch.get_rng_state(),
+            "generator_of_gpu": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "losses": self._curve.steps,
+            "loss": float(self._curve.total),
+        }
         of_ranks = self._ranks.gather_objects(mine)
         progress = self.progress.model_copy()
         if epoch_over:
@@ -345,7 +356,7 @@ class Trainer:
         raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {LOWER}")
 
 
-def _next(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], float] | None:
+def _next(batches: Iterator[Mapping[str, torch.Tensor]]) -> tuple[Mapping[str, torch.Tensor], float] | None:
     """The next batch, and for how many seconds it was waited for."""
     began = time.perf_counter()
     with record_function("reading"):

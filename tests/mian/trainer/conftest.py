@@ -17,7 +17,7 @@ class Samples:
     def config(self, options: dict[str, Any] | None = None, **values: Any) -> TrainConfig:
         """A training on these samples; ``options`` are the model's."""
         model = {"options": {**SMALL_MODEL, **(options or {})}}
-        settings = {"samples": str(self.folder), "model": model, "batch_size": 32, "threads": 1}
+        settings = {"samples": str(self.folder), "model": model, "batch_size": 32, "threads": 1, "device": "cpu"}
         return TrainConfig.model_validate({**settings, **values})
 
 

@@ -16,7 +16,7 @@ from mian.trainer.step import TrainingStep
 from tests.mian.sample_data import SMALL_MODEL
 from tests.mian.trainer.curves import Curves
 
-SIZES = (32, 32, 17, 48, 32)  # of batches, one after the other
+SIZES = (32, 32, 40, 48, 32)  # of batches, one after the other
 
 
 def small_model(samples: Any, dropout: float = 0.0) -> ClickModel:

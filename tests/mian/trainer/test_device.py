@@ -1,0 +1,132 @@
+"""What a GPU is given, as far as it can be seen without one, and the choice of it."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mian.config import OptimizerConfig
+from mian.models import ClickModel, build
+from mian.stream import SampleStream
+from mian.trainer import DeviceError, Ranks, training_key
+from mian.trainer.device import choose_device
+from mian.trainer.feed import AHEAD, Batch, beside, fed, reading_ahead
+from mian.trainer.optimizer import Optimizer
+from tests.mian.sample_data import SMALL_MODEL
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
+ELSEWHERE = torch.device("meta")
+"""A device whose tensors have shapes and no values: whoever asks for a value, or mixes it with the CPU's, gets an error."""
+
+
+class OneDevice(TorchDispatchMode):
+    """Finds the operator that is given tensors of two devices; those of ``meta`` do not look after that themselves."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        assert len(devices) <= 1 or func is torch.ops.aten.copy_.default, f"{func} is given tensors of {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+def small_model(samples: Any) -> ClickModel:
+    torch.manual_seed(3)
+    return build("mian", samples.contract, {**SMALL_MODEL, "dropout": 0.2})
+
+
+def batches(samples: Any, count: int = 4) -> list[Batch]:
+    stream = SampleStream(str(samples.folder), samples.contract, "train", 64, seed=1)
+    return [batch for batch, _ in zip(stream.epoch(0), range(count), strict=False)]
+
+
+@without_gpu
+def test_where_there_is_no_gpu_the_cpu_is_taken_unless_a_gpu_is_asked_for(samples: Any) -> None:
+    assert choose_device(samples.config(), 0).type == "cpu"
+    assert choose_device(samples.config(device="cpu", precision="bf16"), 3).type == "cpu"
+    with pytest.raises(DeviceError, match="device: cuda needs a GPU that torch can use, and torch .* finds none here"):
+        choose_device(samples.config(device="cuda"), 0)
+
+
+def test_a_checkpoint_is_of_a_precision_and_of_no_device(samples: Any) -> None:
+    def key(**values: Any) -> str:
+        return training_key(samples.config(**values), samples.contract)
+
+    assert key(device="cuda") == key(device="cpu", compile=True) == key()
+    assert key(precision="bf16") != key()
+
+
+def test_on_the_cpu_batches_are_those_of_the_stream(samples: Any) -> None:
+    model, given = small_model(samples), batches(samples)
+    assert beside(model, given[0]) is given[0]
+    with fed(model, iter(given)) as received:
+        assert all(one is other for one, other in zip(received, given, strict=True))
+
+
+def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices(samples: Any) -> None:
+    model, batch = small_model(samples), batches(samples)[0]
+    model.train()
+    model.to(ELSEWHERE)
+    there = beside(model, batch)
+    assert {column.device for column in there.values()} == {ELSEWHERE}
+    for rounds in (False, True):
+        with OneDevice():
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounds):
+                logits = model(there)
+            nn.functional.binary_cross_entropy_with_logits(logits.float(), there["label"].float()).backward()
+        assert {parameter.grad.device for parameter in model.parameters() if parameter.grad is not None} == {ELSEWHERE}
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+    with pytest.raises(
+        NotImplementedError
+    ):  # as it is without the lookup that the batch brings: the device is asked how many there are
+        model(dict(there))
+
+
+@pytest.mark.parametrize("tables", ["lazy_adam", "rowwise_adagrad"])
+def test_updates_of_tables_wait_for_no_value_of_the_device(samples: Any, tables: str) -> None:
+    model, batch = small_model(samples), batches(samples)[0]
+    model.to(ELSEWHERE)
+    there = beside(model, batch)
+    optimizer = Optimizer(model, OptimizerConfig(tables=tables, l2=1e-3, l2_embedding=1e-3), Ranks())
+    model(there).sum().backward()
+    ((name, table),) = model.tables().items()
+    gradient = table.weight.grad
+    assert gradient is not None
+    with OneDevice(), torch.no_grad():
+        optimizer._step_table(name, gradient._indices()[0], gradient._values(), 1e-3)
+    of_table = [tensor for key, tensor in optimizer.state().items() if key.startswith(f"optimizer.{name}") and tensor.dim()]
+    assert {tensor.device for tensor in [*of_table, table.weight]} == {ELSEWHERE}
+
+
+def test_batches_read_ahead_come_in_their_order_and_no_more_are_read_than_that() -> None:
+    read: list[int] = []
+    enough = threading.Event()
+
+    def numbered() -> Iterator[Batch]:
+        for number in range(100):
+            read.append(number)
+            if number == AHEAD + 1:
+                enough.set()
+            yield {"number": torch.tensor(number)}
+
+    with reading_ahead(numbered(), lambda batch: int(batch["number"])) as received:
+        assert [next(received) for _ in range(2)] == [0, 1]
+        assert enough.wait(30)
+    assert read == list(range(2 + AHEAD)), "after the block nobody reads"
+    with reading_ahead(numbered(), lambda batch: int(batch["number"])) as received:
+        assert list(received) == list(range(100))
+
+
+def test_what_reading_raises_is_raised_where_the_batch_is_asked_for() -> None:
+    def broken() -> Iterator[Batch]:
+        yield {"number": torch.tensor(7)}
+        raise OSError("the disk is gone")
+
+    with reading_ahead(broken(), lambda batch: int(batch["number"])) as received:
+        assert next(received) == 7
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(received)
