@@ -3,6 +3,7 @@
     python -m pip install --no-build-isolation -c constraints.txt -e '.[benchmark]'
     python benchmarks/train.py
     python benchmarks/train.py --sizes electronics --batches 1024 --rounds 1
+    python benchmarks/train.py --device cuda --precision bf16
 
 Steps of training on batches that lie in memory, the same made-up samples for all: forward, loss, backward, optimizer. Ours are those of
 ``jobs/train.py`` with the paper's settings. DeepCTR-Torch's are what its ``fit`` does with a batch, but for loading it, with its default
@@ -22,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,10 @@ import torch
 from stream import made_up_contract
 from torch.nn.functional import binary_cross_entropy
 
-from mian.config import OptimizerConfig
+from mian.config import OptimizerConfig, Precision
 from mian.models import build
 from mian.trainer import Ranks
+from mian.trainer.feed import beside
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.step import TrainingStep
 from pipeline.contract import Field
@@ -57,6 +60,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of steps, for each model in each round")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of all models; batches lie there")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours")
+    parser.add_argument("--compile", action="store_true", help="ours by torch.compile, beside ours without")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     lines = sys.stdout
@@ -70,10 +76,12 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for size, batch_size in itertools.product(arguments.sizes, arguments.batches):
         torch.manual_seed(0)
         samples = made_up(*SIZES[size])
+        of_ours = partial(our_step, "mian", SIZES[size], samples, batch_size, arguments.device, arguments.precision)
         steps = {
-            "mian": our_step("mian", SIZES[size], samples, batch_size),
-            "deepctr_din": deepctr_step("DIN", SIZES[size], samples, batch_size),
-            "deepctr_dien": deepctr_step("DIEN", SIZES[size], samples, batch_size),
+            "mian": of_ours(),
+            **({"mian_compiled": of_ours(compiled=True)} if arguments.compile else {}),
+            "deepctr_din": deepctr_step("DIN", SIZES[size], samples, batch_size, arguments.device),
+            "deepctr_dien": deepctr_step("DIEN", SIZES[size], samples, batch_size, arguments.device),
         }
         rates = measured(steps, batch_size, arguments.rounds, arguments.seconds)
         for model, rate in rates.items():
@@ -86,6 +94,8 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "vs_deepctr_din": round(rate / rates["deepctr_din"], 2),
                 "vs_deepctr_dien": round(rate / rates["deepctr_dien"], 2),
                 "threads": arguments.threads,
+                "device": arguments.device,
+                "precision": arguments.precision,
             }
 
 
@@ -97,26 +107,41 @@ def measured(steps: Mapping[str, Step], batch_size: int, rounds: int, seconds: f
         for name, step in steps.items():
             done, started = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - started) < seconds:
-                step(next(counters[name]))
+                step(next(counters[name]))  # the last thing that each does is to wait for its GPU
                 done += 1
             if turn:
                 rates[name].append(done * batch_size / elapsed)
     return {name: statistics.median(rate) for name, rate in rates.items()}
 
 
-def our_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_size: int) -> Step:
+def our_step(
+    name: str,
+    size: tuple[int, int, int],
+    samples: Tensors,
+    batch_size: int,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    compiled: bool = False,
+) -> Step:
     """A step as ``jobs/train.py`` does it."""
-    model = build(name, made_up_contract(fields(), vocabulary_sizes(size)), {})
-    step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()))
-    batches = list(cut(samples, batch_size))
+    model = build(name, made_up_contract(fields(), vocabulary_sizes(size)), {}).to(device)
+    step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), precision, compiled)
+    batches = [beside(model, batch) for batch in cut(samples, batch_size)]
 
     def run(number: int) -> None:
         step(batches[number % len(batches)], 0.0)
+        synchronize(device)
 
     return run
 
 
-def deepctr_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_size: int) -> Step:
+def synchronize(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def deepctr_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_size: int, device: str = "cpu") -> Step:
     """A step as DeepCTR-Torch's ``fit`` does it."""
     from deepctr_torch import models
     from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
@@ -134,7 +159,7 @@ def deepctr_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_
             for name, values in (("item", items), ("category", categories))
         ),
     ]
-    model = getattr(models, name)(features, ["item", "category"], dnn_hidden_units=MLP, device="cpu")
+    model = getattr(models, name)(features, ["item", "category"], dnn_hidden_units=MLP, device=device)
     model.compile("adam", "binary_crossentropy", metrics=[])
     columns = {
         "user": samples["user_user"],
@@ -147,7 +172,7 @@ def deepctr_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_
         "seq_length": samples["behavior_length"],
     }
     x = torch.cat([columns[name].reshape(SAMPLES, -1).float() for name in model.feature_index], dim=1)
-    batches = list(cut({"x": x, "y": samples["label"].float()}, batch_size))
+    batches = list(cut({"x": x.to(device), "y": samples["label"].float().to(device)}, batch_size))
     model.train()
 
     def step(number: int) -> None:
@@ -157,6 +182,7 @@ def deepctr_step(name: str, size: tuple[int, int, int], samples: Tensors, batch_
         loss = binary_cross_entropy(predicted, batch["y"], reduction="sum")
         (loss + model.get_regularization_loss() + model.aux_loss).backward()
         model.optim.step()
+        synchronize(device)
 
     return step
 

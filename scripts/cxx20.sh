@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # The C++ compiler that builds Horovod: Horovod asks for C++14, the headers of today's PyTorch need C++20.
 # Every -std=... becomes -std=gnu++20; all else goes to the compiler as it came. MIAN_CXX names the compiler.
+# nvcc, whose compiler this is too, says itself what it can read; Horovod's kernels know nothing of PyTorch.
 set -euo pipefail
+
+case " $* " in
+  *' -D__CUDACC__ '* | *' -D__NVCC__ '* | *' -D__CUDA_ARCH'* | *.cudafe1.*) exec "${MIAN_CXX:-g++}" "$@" ;;
+esac
 
 arguments=()
 for argument in "$@"; do

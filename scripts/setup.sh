@@ -219,7 +219,7 @@ build_horovod() {
   rm -rf "$folder"
   # CMake 4 refuses files as old as Horovod's unless told; one compiler a core, as each takes over 1 GB.
   env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
-    HOROVOD_CPU_OPERATIONS=GLOO ${operations:+HOROVOD_GPU_OPERATIONS="$operations"} \
+    HOROVOD_CPU_OPERATIONS=GLOO ${operations:+HOROVOD_GPU_OPERATIONS="$operations"} HOROVOD_NCCL_LINK="${HOROVOD_NCCL_LINK:-SHARED}" \
     MIAN_CXX="${CXX:-g++}" CXX="$root/scripts/cxx20.sh" CMAKE_POLICY_VERSION_MINIMUM=3.5 MAKEFLAGS="${MAKEFLAGS:--j$cores}" \
     "$venv/bin/python" -m pip wheel --no-input --no-deps --no-build-isolation --no-cache-dir --no-binary horovod \
     -c constraints.txt -w "$folder.part.$$" horovod &&

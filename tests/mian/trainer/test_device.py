@@ -47,7 +47,7 @@ def batches(samples: Any, count: int = 4) -> list[Batch]:
 def test_where_there_is_no_gpu_the_cpu_is_taken_unless_a_gpu_is_asked_for(samples: Any) -> None:
     assert choose_device(samples.config(), 0).type == "cpu"
     assert choose_device(samples.config(device="cpu", precision="bf16"), 3).type == "cpu"
-    with pytest.raises(DeviceError, match="device: cuda needs a GPU that torch can use, and torch .* finds none here"):
+    with pytest.raises(DeviceError, match="device: cuda needs a GPU that torch can use"):
         choose_device(samples.config(device="cuda"), 0)
 
 

@@ -99,12 +99,11 @@ def test_batches_come_to_the_gpu_as_the_stream_has_them(samples: Any) -> None:
         return SampleStream(str(samples.folder), samples.contract, "train", 64, seed=1).epoch(0)
 
     with fed(model, epoch()) as batches:
-        for count, (batch, expected) in enumerate(zip(batches, epoch(), strict=True), start=1):
+        for batch, expected in zip(batches, epoch(), strict=True):
             for name, column in expected.items():
                 assert batch[name].is_cuda
                 assert torch.equal(batch[name].cpu(), column), name
             torch.cuda._sleep(100_000)  # what comes next finds the GPU at work
-    assert count > 10
 
 
 def test_rounded_products_learn_there_too(samples: Any) -> None:
