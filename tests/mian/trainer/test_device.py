@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mian.config import OptimizerConfig
+from mian.layers import Prepared
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
 from mian.trainer import DeviceError, Ranks, training_key
@@ -84,6 +85,29 @@ def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices
         NotImplementedError
     ):  # as it is without the lookup that the batch brings: the device is asked how many there are
         model(dict(there))
+
+
+def test_a_batch_that_brings_its_lookup_gives_what_it_gives_without(samples: Any) -> None:
+    model, batch = small_model(samples).eval(), batches(samples)[0]
+    lookup = model.get_submodule("embedding").lookup(batch).to(torch.device("cpu"))
+    results = []
+    for given in (batch, Prepared(batch, lookup)):
+        model.zero_grad()
+        logits = model(given)
+        logits.square().sum().backward()
+        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        results.append([logits.detach(), *(grad.to_dense() if grad.is_sparse else grad.clone() for grad in grads)])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    with torch.inference_mode():
+        assert torch.equal(model(Prepared(batch, lookup)), model(batch))
+
+
+def test_an_id_outside_of_its_vocabulary_is_found_before_it_is_on_the_device(samples: Any) -> None:
+    model, batch = small_model(samples).to(ELSEWHERE), dict(batches(samples)[0])
+    batch["candidate_item_id"] = batch["candidate_item_id"] + 1_000_000
+    with pytest.raises(IndexError, match="column 'candidate_item_id' holds id"):
+        beside(model, batch)
 
 
 @pytest.mark.parametrize("tables", ["lazy_adam", "rowwise_adagrad"])
