@@ -16,7 +16,7 @@ import pandas as pd
 
 from jobs import command
 from mian.config import TrainConfig
-from mian.metrics import plot_reliability, reliability
+from mian.metrics import plot_reliability
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
@@ -28,6 +28,7 @@ from mian.trainer import (
     HungRankError,
     RankError,
     Ranks,
+    SpillError,
     Streams,
     Trained,
     Trainer,
@@ -50,10 +51,10 @@ ERRORS = (
     HungRankError,
     ModelError,
     ServableError,
+    SpillError,
     StreamError,
     TrainingError,
 )
-RELIABILITY_BINS = 20
 STOPPED = 75
 """Exit code of a training that was asked to stop and did: EX_TEMPFAIL, start it again and it goes on."""
 
@@ -226,9 +227,9 @@ def _keep(config: TrainConfig, contract: Contract, model: ClickModel, trained: T
     log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)
     tracker.report({"best_step": trained.best_step}, trained.steps)
     if trained.test is not None:
-        metrics = trained.test.metrics()
+        metrics = trained.test.metrics
         tracker.report({f"test_{metric}": value for metric, value in metrics.items()}, trained.best_step)
-        table = reliability(trained.test.labels, trained.test.probabilities, RELIABILITY_BINS)
+        table = trained.test.reliability()
         tracker.figure(plot_reliability({config.model.name: table}), "reliability.png")
         tracker.table(table, "reliability.csv")
         log.info(

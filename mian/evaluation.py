@@ -19,11 +19,12 @@ from mlflow.models import Model
 
 from mian.baselines import LogisticRegressionBaseline, PopularityBaseline
 from mian.metrics import evaluate
+from mian.models import ClickModel
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.servable import MODEL_FILE
 from mian.stream import SampleStream
 from mian.tracking import check_store
-from mian.trainer.evaluation import Scores, score
+from mian.trainer.evaluation import Scores, scores
 from pipeline.contract import Contract, ContractError
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
 
@@ -74,6 +75,13 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
     return score(servable.model, _stream(contract, samples, split))
 
 
+def score(model: ClickModel, stream: SampleStream) -> Scores:
+    """Score a stream, all of it in memory."""
+    # copies: as views, they would keep the whole samples in memory
+    batches = [[column.copy() for column in batch] for batch in scores(model, stream)]
+    return Scores(*map(np.concatenate, zip(*batches, strict=True)))
+
+
 def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[np.object_]:
     """The impression ids of a split, in the order of :func:`score_split`."""
     parts = []
@@ -122,19 +130,19 @@ def read_columns(contract: Contract, samples: str, split: str) -> dict[str, npt.
     return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
 
 
-def compare(scores: Scores, others: Mapping[str, npt.NDArray[np.float64]], best: str | None) -> pd.DataFrame:
+def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]], best: str | None) -> pd.DataFrame:
     """Metrics of several probabilities for the same rows.
 
     Args:
-        scores: labels and users of the rows, and the model's probabilities.
+        scored: labels and users of the rows, and the model's probabilities.
         others: probabilities by name.
         best: the name among ``others`` of the true probabilities, if they are known.
 
     Returns:
         A row a name, ``model`` first; with ``share`` where the best is known: ``(AUC - 0.5) / (best AUC - 0.5)``.
     """
-    everything = {"model": scores.probabilities, **others}
-    table = pd.DataFrame({name: evaluate(scores.labels, p, scores.users) for name, p in everything.items()}).T
+    everything: dict[str, npt.ArrayLike] = {"model": scored.probabilities, **others}
+    table = pd.DataFrame({name: evaluate(scored.labels, p, scored.users) for name, p in everything.items()}).T
     if best is not None:
         ceiling = table.loc[best, "auc"] - 0.5
         table["share"] = (table["auc"] - 0.5) / ceiling if ceiling > 0 else math.nan

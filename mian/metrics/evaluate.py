@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from mian.metrics.auc import auc
+from mian.metrics.by_score import ScoreSums
+from mian.metrics.by_user import UserSums
 from mian.metrics.calibration import calibration
 from mian.metrics.checks import UndefinedMetricError
 from mian.metrics.gauc import gauc
@@ -39,9 +41,18 @@ def evaluate(labels: npt.ArrayLike, probabilities: npt.ArrayLike, users: npt.Arr
         "gauc": lambda: gauc(labels, probabilities, users),
         "calibration": lambda: calibration(labels, probabilities),
     }
-    values = {name: _value_or_nan(name, metric) for name, metric in metrics.items()}
     clicked = np.asarray(labels)
-    return values | {"rows": float(len(clicked)), "positives": float(clicked.sum())}
+    return _values(metrics) | {"rows": float(len(clicked)), "positives": float(clicked.sum())}
+
+
+def evaluate_sums(by_score: ScoreSums, by_user: UserSums) -> dict[str, float]:
+    """The same, from sums of the same rows; ``logloss`` is that of float32 probabilities."""
+    metrics = {"auc": by_score.auc, "logloss": by_score.logloss, "gauc": by_user.gauc, "calibration": by_score.calibration}
+    return _values(metrics) | {"rows": float(by_score.rows), "positives": float(by_score.pairs.clicks)}
+
+
+def _values(metrics: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    return {name: _value_or_nan(name, metric) for name, metric in metrics.items()}
 
 
 def _value_or_nan(name: str, metric: Callable[[], float]) -> float:

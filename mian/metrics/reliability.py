@@ -34,14 +34,25 @@ def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int =
     clicked = as_labels(labels)
     p = as_probabilities(probabilities, len(clicked))
     edges = np.quantile(p, np.arange(1, bins) / bins, method="inverted_cdf")  # an edge is a value of p, the last of its bin
-    rows = pd.DataFrame({"bin": np.searchsorted(edges, p, side="left"), "p": p, "clicked": clicked})
-    table = rows.groupby("bin").agg(
-        count=("p", "size"), mean_predicted=("p", "mean"), observed_rate=("clicked", "mean"), clicks=("clicked", "sum")
-    )
+    rows = pd.DataFrame({"bin": np.searchsorted(edges, p, side="left"), "p": p, "clicks": clicked})
+    table = rows.groupby("bin").agg(count=("p", "size"), predicted=("p", "mean"), clicks=("clicks", "sum"))
+    return reliability_table(*(table[name].to_numpy() for name in ("count", "predicted", "clicks")))
+
+
+def reliability_table(
+    counts: npt.NDArray[np.int64], predicted: npt.NDArray[np.float64], clicks: npt.NDArray[np.int64]
+) -> pd.DataFrame:
+    """The table of :func:`reliability`, from each bin's rows, mean probability and clicks, ``(bins,)``, none without rows."""
     intervals = [
-        binomtest(int(clicks), int(count)).proportion_ci(confidence_level=0.95, method="wilson")
-        for clicks, count in zip(table["clicks"], table["count"], strict=True)
+        binomtest(int(hits), int(count)).proportion_ci(confidence_level=0.95, method="wilson")
+        for hits, count in zip(clicks, counts, strict=True)
     ]
-    table["low"] = [float(interval.low) for interval in intervals]
-    table["high"] = [float(interval.high) for interval in intervals]
-    return table.drop(columns="clicks").reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "count": counts,
+            "mean_predicted": predicted,
+            "observed_rate": clicks / counts,
+            "low": [float(interval.low) for interval in intervals],
+            "high": [float(interval.high) for interval in intervals],
+        }
+    )

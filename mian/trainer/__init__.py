@@ -3,6 +3,7 @@
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
 from mian.trainer.device import DeviceError, choose_device
 from mian.trainer.ranks import HungRankError, RankError, Ranks
+from mian.trainer.sorted_rows import SpillError
 from mian.trainer.streams import Streams, open_streams
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
 from mian.trainer.world import World
@@ -14,6 +15,7 @@ __all__ = [
     "HungRankError",
     "RankError",
     "Ranks",
+    "SpillError",
     "Streams",
     "Trained",
     "Trainer",

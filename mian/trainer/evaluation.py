@@ -1,36 +1,34 @@
-"""Scores of a split, over all ranks."""
+"""Scores of a split, and its metrics over all ranks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.stream import SampleStream
 from mian.trainer.feed import beside
 from mian.trainer.ranks import Ranks
+from mian.trainer.scored_rows import Evaluation, ScoredRows
 from pipeline.contract.document import LABEL_COLUMN, USER_COLUMN
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Labels (int32), probabilities of a click (float64) and users (int64) of a split's rows, each of shape ``(N,)``."""
+class Scores(NamedTuple):
+    """Labels (int32), probabilities of a click (float32) and users (int64) of some rows, each of shape ``(N,)``."""
 
     labels: npt.NDArray[np.int32]
-    probabilities: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float32]
     users: npt.NDArray[np.int64]
 
-    def metrics(self) -> dict[str, float]:
-        """See :func:`mian.metrics.evaluate`."""
-        return evaluate(self.labels, self.probabilities, self.users)
 
-
-def score(model: ClickModel, stream: SampleStream, batches: int = 0) -> Scores:
-    """Score this rank's rows of a stream, without dropout; the model's mode is left as it was.
+def scores(model: ClickModel, stream: SampleStream, batches: int = 0) -> Generator[Scores, None, None]:
+    """Score this rank's rows of a stream, a batch at a time, without dropout; the model's mode is left as it was.
 
     Args:
         model: the model.
@@ -39,24 +37,35 @@ def score(model: ClickModel, stream: SampleStream, batches: int = 0) -> Scores:
     """
     was_training = model.training
     model.eval()
-    labels, logits, users = [np.empty(0, np.int32)], [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-    with torch.inference_mode():
-        for batch in stream.epoch(0):
-            logits.append(model(beside(model, batch)).float().cpu().numpy())
-            labels.append(batch[LABEL_COLUMN].numpy().copy())
-            users.append(batch[USER_COLUMN].numpy().copy())
-        for _ in range(stream.steps, batches):
-            model.take_part()
-    model.train(was_training)
-    probabilities = torch.sigmoid(torch.from_numpy(np.concatenate(logits))).double().numpy()
-    return Scores(np.concatenate(labels), probabilities, np.concatenate(users))
+    try:
+        with closing(stream.epoch(0)) as samples:
+            for batch in samples:
+                with torch.inference_mode():
+                    probabilities = torch.sigmoid(model(beside(model, batch)).float()).cpu().numpy()
+                yield Scores(batch[LABEL_COLUMN].numpy(), probabilities, batch[USER_COLUMN].numpy())
+        with torch.inference_mode():
+            for _ in range(stream.steps, batches):
+                model.take_part()
+    finally:
+        model.train(was_training)
 
 
-def score_together(model: ClickModel, stream: SampleStream, ranks: Ranks) -> Scores:
-    """Score a split, each rank its part; every rank gets all of it, so that metrics are those of one process."""
-    mine = score(model, stream, max(ranks.gather_objects(stream.steps)) if model.is_split else 0)
-    return Scores(
-        ranks.gather_rows(mine.labels).astype(np.int32),
-        ranks.gather_rows(mine.probabilities).astype(np.float64),
-        ranks.gather_rows(mine.users).astype(np.int64),
-    )
+def evaluate_split(model: ClickModel, stream: SampleStream, ranks: Ranks, folder: Path) -> Evaluation:
+    """Score a split, each rank its part; every rank has the metrics of all of it then.
+
+    Args:
+        model: the model.
+        stream: the split, of this rank.
+        ranks: who takes part.
+        folder: where scores go that memory has no room for.
+
+    Raises:
+        NotANumberError: scores are NaN; on all ranks.
+        SpillError: the folder has no room; on the rank whose it is.
+        StreamError: samples cannot be read.
+    """
+    batches = max(ranks.gather_objects(stream.steps)) if model.is_split else 0
+    with ScoredRows(ranks, folder) as rows, closing(scores(model, stream, batches)) as scored:
+        for batch in scored:
+            rows.add(*batch)
+        return rows.evaluate()

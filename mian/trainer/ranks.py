@@ -18,6 +18,7 @@ from mian.trainer.compression import Packing16, blocks, from_blocks
 from mian.trainer.watch import ExchangeWatch
 
 Value = TypeVar("Value")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class RankError(RuntimeError):
@@ -131,14 +132,6 @@ class Ranks:
             gathered: list[Value] = hvd.allgather_object(value)
         return gathered
 
-    def gather_rows(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """All ranks' rows under one another, in the order of ranks; ranks may have different numbers of rows."""
-        if self.size == 1:
-            return values
-        with self._watch:
-            gathered: npt.NDArray[np.generic] = hvd.allgather(torch.from_numpy(np.ascontiguousarray(values))).numpy()
-        return gathered
-
     def mean_(self, value: torch.Tensor) -> None:
         """Put the mean over ranks in its place."""
         if self.size > 1:
@@ -246,3 +239,14 @@ class Ranks:
             # without a name it is called by its value's type, which differs between the ranks
             shared: Value = hvd.broadcast_object(value, root_rank=0, name="from_first")
         return shared
+
+    def bring_to(self, rank: int, rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Every rank's rows, ``(N,)`` of any type, on one rank, in the order of ranks; on the others none."""
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[rank] = len(rows)
+        as_bytes = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+        brought, _ = self.swap(torch.from_numpy(as_bytes), counts, "bring_to")
+        found: npt.NDArray[Scalar] = brought.numpy().view(rows.dtype).reshape(len(brought))
+        return found

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch.autograd.profiler import record_function
 from tqdm import tqdm
@@ -19,17 +18,18 @@ from tqdm import tqdm
 from mian.config import TrainConfig
 from mian.layers import split_tables
 from mian.models import ClickModel, build
-from mian.stream import StreamError
+from mian.stream import SampleStream, StreamError
 from mian.trainer.checkpoints import CheckpointStore
 from mian.trainer.compression import packing16
 from mian.trainer.device import choose_device
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
-from mian.trainer.evaluation import Scores, score_together
+from mian.trainer.evaluation import evaluate_split
 from mian.trainer.feed import fed
 from mian.trainer.optimizer import NotFiniteError, Optimizer
 from mian.trainer.progress import Curve, Progress
 from mian.trainer.ranks import RankError, Ranks
 from mian.trainer.saving import Saving
+from mian.trainer.scored_rows import Evaluation, NotANumberError
 from mian.trainer.step import TrainingStep
 from mian.trainer.streams import Streams
 from mian.trainer.trace import Trace
@@ -56,7 +56,7 @@ class Trained:
     best_step: int
     steps: int
     validation: dict[str, float]
-    test: Scores | None
+    test: Evaluation | None
 
 
 class Trainer:
@@ -196,6 +196,7 @@ class Trainer:
             TrainingError: a loss or a weight is no longer a number; on the first rank that knows why.
             RankError: on the others then.
             StreamError: samples cannot be read.
+            SpillError: the output folder has no room for scores that memory has none for; on the rank whose it is.
             TrainingStopped: a rank was to stop.
         """
         progress = self.progress
@@ -218,7 +219,7 @@ class Trainer:
                     progress.finished = True
         if self._best_weights:
             self.model.load_state_dict(self._best_weights)
-        test = score_together(self.model, self._streams.test, self._ranks) if self._streams.test is not None else None
+        test = self._score(self._streams.test) if self._streams.test is not None else None
         return Trained(self.model.eval(), progress.best_step, progress.step, progress.best, test)
 
     def _train_epoch(self) -> None:
@@ -292,10 +293,10 @@ class Trainer:
         progress = self.progress
         progress.evaluation_due = True
         self._check_weights()
-        scores = score_together(self.model, self._streams.validation, self._ranks)
-        if not np.isfinite(scores.probabilities).all():
+        try:
+            metrics = self._score(self._streams.validation).metrics
+        except NotANumberError:
             self._end(lambda: self._diagnosis.of_validation(progress))
-        metrics = scores.metrics()
         self._curve.pause()
         better = metrics["logloss"] < progress.best["logloss"]
         if better:
@@ -313,6 +314,9 @@ class Trainer:
                 f"AUC {metrics['auc']:.5f}  gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}"
                 f"{'  best' if better else ''}"
             )
+
+    def _score(self, stream: SampleStream) -> Evaluation:
+        return evaluate_split(self.model, stream, self._ranks, Path(self._config.output))
 
     def _save(self, epoch_over: bool) -> None:
         """Take a checkpoint; the ranks' own state travels to the first, which has all else."""

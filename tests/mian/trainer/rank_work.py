@@ -18,7 +18,7 @@ from mian.layers import split_tables
 from mian.models import build
 from mian.stream import StreamError
 from mian.trainer import CheckpointStore, RankError, Ranks, Trainer, TrainingError, TrainingStopped, open_streams
-from mian.trainer.evaluation import score_together
+from mian.trainer.evaluation import evaluate_split
 from pipeline.contract import read_contract
 from tests.mian.trainer.curves import Curves
 
@@ -51,7 +51,7 @@ def train(values: dict[str, Any], ranks: Ranks, checkpoints: str | None = None, 
         "curve": curves["train_logloss"],
         "weights": trainer.whole_model().state_dict(),
         "table_rows": table_rows,
-        "metrics": trained.test.metrics(),
+        "metrics": trained.test.metrics,
     }
 
 
@@ -65,7 +65,7 @@ def score(values: dict[str, Any], weights: str, ranks: Ranks) -> dict[str, float
     model.load_state_dict({name: of[own[name].rank :: own[name].size] if name in own else of for name, of in whole.items()})
     streams = open_streams(config, contract, ranks)
     assert streams.test is not None
-    return score_together(model, streams.test, ranks).metrics()
+    return evaluate_split(model, streams.test, ranks, Path(config.output)).metrics
 
 
 def error_of(values: dict[str, Any], ranks: Ranks) -> str:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mian.evaluation import score
 from mian.models import build
 from mian.stream import SampleStream
-from mian.trainer.evaluation import score
 from tests.launcher import on_ranks
 from tests.mian.sample_data import write_samples
 from tests.mian.trainer import rank_work
@@ -86,7 +86,7 @@ def of_scikit_learn(samples: Any, alone: dict[str, Any]) -> dict[str, float]:
     scores = score(model, SampleStream(str(samples.folder), samples.contract, "test", 1000, shuffle=False, drop_last=False))
     return {
         "auc": roc_auc_score(scores.labels, scores.probabilities),
-        "logloss": log_loss(scores.labels, scores.probabilities),
+        "logloss": log_loss(scores.labels, scores.probabilities.astype(np.float64)),
         "rows": len(scores.labels),
         "positives": scores.labels.sum(),
     }

@@ -36,9 +36,9 @@ class Left(Ranks):
         self._count("mean_of_gradients", dense)
         return super().mean_of_gradients(dense, tables)
 
-    def gather_rows(self, values: Any) -> Any:
-        self._count("gather_rows")
-        return super().gather_rows(values)
+    def bring_to(self, rank: int, rows: Any) -> Any:
+        self._count("bring_to")
+        return super().bring_to(rank, rows)
 
 
 def trainer(samples: Any, ranks: Ranks, curves: Curves) -> Trainer:
@@ -60,8 +60,8 @@ def undisturbed(samples: Any) -> tuple[Trained, Curves]:
         ("mean_of_gradients", 1),  # in the first step
         ("mean_of_gradients", 30),
         ("mean_", 1),  # the mean of the training curve
-        ("gather_rows", 5),  # the second evaluation's probabilities, at the end of the first epoch
-        ("gather_rows", 12),  # the last one's users
+        ("bring_to", 3),  # the second evaluation's scores, at the end of the first epoch
+        ("bring_to", 8),  # the last one's users
     ],
 )
 def test_what_is_in_memory_is_that_of_a_whole_step(
