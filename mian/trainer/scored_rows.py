@@ -18,7 +18,7 @@ from mian.trainer.ranks import Ranks
 from mian.trainer.sorted_rows import Key, Records, SortedRows, merge_counted
 
 CAPACITY = 1 << 21
-"""So many rows are in memory on a rank, and so many of all ranks' travel to one at a time: some 200 MB."""
+"""So many rows are in memory on a rank, and so many of all ranks' travel to one at a time: 100 to 200 MB."""
 
 Sums = TypeVar("Sums", ScoreSums, UserSums)
 

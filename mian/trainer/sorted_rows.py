@@ -58,7 +58,7 @@ class SortedRows:
 
     def finish(self) -> int:
         """No row comes any more; how many runs there are."""
-        self._runs.append(_sorted(self._filling[: self._filled]))
+        self._runs.append(_sorted(self._filling[: self._filled], self._filling.dtype))
         self._filling = np.empty(0, self._filling.dtype)
         return len(self._runs)
 
@@ -99,10 +99,11 @@ class SortedRows:
         with self._disk("writes"):
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+                self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
             run = _Run(self._file.fileno(), self._file.tell(), self._filled, self._filling.dtype)
-            self._file.write(_sorted(self._filling).data)
-            self._file.flush()
+            left = _sorted(self._filling, self._filling.dtype).view(np.uint8)
+            while len(left):  # a full disk takes a part, and then says so
+                left = left[self._file.write(left.data) :]
         self._runs.append(run)
         self._filled = 0
 
@@ -147,11 +148,12 @@ def merge_counted(parts: Iterable[Records], dtype: np.dtype[np.void]) -> Records
         parts: as :meth:`SortedRows.part` gives them.
         dtype: of the records that were counted.
     """
-    rows = np.concatenate([np.empty(0, counted_dtype(dtype)), *parts])
-    rows = rows[_order(rows, dtype)]
+    rows = _sorted(np.concatenate([np.empty(0, counted_dtype(dtype)), *parts]), dtype)
     starts = _starts(rows, dtype)
-    merged = rows[starts]
-    merged["count"] = np.add.reduceat(rows["count"], starts) if len(starts) else 0
+    if len(starts) == len(rows):
+        return rows
+    merged = _take(rows, starts)
+    merged["count"] = np.add.reduceat(rows["count"], starts)
     return merged
 
 
@@ -178,13 +180,27 @@ def _starts(rows: Records, dtype: np.dtype[np.void]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(new)
 
 
-def _sorted(rows: Records) -> Records:
-    return rows[_order(rows, rows.dtype)]
+def _sorted(rows: Records, dtype: np.dtype[np.void]) -> Records:
+    """Records in the order of the fields of ``dtype``; themselves where they are in order."""
+    names = dtype.names or ()
+    less, equal = np.zeros(max(0, len(rows) - 1), bool), np.ones(max(0, len(rows) - 1), bool)
+    for name in names:
+        less |= equal & (rows[name][:-1] < rows[name][1:])
+        equal &= rows[name][:-1] == rows[name][1:]
+    if (less | equal).all():
+        return rows
+    order = np.argsort(rows[names[-1]], kind="stable")
+    for name in names[-2::-1]:
+        order = order[np.argsort(rows[name][order], kind="stable")]
+    return _take(rows, order)
 
 
-def _order(rows: Records, dtype: np.dtype[np.void]) -> npt.NDArray[np.int64]:
-    order: npt.NDArray[np.int64] = np.lexsort([rows[name] for name in reversed(dtype.names or ())])
-    return order
+def _take(rows: Records, places: npt.NDArray[np.int64]) -> Records:
+    """``rows[places]``, a field at a time, which is ten times as fast."""
+    taken = np.empty(len(places), rows.dtype)
+    for name in rows.dtype.names or ():
+        taken[name] = rows[name][places]
+    return taken
 
 
 def _key(record: np.void) -> Key:

@@ -1,0 +1,137 @@
+"""Metrics of rows that memory has no room for, on one to four real ranks, against those of all rows at once."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mian.metrics import MetricError, evaluate, reliability
+from mian.trainer import Ranks, SpillError
+from mian.trainer.scored_rows import ScoredRows
+from tests.launcher import ROOT, on_ranks
+from tests.mian.trainer import scored_memory, scored_work
+from tests.mian.trainer.scored_work import CASES, WRONG, made_up
+
+pytestmark = pytest.mark.horovod
+
+WORLDS = [1, pytest.param(2, marks=pytest.mark.long), 3, pytest.param(4, marks=pytest.mark.long)]
+
+
+@pytest.fixture(scope="module", params=WORLDS, ids=lambda ranks: f"{ranks} ranks")
+def of_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each rank leaves."""
+    ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
+    if ranks == 1:
+        scored_work.work(folder)
+    else:
+        launched = on_ranks(ranks, Path(scored_work.__file__), folder, folder=folder)
+        assert launched.code == 0, launched.output
+    assert list((folder / "spilled").iterdir()) == []
+    return [json.loads((folder / f"rank-{rank}-of-{ranks}.json").read_text()) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_metrics_are_those_of_all_rows_on_every_rank(of_ranks: list[dict[str, Any]], case: str) -> None:
+    rows = CASES[case].rows
+    first = of_ranks[0]["cases"][case]
+    expected = evaluate(rows.labels, rows.probabilities, rows.users)
+    assert first["metrics"] == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    if 0 < expected["positives"] < expected["rows"]:
+        assert first["metrics"]["auc"] == pytest.approx(roc_auc_score(rows.labels, rows.probabilities), rel=1e-12)
+    if case == "spilled":
+        loss = log_loss(rows.labels, rows.probabilities.astype(np.float64))
+        assert first["metrics"]["logloss"] == pytest.approx(loss, rel=1e-12)
+    for other in of_ranks[1:]:
+        found = other["cases"][case]
+        np.testing.assert_equal((found["metrics"], found["table"]), (first["metrics"], first["table"]))
+
+
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"no rows"}))
+def test_the_reliability_table_is_that_of_all_rows(of_ranks: list[dict[str, Any]], case: str) -> None:
+    rows = CASES[case].rows
+    expected = reliability(rows.labels, rows.probabilities)
+    found = pd.DataFrame(of_ranks[0]["cases"][case]["table"])
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-12)
+    assert found["count"].tolist() == expected["count"].tolist()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_more_rows_travel_at_a_time_than_a_rank_may_hold(of_ranks: list[dict[str, Any]], case: str) -> None:
+    """Those of one score and label, or of one user, score and label, are one from each rank, however many they are."""
+    assert max(rank["cases"][case]["most"] for rank in of_ranks) <= CASES[case].capacity + 2 * len(of_ranks)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_rows_of_one_rank_are_an_error_on_all(of_ranks: list[dict[str, Any]], what: str) -> None:
+    rows = 2 * len(of_ranks) + 1
+    said = {
+        "NaN": f"NotANumberError: scores hold NaN in 1 of {rows} rows",
+        "label": f"MetricError: labels must be 0 or 1: 1 of {rows} rows have others",
+        "no probability": f"MetricError: probabilities must be in [0, 1]: 1 of {rows} rows have others",
+    }
+    assert [rank["errors"][what] for rank in of_ranks] == [said[what]] * len(of_ranks)
+
+
+def test_what_is_spilled_has_no_name_and_small_splits_spill_nothing(tmp_path: Path) -> None:
+    rows = made_up(100)
+    for capacity in (10, 101):
+        with ScoredRows(Ranks(), tmp_path / str(capacity), capacity) as scored:
+            scored.add(rows.labels, rows.probabilities, rows.users)
+            assert (tmp_path / str(capacity)).exists() == (capacity == 10)
+            assert list(tmp_path.rglob("*/*")) == []
+
+
+def test_a_disk_without_room_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    rows = made_up(10_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the system writes no more into a file
+    try:
+        with (
+            pytest.raises(SpillError, match="make room, 16 bytes for each row") as raised,
+            ScoredRows(Ranks(), tmp_path, 1000) as scored,
+        ):
+            scored.add(rows.labels, rows.probabilities, rows.users)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(raised.value).startswith(f"{tmp_path}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_such_an_error(tmp_path: Path) -> None:
+    rows = made_up(100)
+    (tmp_path / "file").touch()
+    with pytest.raises(SpillError, match="file"), ScoredRows(Ranks(), tmp_path / "file", 10) as scored:
+        scored.add(rows.labels, rows.probabilities, rows.users)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "users"),
+    [
+        (np.zeros(2), np.zeros(1, np.float32), np.zeros(2, np.int64)),
+        (np.zeros((2, 1)), np.zeros((2, 1), np.float32), np.zeros((2, 1), np.int64)),
+        (np.zeros(2), np.zeros(2), np.zeros(2, np.int64)),
+        (np.zeros(2), np.zeros(2, np.float32), np.zeros(2, np.float64)),
+    ],
+)
+def test_other_shapes_and_types_are_refused(labels: Any, probabilities: Any, users: Any, tmp_path: Path) -> None:
+    with pytest.raises(MetricError, match=r"rows must be|probabilities must be"), ScoredRows(Ranks(), tmp_path) as scored:
+        scored.add(labels, probabilities, users)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows() -> None:
+    """Two million rows, 16 bytes each, where memory may hold 32,768; and where it may hold all, which shows that growth is seen."""
+
+    def growth(capacity: int) -> int:
+        command = [sys.executable, scored_memory.__file__, "2000000", str(capacity)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+
+    assert growth(1 << 15) < 16 * 2_000_000 // 2
+    assert growth(2_000_001) > 16 * 2_000_000
