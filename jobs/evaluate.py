@@ -69,7 +69,7 @@ def _evaluate(options: object) -> str:
     if values["json"] is not None:
         pathlib.Path(values["json"]).write_text(table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")
     if values["predictions"] is not None:
-        rows = {"impression_id": ids, "label": scores.labels, "probability": scores.probabilities}
+        rows = {"impression_id": ids, "label": scores.labels, "probability": scores.probabilities.astype("float64")}
         pd.DataFrame(rows).to_parquet(values["predictions"], index=False)
     return f"{values['model']} on split {split} of {samples}\n{format_table(table)}"
 

@@ -16,6 +16,7 @@ from tests.launcher import on_ranks
 from tests.mian.sample_data import write_samples
 from tests.mian.trainer import rank_work
 from tests.mian.trainer.conftest import Samples
+from tests.mian.trainer.spoiled import spoil
 
 pytestmark = pytest.mark.horovod
 
@@ -67,12 +68,16 @@ def trained(request: pytest.FixtureRequest, samples: Any, tmp_path_factory: pyte
 def errors(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """What each of two ranks says of trainings that must fail."""
     write_samples(few := tmp_path_factory.mktemp("few"), train=[[20]])
+    contract = write_samples(spoiled := tmp_path_factory.mktemp("spoiled"))
+    last = contract.split("validation")[-1].files[-1]  # the last rank scores the last rows
+    spoil(spoiled, contract, last.path, "context_slot", [last.rows - 1], float("nan"))
     config = configuration(samples, 2)
     diverging = config | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}
     failing = {
         "diverges": diverging,
         "diverges split": diverging | {"tables": {"placement": "split"}},
         "few": config | {"samples": str(few)},
+        "no score": config | {"samples": str(spoiled), "max_steps": 2},
     }
     return [rank["errors"] for rank in work_on(tmp_path_factory.mktemp("failing"), 2, failing=failing)]
 
@@ -179,6 +184,12 @@ def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(errors: list[
     first, second = (rank["few"] for rank in errors)
     assert first.startswith("StreamError: split 'train' has 20 rows, fewer than one batch of 12 rows on each of 2 ranks")
     assert second == "RankError: rank 0 could not go on"
+
+
+def test_a_score_that_is_no_number_is_said_by_the_rank_that_has_the_row(errors: list[dict[str, str]]) -> None:
+    first, second = (rank["no score"] for rank in errors)
+    assert first == "RankError: rank 1 could not go on"
+    assert second.startswith("TrainingError: rank 1: after step 2 split 'validation' cannot be scored")
 
 
 @pytest.mark.parametrize("training", ["diverges", "diverges split"])
