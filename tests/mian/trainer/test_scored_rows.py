@@ -53,6 +53,14 @@ def test_metrics_are_those_of_all_rows_on_every_rank(of_ranks: list[dict[str, An
         np.testing.assert_equal((found["metrics"], found["table"]), (first["metrics"], first["table"]))
 
 
+@pytest.mark.parametrize("case", sorted(CASES.keys() - {"no rows", "one row", "no clicks", "clicks alone"}))
+def test_auc_is_the_same_to_the_last_bit_on_any_number_of_ranks(of_ranks: list[dict[str, Any]], case: str) -> None:
+    rows = CASES[case].rows
+    clicks, others = (np.sort(rows.probabilities[rows.labels == label]) for label in (1, 0))
+    won = sum(int(np.searchsorted(others, clicks, side).sum()) for side in ("left", "right"))  # ties once, others twice
+    assert of_ranks[0]["cases"][case]["metrics"]["auc"] == won / (2 * len(clicks) * len(others))
+
+
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"no rows"}))
 def test_the_reliability_table_is_that_of_all_rows(of_ranks: list[dict[str, Any]], case: str) -> None:
     rows = CASES[case].rows
