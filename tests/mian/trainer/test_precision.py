@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 import torch
 
+from mian.evaluation import score
+from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.serving import load_servable, read_vocabularies, save_servable
 from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopped, open_streams
-from mian.trainer.evaluation import score
 from tests.mian.trainer.curves import Curves
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "optimizer": {"learning_rate": 3e-3}, "options": {"dropout": 0.1}}
@@ -66,4 +67,5 @@ def test_the_served_model_gives_the_scores_of_the_evaluation_in_float32(samples:
     streams = open_streams(config, samples.contract, Ranks())
     assert streams.test is not None
     assert rounded.test is not None
-    assert score(served.model, streams.test).probabilities == pytest.approx(rounded.test.probabilities, abs=1e-6)
+    scored = score(served.model, streams.test)
+    assert evaluate(scored.labels, scored.probabilities, scored.users) == pytest.approx(rounded.test.metrics, rel=1e-6)
