@@ -20,6 +20,7 @@ def write_training(folder: Path, samples: Path | str, **values: object) -> Path:
         "batch_size": 16,
         "patience": 100_000,
         "threads": 1,
+        "device": "cpu",
         "tracking": {"uri": new_store(folder / "mlflow.db")},
     }
     config = folder / "train.yaml"

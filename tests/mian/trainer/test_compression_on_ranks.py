@@ -86,7 +86,7 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     ("ranks", "tables", "compression"),
     [
         (2, "replicated", "fp16"),
-        (4, "split", "bf16"),
+        pytest.param(4, "split", "bf16", marks=pytest.mark.long),
         pytest.param(4, "replicated", "fp16", marks=pytest.mark.long),
         pytest.param(2, "split", "fp16", marks=pytest.mark.long),
         pytest.param(2, "replicated", "bf16", marks=pytest.mark.long),
@@ -120,7 +120,8 @@ def fast_configuration(samples: Any, compression: str) -> dict[str, Any]:
     return configuration(samples, 2, batch_size=24, optimizer={"learning_rate": 1e-2, "compression": compression})
 
 
-@pytest.mark.parametrize("compression", [pytest.param("fp16", marks=pytest.mark.long), "bf16"])
+@pytest.mark.long
+@pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_training_learns_as_much(samples: Any, fast: dict[str, Any], tmp_path: Path, compression: str) -> None:
     rounded = work_on(tmp_path, 2, config=fast_configuration(samples, compression))[0]
     aucs = fast["metrics"]["auc"], rounded["metrics"]["auc"]

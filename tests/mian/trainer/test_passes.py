@@ -58,7 +58,7 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         (2, 1, "replicated"),
         (4, 1, "replicated"),
         (24, 1, "replicated"),
-        pytest.param(4, 2, "replicated", marks=pytest.mark.horovod),
+        pytest.param(4, 2, "replicated", marks=[pytest.mark.horovod, pytest.mark.long]),
         pytest.param(2, 2, "split", marks=pytest.mark.horovod),
         pytest.param(2, 2, "replicated", marks=[pytest.mark.horovod, pytest.mark.long]),
         pytest.param(4, 2, "split", marks=[pytest.mark.horovod, pytest.mark.long]),
@@ -99,7 +99,7 @@ def test_each_row_of_a_table_travels_once_with_the_gradients_of_all_passes(sampl
     seen = {}
     for number in (1, passes):
         model, ranks = model_of(samples), Seen()
-        TrainingStep(model, Optimizer(model, OptimizerConfig(), ranks), number)(batch, 0.0)
+        TrainingStep(model, Optimizer(model, OptimizerConfig(), ranks), passes=number)(batch, 0.0)
         ((rows, values),) = ranks.tables.values()
         assert values.shape == (len(rows), SMALL_MODEL["embedding_dim"])
         assert len(distinct(rows)[0]) == len(rows)
@@ -119,7 +119,7 @@ def test_a_pass_takes_the_memory_of_its_part(samples: Any) -> None:
 def most_saved(samples: Any, batch: dict[str, torch.Tensor], passes: int) -> int:
     """The most bytes that are kept for the way back at one time, in a step."""
     model = model_of(samples)
-    step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), passes)
+    step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), passes=passes)
     now = most = 0
 
     class Kept:

@@ -22,7 +22,12 @@ pytestmark = pytest.mark.horovod
 
 STEPS = 100
 GLOBAL_BATCH = 24
-WORLDS = [(2, "replicated"), (4, "replicated"), (2, "split"), (4, "split")]
+WORLDS = [
+    pytest.param((2, "replicated"), marks=pytest.mark.long),
+    (4, "replicated"),
+    (2, "split"),
+    pytest.param((4, "split"), marks=pytest.mark.long),
+]
 
 
 def configuration(samples: Any, ranks: int, tables: str = "replicated", **values: Any) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1))[0]
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=[f"{ranks} ranks, {tables}" for ranks, tables in WORLDS])
+@pytest.fixture(scope="module", params=WORLDS, ids=lambda world: f"{world[0]} ranks, {world[1]}")
 def trained(request: pytest.FixtureRequest, samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of several ranks has after the same training."""
     ranks, tables = request.param
