@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,8 @@ from tests.mian.sample_data import SMALL_MODEL, write_samples
 #: More of them take longer and say more: MIAN_KILLS=20.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 SECONDS = 180
+
+BATCH_SIZE, EPOCHS, EVERY_STEPS = 16, 6, 10
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
@@ -40,14 +44,16 @@ class Training:
     def __init__(self, folder: Path, samples: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.samples = samples
         write_training(
             folder,
             samples,
             model={"name": "mian", "options": {**SMALL_MODEL, "dropout": 0.2}},
             optimizer={"learning_rate": 3e-3, "schedule": "linear", "l2_embedding": 1e-4},
-            epochs=6,
+            batch_size=BATCH_SIZE,
+            epochs=EPOCHS,
             log_every=20,
-            checkpoint={"every_steps": 10},
+            checkpoint={"every_steps": EVERY_STEPS},
         )
 
     def start(self) -> subprocess.Popen[str]:
@@ -97,6 +103,10 @@ class Training:
         )
 
 
+def steps_of_epoch(samples: Path) -> int:
+    return sum(day.rows for day in read_contract(str(samples)).split("train")) // (2 * BATCH_SIZE)
+
+
 def said_by(process: subprocess.Popen[str]) -> str:
     """All that it said, when it has ended; ends it where it does not end by itself."""
     try:
@@ -117,40 +127,49 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, tmp_path: Path) -> None:
     whole = Training(tmp_path / "whole", samples)
-    started = time.monotonic()
     whole.finish()
-    took = time.monotonic() - started
     expected = whole.weights()
     draw = random.Random(int(os.environ.get("MIAN_SEED", "0")))
-    found = []
-    for attempt in range(KILLS):
+    found: list[int] = []
+    for attempt in itertools.count():
+        if len(found) == KILLS:
+            break
         training = Training(tmp_path / f"killed-{attempt}", samples)
         with training.start() as process:
-            try:
-                process.wait(timeout=draw.uniform(0.2, 1.0) * took)
-            except subprocess.TimeoutExpired:
-                ranks = training.ranks()
-                victim = draw.choice([0, 1])
-                if victim in ranks:
-                    ranks[victim].kill()
+            kill_a_rank(training, process, draw)
             output = said_by(process)
         assert not tracebacks(output), output
-        found.append(training.checkpointed())
-        kept = len(training.models())
-        if process.returncode:  # else it was killed when all was done
+        checkpointed, kept = training.checkpointed(), len(training.models())
+        if process.returncode:  # else it had come to its end before
+            found.append(checkpointed)
             output = training.finish()
             kept += 1
         assert len(training.models()) == kept
         assert processes_with(training.folder) == []
         assert_same(training.weights(), expected)
         assert not (training.folder / "models" / "checkpoints").exists()
-        assert not found[-1] or f"goes on after step {found[-1]:,}" in output
-    print(f"newest checkpoint when killed: {found}; a whole training took {took:.0f} s")
+        assert not checkpointed or f"goes on after step {checkpointed:,}" in output
+    print(f"newest checkpoint when killed: {found}, of {EPOCHS * steps_of_epoch(samples)} steps")
+
+
+def kill_a_rank(training: Training, process: subprocess.Popen[str], draw: random.Random) -> None:
+    """SIGKILL a drawn rank at a drawn moment: after a step from 0 to the last, and some time that is more than one step takes."""
+    step = draw.randint(0, EPOCHS * steps_of_epoch(training.samples))
+    victim = draw.choice([0, 1])
+    pause = draw.uniform(0.0, 1.5)
+    deadline = time.monotonic() + SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        ranks = training.ranks()
+        if victim in ranks and training.checkpointed() >= step - step % EVERY_STEPS:
+            time.sleep(pause)
+            with suppress(psutil.NoSuchProcess):
+                ranks[victim].kill()
+            return
+        time.sleep(0.02)
 
 
 def test_a_training_that_is_asked_to_stop_saves_and_goes_on(samples: Path, tmp_path: Path) -> None:
     training = Training(tmp_path / "stopped", samples)
-    steps = sum(day.rows for day in read_contract(str(samples)).split("train")) // 32
     with training.start() as process:
         deadline = time.monotonic() + SECONDS
         while training.checkpointed() < 20 and time.monotonic() < deadline:
@@ -161,7 +180,7 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on(samples: Path, tmp_p
     stopped_at = training.checkpointed()
     assert f"stopped after step {stopped_at:,}; started again, it goes on" in output
     assert not tracebacks(output), output
-    assert 20 < stopped_at < 6 * steps
+    assert 20 < stopped_at < EPOCHS * steps_of_epoch(samples)
     output = training.finish()
     assert f"goes on after step {stopped_at:,}" in output
     whole = Training(tmp_path / "whole", samples)
