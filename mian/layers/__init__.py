@@ -1,30 +1,51 @@
 """Layers that models are built from, one a file; each computes named equations of its paper."""
 
+from mian.layers.activation_unit import ActivationUnit, shared_fields
+from mian.layers.activations import Activation
 from mian.layers.attention import BehaviorAttention, FieldAttention
+from mian.layers.cin import CompressedInteraction
+from mian.layers.cross import MatrixCross, VectorCross
+from mian.layers.dice import BatchNormalization, Dice
 from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
+from mian.layers.fields import FieldVectors, LinearPart
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
 from mian.layers.initialization import initialize
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.mlp import MLP
+from mian.layers.pairwise import pairwise
 from mian.layers.placement import Placement, split_tables
+from mian.layers.recurrence import GRU, OldestFirst
 from mian.layers.score import Score, ScoreActivation
 from mian.layers.transformer import PreLNTransformer
 
 __all__ = [
+    "GRU",
     "MLP",
+    "Activation",
+    "ActivationUnit",
+    "BatchNormalization",
     "BehaviorAttention",
+    "CompressedInteraction",
     "ConcatenatedGlobalInteraction",
+    "Dice",
     "Embedded",
     "EmbeddingTable",
     "FieldAttention",
     "FieldEmbedding",
+    "FieldVectors",
+    "LinearPart",
     "Lookup",
+    "MatrixCross",
+    "OldestFirst",
     "Placement",
     "PreLNTransformer",
     "Prepared",
     "ProjectedGlobalInteraction",
     "Score",
     "ScoreActivation",
+    "VectorCross",
     "initialize",
+    "pairwise",
+    "shared_fields",
     "split_tables",
 ]

@@ -47,19 +47,23 @@ class FieldEmbedding(nn.Module):
     Args:
         contract: says which fields there are, and how large the vocabularies.
         width: of every field's vector.
+        shared: whether fields of one vocabulary share its rows, as above; otherwise each field has rows of its own.
 
     Attributes:
         columns: by group, its columns in the order of their vectors: the categorical ones, then the numeric ones.
-        rows: by vocabulary, where its rows lie in ``table``.
+        rows: by vocabulary, or by column where nothing is shared, where its rows lie in ``table``.
         numbers: the numeric columns, in the order of their ``number_vectors``.
     """
 
-    def __init__(self, contract: Contract, width: int) -> None:
+    def __init__(self, contract: Contract, width: int, shared: bool = True) -> None:
         super().__init__()
         self.rows: dict[str, slice] = {}
+        vocabularies = {field.column: field.vocabulary for field in contract.fields if field.vocabulary is not None}
+        names = {column: vocabulary if shared else column for column, vocabulary in vocabularies.items()}
         end = 0
-        for name in dict.fromkeys(field.vocabulary for field in contract.fields if field.vocabulary is not None):
-            self.rows[name] = slice(end, end := end + contract.vocabulary(name).size)
+        for column, vocabulary in vocabularies.items():
+            if names[column] not in self.rows:
+                self.rows[names[column]] = slice(end, end := end + contract.vocabulary(vocabulary).size)
         self.table = EmbeddingTable(end, width, [rows.start + PADDING_ID for rows in self.rows.values()])
 
         self.columns: dict[Group, tuple[str, ...]] = {}
@@ -67,7 +71,7 @@ class FieldEmbedding(nn.Module):
         self._numbers: dict[Group, list[str]] = {}
         for group in GROUPS:
             fields = contract.group(group)
-            rows = {field.column: self.rows[field.vocabulary] for field in fields if field.vocabulary is not None}
+            rows = {field.column: self.rows[names[field.column]] for field in fields if field.vocabulary is not None}
             self._rows_of[group] = rows
             self._numbers[group] = [field.column for field in fields if field.vocabulary is None]
             self.columns[group] = (*rows, *self._numbers[group])

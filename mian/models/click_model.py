@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import nn
 
@@ -58,6 +59,19 @@ class ClickModel(nn.Module, ABC):
     @abstractmethod
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits, float ``(B,)``, as the samples of the training would have them."""
+
+    def losses(self, batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a step of the training shows, and what it makes smaller: the logloss, unless a model has another loss beside it.
+
+        Args:
+            batch: as for :meth:`forward`.
+            labels: int or float ``(B,)``, 1 for a click.
+
+        Returns:
+            The batch's mean logloss (Zhang et al. 2021, Eq. 18), and what is to be minimized; scalars.
+        """
+        logloss = F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())  # of logits that autocast has rounded, too
+        return logloss, logloss
 
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Attention weights by name, each with B rows; nothing where a model has none."""

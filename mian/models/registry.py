@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from mian.models.click_model import ClickModel
+from mian.models.dcn import DCN, DCNConfig, DCNv2, DCNv2Config
+from mian.models.deepfm import DeepFM, DeepFMConfig
+from mian.models.dien import DIEN, DIENConfig
+from mian.models.din import DIN, DINConfig
+from mian.models.fm import FM, FMConfig
+from mian.models.lr import LR, LRConfig
 from mian.models.mian import Mian, MianConfig
+from mian.models.wide_deep import WideDeep, WideDeepConfig
+from mian.models.xdeepfm import XDeepFM, XDeepFMConfig
 from pipeline.contract import Contract
 
 
@@ -26,6 +34,15 @@ class Entry(NamedTuple):
 
 
 MODELS: Mapping[str, Entry] = {
+    "lr": Entry(LRConfig, LR, LR.columns),
+    "fm": Entry(FMConfig, FM, FM.columns),
+    "wide_deep": Entry(WideDeepConfig, WideDeep, WideDeep.columns),
+    "dcn": Entry(DCNConfig, DCN, DCN.columns),
+    "dcn_v2": Entry(DCNv2Config, DCNv2, DCNv2.columns),
+    "deepfm": Entry(DeepFMConfig, DeepFM, DeepFM.columns),
+    "xdeepfm": Entry(XDeepFMConfig, XDeepFM, XDeepFM.columns),
+    "din": Entry(DINConfig, DIN, DIN.columns),
+    "dien": Entry(DIENConfig, DIEN, DIEN.columns),
     "mian": Entry(MianConfig, Mian, Mian.columns),
 }
 

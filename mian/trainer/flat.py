@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -16,20 +16,25 @@ class FlatParameter:
 
     Args:
         parameters: dense, of one dtype and device.
+        statistics: tensors of S entries together, of the same dtype and device, moved behind the gradients.
 
     Attributes:
         weight: all weights, ``(N,)``; its ``grad`` is ``gradient``.
         gradient: all gradients, ``(N,)``.
-        flag: a number of its own behind the gradients, ``(1,)``.
-        gradient_and_flag: both, ``(N + 1,)``, for one exchange.
+        flag: a number of its own, ``(1,)``.
+        exchanged: the gradients, the statistics and, last, the flag, ``(N + S + 1,)``, for one exchange.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], statistics: Sequence[torch.Tensor] = ()) -> None:
         self._parameters = list(parameters)
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
         self.weight = nn.Parameter(flat)
-        self.gradient_and_flag = flat.new_zeros(len(flat) + 1)
-        self.gradient, self.flag = self.gradient_and_flag[:-1], self.gradient_and_flag[-1:]
+        self.exchanged = flat.new_zeros(len(flat) + 1 + sum(tensor.numel() for tensor in statistics))
+        self.gradient, self.flag = self.exchanged[: len(flat)], self.exchanged[-1:]
+        end = len(flat)
+        for tensor in statistics:
+            start, end = end, end + tensor.numel()
+            tensor.data = self.exchanged[start:end].view_as(tensor).copy_(tensor)
         self.weight.grad = self.gradient
         end = 0
         for parameter in self._parameters:

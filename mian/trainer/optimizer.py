@@ -9,6 +9,7 @@ from torch.autograd.profiler import record_function
 
 from mian.config import OptimizerConfig
 from mian.kernels import distinct, sum_by_place
+from mian.layers import BatchNormalization
 from mian.models import ClickModel
 from mian.trainer.flat import FlatParameter
 from mian.trainer.ranks import Ranks
@@ -36,6 +37,7 @@ class Optimizer:
 
     All dense weights lie in one piece of memory, and so do their gradients: one reduction over the ranks, one clipping, one update. Of a
     table the ranks exchange the rows that their batches hold, each once; the gradient of one that is split over them comes exchanged.
+    What batches have for means and variances travels with the dense gradients, so that moving averages are the same on all ranks.
 
     Args:
         model: the model to train; its dense weights are moved into one piece of memory.
@@ -47,7 +49,9 @@ class Optimizer:
         self._config = config
         self._ranks = ranks
         self._betas = (config.beta1, config.beta2)
-        self._dense = FlatParameter(model.dense_parameters().values())
+        self._normalizations = [module for module in model.modules() if isinstance(module, BatchNormalization)]
+        statistics = [normalization.of_batch for normalization in self._normalizations]
+        self._dense = FlatParameter(model.dense_parameters().values(), statistics)
         self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
         self._adam = torch.optim.Adam([self._dense.weight], betas=self._betas, fused=True)
         moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
@@ -121,7 +125,7 @@ class Optimizer:
         nothing = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
         self._dense.flag.copy_(nothing + sum(sums.values()) * 0.0 + float(stop))
         # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
-        of_rows |= self._ranks.mean_of_gradients(self._dense.gradient_and_flag, whole)
+        of_rows |= self._ranks.mean_of_gradients(self._dense.exchanged, whole)
         flag = float(self._dense.flag)
         if math.isnan(flag):
             raise NotFiniteError(here=bool(nothing.isnan()))
@@ -130,6 +134,8 @@ class Optimizer:
         rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * factor
         for name, (rows, values) in of_rows.items():
             self._step_table(name, rows, values, rate_of_tables)
+        for normalization in self._normalizations:
+            normalization.follow()
         return flag > 0
 
     def _step_dense(self, rate: float) -> None:

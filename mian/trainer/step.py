@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import nn
 from torch.autograd.profiler import record_function
 
 from mian.config import Precision
@@ -13,6 +12,9 @@ from mian.layers import FieldEmbedding
 from mian.models import ClickModel
 from mian.trainer.optimizer import Optimizer
 from pipeline.contract.document import LABEL_COLUMN
+
+Losses = Callable[[Mapping[str, torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""See :meth:`mian.models.ClickModel.losses`."""
 
 
 class TrainingStep:
@@ -36,7 +38,7 @@ class TrainingStep:
         passes: int = 1,
     ) -> None:
         self._device = next(model.parameters()).device.type
-        self._forward: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] = _compiled(model) if compiled else model
+        self._losses: Losses = _compiled(model) if compiled else model.losses
         self._rounds = precision == "bf16"
         self._optimizer = optimizer
         self._passes = passes
@@ -50,7 +52,7 @@ class TrainingStep:
             stop: whether this rank is to stop after this step.
 
         Returns:
-            The loss before the update, a scalar without a gradient: the mean over the batch of Eq. 18; and whether any rank is to stop.
+            The batch's mean logloss before the update, a scalar without a gradient; and whether any rank is to stop.
 
         Raises:
             NotFiniteError: the loss or a gradient of a rank is no number; no weight has changed.
@@ -61,18 +63,17 @@ class TrainingStep:
         return loss, self._optimizer.step(loss, progress, stop)
 
     def _pass(self, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Forward and backward; what a part of the batch adds to its mean loss."""
+        """Forward and backward; what a part of the batch adds to its mean logloss."""
         with record_function("forward"):
             if self._rounds:
                 with torch.autocast(self._device, dtype=torch.bfloat16):
-                    logits = self._forward(part).float()
+                    logloss, loss = self._losses(part, part[LABEL_COLUMN])
             else:
-                logits = self._forward(part)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, part[LABEL_COLUMN].float())  # Eq. 18
+                logloss, loss = self._losses(part, part[LABEL_COLUMN])
             if self._passes > 1:
-                loss = loss / self._passes
+                logloss, loss = logloss / self._passes, loss / self._passes
         self._optimizer.backward(loss)
-        return loss.detach()
+        return logloss.detach()
 
 
 def _cut(batch: Mapping[str, torch.Tensor], parts: int) -> Iterator[Mapping[str, torch.Tensor]]:
@@ -85,13 +86,13 @@ def _cut(batch: Mapping[str, torch.Tensor], parts: int) -> Iterator[Mapping[str,
         yield {name: column[start : start + size] for name, column in batch.items()}
 
 
-def _compiled(model: ClickModel) -> Callable[[Mapping[str, torch.Tensor]], torch.Tensor]:
-    """The model's forward pass by torch.compile, for any number of positions.
+def _compiled(model: ClickModel) -> Losses:
+    """The model's losses by torch.compile, for any number of positions.
 
     Embedding stays torch's: how many rows a batch has is known when they are counted, and with split tables it asks other ranks.
     """
     for module in model.modules():
         if isinstance(module, FieldEmbedding):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
-    compiled: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] = torch.compile(model, dynamic=True)
+    compiled: Losses = torch.compile(model.losses, dynamic=True)
     return compiled

@@ -1,7 +1,11 @@
 import pytest
 
 from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns
-from tests.mian.models.contracts import CONTRACTS
+from pipeline.contract import ContractError
+from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
+
+OF_HISTORIES = ("din", "dien")  # a contract without behaviors is none of theirs
+FITTING = [(name, of) for name in MODELS for of in CONTRACTS if name not in OF_HISTORIES or CONTRACTS[of].group("behaviors")]
 
 
 def test_a_model_is_built_by_name_from_a_contract_and_options(contract):
@@ -10,16 +14,14 @@ def test_a_model_is_built_by_name_from_a_contract_and_options(contract):
     assert model.config == MianConfig(embedding_dim=4, mlp=(16, 4))
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("contract_name", CONTRACTS)
+@pytest.mark.parametrize(("name", "contract_name"), FITTING)
 def test_every_model_scores_every_contract_with_its_defaults(make_batch, name, contract_name):
     model = build(name, CONTRACTS[contract_name], {})
     assert isinstance(model, ClickModel)
     assert model(make_batch(CONTRACTS[contract_name])).shape == (16,)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("contract_name", CONTRACTS)
+@pytest.mark.parametrize(("name", "contract_name"), FITTING)
 def test_a_model_reads_the_columns_that_it_names_and_no_others(make_batch, name, contract_name):
     contract = CONTRACTS[contract_name]
     read = set()
@@ -35,12 +37,28 @@ def test_a_model_reads_the_columns_that_it_names_and_no_others(make_batch, name,
     assert len(read) == len(columns)
 
 
+@pytest.mark.parametrize("name", OF_HISTORIES)
+@pytest.mark.parametrize(
+    ("contract", "lacks"),
+    [(CONTRACTS["no behaviors"], "no behaviors"), (contract_of(*BEHAVIORS, *USER), "no candidate field")],
+    ids=["no behaviors", "no candidate"],
+)
+def test_a_model_of_histories_refuses_a_contract_without_them_and_says_what_to_do(name, contract, lacks):
+    with pytest.raises(ContractError, match=rf"contract 'small' has {lacks}, .* or take a model that does without"):
+        build(name, contract, {})
+
+
+def test_an_option_of_another_model_is_an_error_that_names_what_there_is(contract):
+    with pytest.raises(ModelError, match=r"model 'lr' has no option 'global_fusion'; there are init_std"):
+        build("lr", contract, {"global_fusion": "project"})
+
+
 def test_an_unknown_name_is_an_error_that_names_the_nearest(contract):
     with pytest.raises(ModelError, match=r"there is no model 'main'; did you mean 'mian'\?"):
         build("main", contract, {})
     with pytest.raises(ModelError, match=r"there is no model 'main'; did you mean 'mian'\?"):
         model_columns("main", contract, {})
-    with pytest.raises(ModelError, match=r"there is no model 'xgboost'; there are mian"):
+    with pytest.raises(ModelError, match=r"there is no model 'xgboost'; there are dcn, dcn_v2, deepfm"):
         build("xgboost", contract, {})
 
 

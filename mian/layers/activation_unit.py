@@ -1,0 +1,111 @@
+"""The local activation unit of the Deep Interest Network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mian.kernels import Packing
+from mian.layers.activations import Activation, make_activation
+from mian.layers.embedding import FieldEmbedding
+from mian.layers.mlp import MLP
+from pipeline.contract import Contract
+
+
+def shared_fields(contract: Contract, embedding: FieldEmbedding) -> list[tuple[int, int]]:
+    """Which fields candidate and behaviors have in common: categorical, of one vocabulary, of one name where there is a choice.
+
+    Args:
+        contract: says which fields there are.
+        embedding: of these fields.
+
+    Returns:
+        A field's number among the vectors of the candidate, and among those of a behavior.
+    """
+    candidate, behaviors = embedding.columns["candidate"], embedding.columns["behaviors"]
+    pairs = []
+    for behavior in contract.group("behaviors"):
+        alike = [field for field in contract.group("candidate") if field.vocabulary == behavior.vocabulary]
+        if alike and behavior.vocabulary is not None:
+            field = next((field for field in alike if field.name == behavior.name), alike[0])
+            pairs.append((candidate.index(field.column), behaviors.index(behavior.column)))
+    return pairs
+
+
+class ActivationUnit(nn.Module):
+    """How much each behavior matters to the candidate: a network over both of them and what they make of each other.
+
+    Zhou et al. 2018, section 4.3: candidate, behavior, and their interaction go into hidden layers and a linear one. The paper's Figure 2
+    has an "out product" for the interaction; its authors' code has difference and product, entry by entry, which are here.
+
+    Where candidate and behavior have other fields (a price here, the kind of action there), difference and product are over the fields
+    that both have, and all fields of both go in as they are.
+
+    The first layer's ``W [q, k, q - k, q * k]`` is ``(W_q + W_d) q + (W_k - W_d) k + W_p (q * k)``: the candidate's product is taken
+    once a sample, not once a behavior.
+
+    Args:
+        width: d, of a field's vector.
+        candidate_fields: I.
+        behavior_fields: F.
+        shared: see :func:`shared_fields`.
+        hidden: the layers' widths, at least one.
+        activation: theirs.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        candidate_fields: int,
+        behavior_fields: int,
+        shared: Sequence[tuple[int, int]],
+        hidden: Sequence[int],
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.of_candidate = nn.Linear(width * candidate_fields, hidden[0])  # W_q
+        self.of_behavior = nn.Linear(width * behavior_fields, hidden[0], bias=False)  # W_k
+        self.in_candidate: torch.Tensor
+        self.in_behavior: torch.Tensor
+        self.register_buffer("in_candidate", _columns([pair[0] for pair in shared], width), persistent=False)
+        self.register_buffer("in_behavior", _columns([pair[1] for pair in shared], width), persistent=False)
+        self.of_difference: nn.Linear | None = None  # W_d
+        self.of_product: nn.Linear | None = None  # W_p
+        if shared:
+            self.of_difference = nn.Linear(width * len(shared), hidden[0], bias=False)
+            self.of_product = nn.Linear(width * len(shared), hidden[0], bias=False)
+        self.activation = make_activation(activation, hidden[0])
+        self.mlp = MLP(hidden[0], hidden[1:], 0.0, activation)
+        self.score = nn.Linear(self.mlp.output_width, 1)
+
+    def forward(self, candidate: torch.Tensor, behaviors: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """Score behaviors.
+
+        Args:
+            candidate: ``q``, float ``(B, I * d)``.
+            behaviors: ``k``, float ``(P, F * d)``.
+            packing: which sample each behavior is of.
+
+        Returns:
+            Float ``(P,)``.
+        """
+        of_sample = self.of_candidate(candidate)  # (B, hidden)
+        if self.of_difference is None or self.of_product is None:
+            first = self.of_behavior(behaviors)
+        else:
+            q = candidate.index_select(1, self.in_candidate)
+            k = behaviors.index_select(1, self.in_behavior)
+            of_sample = of_sample + self.of_difference(q)
+            of_behavior = self.of_behavior.weight.index_add(1, self.in_behavior, self.of_difference.weight, alpha=-1)  # W_k - W_d
+            first = F.linear(behaviors, of_behavior) + self.of_product(q.index_select(0, packing.samples) * k)
+        hidden = self.mlp(self.activation(first + of_sample.index_select(0, packing.samples)))
+        scores: torch.Tensor = self.score(hidden).squeeze(1)
+        return scores
+
+
+def _columns(fields: Sequence[int], width: int) -> torch.Tensor:
+    """Where the vectors of fields lie among all side by side, int64."""
+    return (torch.tensor(fields, dtype=torch.int64)[:, None] * width + torch.arange(width)).flatten()

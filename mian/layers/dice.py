@@ -1,0 +1,73 @@
+"""Dice, the activation of the Deep Interest Network, and the batch statistics that it needs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class BatchNormalization(nn.Module):
+    """Normalize columns by the batch's mean and variance in training, and by their moving averages elsewhere; no scale, no shift.
+
+    Each rank normalizes by its own batch. The moving averages follow the mean over ranks and are the same on all of them: a batch's
+    statistics travel with the gradients, and the trainer's step calls :meth:`follow` when they have come, so that what is scored, and
+    what a checkpoint holds, depends on no rank. A loop of one's own calls :meth:`follow` after each step.
+
+    Args:
+        width: how many columns.
+        eps: added to the variance.
+        momentum: by how much of the way an average moves towards a batch's.
+
+    Attributes:
+        moving: the averages, ``(2, width)``: mean and variance.
+        of_batch: those of the newest batch, ``(2, width)``.
+    """
+
+    def __init__(self, width: int, eps: float, momentum: float = 0.1) -> None:
+        super().__init__()
+        self._eps = eps
+        self._momentum = momentum
+        self.moving: torch.Tensor
+        self.of_batch: torch.Tensor
+        start = torch.stack([torch.zeros(width), torch.ones(width)])
+        self.register_buffer("moving", start)
+        self.register_buffer("of_batch", start.clone(), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize, float ``(N, width)`` to float ``(N, width)``. A batch of less than two rows has no variance: it is as elsewhere."""
+        if not self.training or len(x) < 2:
+            if self.training:
+                self.of_batch.copy_(self.moving)
+            return F.batch_norm(x, self.moving[0], self.moving[1], eps=self._eps)
+        normalized, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, self._eps)
+        with torch.no_grad():
+            self.of_batch[0].copy_(mean)
+            self.of_batch[1].copy_(inverse.pow(-2) - self._eps)
+        return normalized
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the averages towards ``of_batch``."""
+        self.moving.lerp_(self.of_batch, self._momentum)
+
+
+class Dice(nn.Module):
+    """``p(s) s + (1 - p(s)) alpha s``, where ``p(s)`` is the sigmoid of s, normalized: Zhou et al. 2018, section 5.2.
+
+    PReLU whose bend lies where the data is. ``alpha`` is learned, a number a column; it starts at 0, which the paper does not say.
+
+    Args:
+        width: how many columns.
+        eps: the paper's.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(width))
+        self.normalization = BatchNormalization(width, eps)
+
+    def forward(self, s: torch.Tensor) -> torch.Tensor:
+        """Activate, float ``(N, width)`` to float ``(N, width)``."""
+        p = torch.sigmoid(self.normalization(s))
+        return s * torch.lerp(self.alpha, torch.ones_like(self.alpha), p)  # p + (1 - p) alpha

@@ -1,0 +1,130 @@
+"""Gated recurrent units over packed histories, from the oldest behavior to the most recent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mian.kernels import Packing
+
+
+class OldestFirst:
+    """The behaviors of a batch in the order in which a recurrent network reads them: every history's oldest, then every second oldest.
+
+    Longer histories come first, so that the histories that still go on at a step are the first of those of the step before.
+
+    Args:
+        packing: in which a history's most recent behavior is the first.
+
+    Attributes:
+        places: int64 ``(P,)``, where the behaviors in this order lie among the packed ones.
+        back: int64 ``(P,)``, where the packed ones lie in this order.
+        counts: how many histories have a first, a second, ... behavior.
+    """
+
+    def __init__(self, packing: Packing) -> None:
+        lengths, samples = packing.lengths.sort(descending=True, stable=True)
+        steps = torch.arange(int(lengths.max()) if len(lengths) else 0, device=lengths.device)[:, None]
+        goes_on = steps < lengths  # (steps, B)
+        oldest = packing.offsets[1:].index_select(0, samples) - 1
+        self.places = (oldest - steps)[goes_on]
+        self.back = torch.empty_like(self.places)
+        self.back[self.places] = torch.arange(len(self.places), device=self.places.device)
+        self.counts: list[int] = goes_on.sum(dim=1).tolist()
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit, with or without attention in its update gate (AUGRU).
+
+    Zhou et al. 2019, Eqs. 2-5, and with ``a`` its AUGRU (``u`` is ``1 - z`` of :class:`torch.nn.GRU`, which also has a bias more,
+    inside of the product with ``r``)::
+
+        u = sigmoid(W_u i + U_u h + b_u)    r = sigmoid(W_r i + U_r h + b_r)    c = tanh(W_h i + r * U_h h + b_h)
+        h' = (1 - a u) * h + a u * c
+
+    The first ``h`` is 0.
+
+    Args:
+        width: of what it reads.
+        hidden: H, of its state.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(width, 3 * hidden)  # W_r, W_u, W_h, one under the other, and their b
+        self.recurrent = nn.Parameter(torch.zeros(3 * hidden, hidden))  # U_r, U_u, U_h
+
+    def forward(self, vectors: torch.Tensor, counts: list[int], attention: torch.Tensor | None = None) -> torch.Tensor:
+        """Read histories.
+
+        Args:
+            vectors: ``i``, float ``(P, width)``, in the order of :class:`OldestFirst`.
+            counts: see there.
+            attention: ``a``, float ``(P,)``, in this order; 1 where it is None.
+
+        Returns:
+            The state after each, float ``(P, H)``, in this order.
+        """
+        x = self.inputs(vectors)  # of all steps at once; what is left for each step is U h
+        dtype = self.recurrent.dtype
+        weights = vectors.new_ones(len(vectors)) if attention is None else attention
+        with torch.autocast(x.device.type, enabled=False):
+            states: torch.Tensor = _Recurrence.apply(x.to(dtype), weights.to(dtype), self.recurrent, counts)  # type: ignore[no-untyped-call]
+        return states
+
+
+class _Recurrence(torch.autograd.Function):
+    """All steps and their way back, with as few operators a step as there can be.
+
+    On the way back what a step does to a gradient is linear; its factors are computed for all steps at once, and so is the gradient of U.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        hidden = recurrent.shape[1]
+        before, states, of_state, candidate = (x.new_empty(len(x), hidden) for _ in range(4))
+        gates = x.new_empty(len(x), 2 * hidden)
+        x_gates, x_candidate = x[:, : 2 * hidden], x[:, 2 * hidden :]
+        a = attention[:, None]
+        transposed = recurrent.t()
+        h = x.new_zeros(counts[0] if counts else 0, hidden)
+        end = 0
+        for count in counts:
+            step = slice(end, end := end + count)
+            before[step] = h[:count]
+            product = before[step] @ transposed  # (count, 3 H)
+            torch.add(product[:, : 2 * hidden], x_gates[step], out=gates[step])
+            r, u = gates[step].sigmoid_().chunk(2, dim=1)
+            of_state[step] = product[:, 2 * hidden :]  # U_h h
+            c = torch.addcmul(x_candidate[step], r, of_state[step], out=candidate[step]).tanh_()
+            h = torch.lerp(before[step], c, u * a[step], out=states[step])
+        ctx.save_for_backward(attention, recurrent, before, gates, of_state, candidate)
+        ctx.counts = counts
+        return states
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        attention, recurrent, before, gates, of_state, c = ctx.saved_tensors
+        r, u = gates.chunk(2, dim=1)
+        a = attention[:, None]
+        moved = u * a  # the share of the way from h to c
+        stays = 1 - moved
+        way = c - before
+        of_c = moved * (1 - c * c)  # what a state's gradient becomes before the tanh
+        # and before the sigmoids of r and u, and at U_h h: what goes through U
+        factors = torch.stack([of_c * of_state * r * (1 - r), way * a * u * (1 - u), of_c * r], dim=1)  # (P, 3, H)
+        through = torch.empty_like(factors)
+        grads = grad_states.clone()  # of each step's state, what comes from later steps added on the way
+        end, later = len(grads), None
+        for count in reversed(ctx.counts):
+            step = slice(end := end - count, end + count)
+            if later is not None:
+                grads[step][: len(later)] += later
+            torch.mul(factors[step], grads[step][:, None], out=through[step])
+            later = torch.addmm(grads[step] * stays[step], through[step].flatten(1), recurrent)
+        flat = through.flatten(1)  # (P, 3 H)
+        grad_x = torch.cat([flat[:, : 2 * before.shape[1]], grads * of_c], dim=1)
+        return grad_x, (grads * way * u).sum(dim=1), flat.t() @ before, None

@@ -1,0 +1,160 @@
+"""The Deep Interest Evolution Network.
+
+Source: Zhou et al.: Deep Interest Evolution Network for Click-Through Rate Prediction, AAAI 2019. Equation numbers are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field as Option
+from torch import nn
+
+from mian.kernels import Packing
+from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, OldestFirst, initialize, shared_fields
+from mian.models.click_model import ClickModel
+from mian.models.din import need_histories
+from mian.models.options import Count, Deviation, Options, Share
+from pipeline.contract import Contract
+
+
+class DIENConfig(Options):
+    """Options of :class:`DIEN`."""
+
+    embedding_dim: Count = 16
+    """Width of every field's vector; MIAN's here. The authors' code: 18. States are as wide as all fields of a behavior, as there."""
+    attention: Literal["bilinear", "unit"] = "bilinear"
+    """What weighs interests by the candidate. ``bilinear``: the paper's ``h_t W e_a`` (Eq. 14). ``unit``: DIN's activation unit, as in
+    the authors' code and DeepCTR."""
+    unit: tuple[Count, ...] = Option(default=(80, 40), min_length=1)
+    """Widths of that unit's hidden layers; the authors' code."""
+    unit_activation: Activation = "sigmoid"
+    """Their activation; the authors' code."""
+    auxiliary_weight: float = Option(default=1.0, ge=0.0)
+    """``alpha``, the weight of the auxiliary loss (Eq. 7); 0 for none. The authors' code: 1."""
+    auxiliary: Literal["network", "inner_product"] = "network"
+    """What tells the behavior that came next from another one, of which the paper says no more than ``sigmoid([h, e])``. ``network``:
+    hidden layers over both side by side, as in the authors' code and DeepCTR. ``inner_product``: of both."""
+    auxiliary_mlp: tuple[Count, ...] = (100, 50)
+    """Widths of that network's hidden layers, which have sigmoids; the authors' code."""
+    mlp: tuple[Count, ...] = (200, 80)
+    """Widths of the hidden layers; the authors' code."""
+    activation: Activation = "dice"
+    """Their activation; the authors' code."""
+    dropout: Share = 0.0
+    """Probability of dropout behind each of them. The paper mentions none."""
+    init_std: Deviation = 0.02
+    """Deviation of the truncated normal that every weight but biases starts from; MIAN's. The paper gives none."""
+
+
+class DIEN(ClickModel):
+    """Interests as states of a GRU over the history, and their evolution towards the candidate as that of a second one (AUGRU).
+
+    Histories are read from the oldest behavior to the most recent. Where the paper has one item embedding, states and behaviors are as
+    wide as all fields of a behavior side by side. The negatives of the auxiliary loss are other behaviors of the batch, drawn anew in
+    each step, whole behaviors, so that an item keeps its category: popular items come as often as they are popular, as in the
+    authors' code; the paper says no more than that they are sampled. One that equals what really came next is left out.
+
+    Args:
+        contract: says which fields there are.
+        config: the options.
+
+    Raises:
+        ContractError: the contract has no behaviors, or no candidate field.
+    """
+
+    def __init__(self, contract: Contract, config: DIENConfig) -> None:
+        super().__init__()
+        need_histories(contract, "DIEN")
+        self.config = config
+        d = config.embedding_dim
+        self.embedding = FieldEmbedding(contract, d)
+        candidate, behaviors = len(contract.group("candidate")), len(contract.group("behaviors"))
+        width = d * behaviors
+        self.extractor = GRU(width, width)
+        if config.auxiliary_weight and config.auxiliary == "network":
+            hidden = MLP(2 * width, config.auxiliary_mlp, 0.0, "sigmoid")
+            self.auxiliary = nn.Sequential(hidden, nn.Linear(hidden.output_width, 1))
+        if config.attention == "bilinear":
+            self.attention = nn.Linear(d * candidate, width, bias=False)  # W of Eq. 14
+        else:
+            shared = shared_fields(contract, self.embedding)
+            self.unit = ActivationUnit(d, candidate, behaviors, shared, config.unit, config.unit_activation)
+        self.evolution = GRU(width, width)
+        self.mlp = MLP(d * len(contract.fields), config.mlp, config.dropout, config.activation)
+        self.logit = nn.Linear(self.mlp.output_width, 1)
+        initialize(self, config.init_std)
+
+    def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :meth:`mian.models.ClickModel.logits`."""
+        return self._run(batch)[0]
+
+    def losses(self, batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`mian.models.ClickModel.losses`; ``L = L_target + alpha L_aux``, Eq. 7."""
+        logits, h, e, packing = self._run(batch)
+        logloss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+        if not self.config.auxiliary_weight:
+            return logloss, logloss
+        negatives = e.index_select(0, torch.randperm(len(e)).to(e.device))
+        return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, negatives, packing)
+
+    def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, negatives: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """How badly each interest tells the behavior that came next from another one, Eq. 6.
+
+        The paper sums over a history and takes the mean over histories; here it is the mean over all behaviors that came next, as in the
+        authors' code, so that ``alpha`` does not depend on how long histories are. DeepCTR's is half of it: the mean over both terms.
+
+        Args:
+            h: the states after each behavior, float ``(P, width)``.
+            e: the behaviors, float ``(P, width)``.
+            negatives: in the place of each behavior another one, float ``(P, width)``.
+            packing: which sample each is of, the most recent first.
+
+        Returns:
+            Scalar; 0 where no behavior came after another one.
+        """
+        before = packing.steps.nonzero().squeeze(1)  # all but the most recent of each history: the next one lies one place before
+        h, e, negatives = h.index_select(0, before), e.index_select(0, before - 1), negatives.index_select(0, before - 1)
+        of_next = F.softplus(-self._came_next(h, e))  # -log sigmoid
+        of_other = F.softplus(self._came_next(h, negatives)) * (negatives != e).any(dim=1)  # -log (1 - sigmoid)
+        return (of_next + of_other).sum() / max(len(before), 1)
+
+    def _came_next(self, h: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+        """Logits, float ``(N,)``."""
+        if self.config.auxiliary == "inner_product":
+            return (h * e).sum(dim=1)
+        logits: torch.Tensor = self.auxiliary(torch.cat([h, e], dim=1)).squeeze(1)
+        return logits
+
+    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Packing]:
+        """Logits ``(B,)``, and of the real behaviors, sample after sample, states and vectors, each ``(P, width)``."""
+        embedded = self.embedding(batch)
+        packing = embedded.packing
+        assert embedded.candidate is not None and embedded.behaviors is not None and packing is not None, "see need_histories"
+        e_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
+        e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, width)
+        order = OldestFirst(packing)
+
+        states = self.extractor(e_b.index_select(0, order.places), order.counts)  # Eqs. 2-5, oldest first
+        h = states.index_select(0, order.back)  # sample after sample
+        a = self._attention(e_a, h, packing).index_select(0, order.places)  # Eq. 14, oldest first
+        evolved = self.evolution(states, order.counts, a).index_select(0, order.back)
+        # The state after the most recent behavior, which is the first of its sample; a zero vector for an empty history.
+        last = evolved.index_select(0, (packing.steps == 0).nonzero().squeeze(1))
+        h_t = last.new_zeros(len(e_a), last.shape[1]).index_copy(0, packing.lengths.nonzero().squeeze(1), last)
+
+        others = [group.flatten(1) for group in (embedded.user, embedded.context) if group is not None]
+        logits = self.logit(self.mlp(torch.cat([e_a, h_t, *others], dim=1))).squeeze(1)
+        return logits, h, e_b, packing
+
+    def _attention(self, e_a: torch.Tensor, h: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """Weights that add up to 1 over each history, float ``(P,)``."""
+        if self.config.attention == "bilinear":
+            scores = (self.attention(e_a).index_select(0, packing.samples) * h).sum(dim=1)  # h_t W e_a
+        else:
+            scores = self.unit(e_a, h, packing)
+        padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
+        return packing.pack(torch.softmax(padded, dim=1))
