@@ -70,4 +70,4 @@ class Dice(nn.Module):
     def forward(self, s: torch.Tensor) -> torch.Tensor:
         """Activate, float ``(N, width)`` to float ``(N, width)``."""
         p = torch.sigmoid(self.normalization(s))
-        return s * torch.lerp(self.alpha, torch.ones_like(self.alpha), p)  # p + (1 - p) alpha
+        return s * (p + (1 - p) * self.alpha)

@@ -42,7 +42,9 @@ def columns(contract: Contract, width: int, history: str = "behavior_", shared: 
     return found
 
 
-def rows(contract: Contract, batch: Mapping[str, torch.Tensor], model: Any, history: str = "behavior_", oldest_first: bool = False) -> Any:
+def rows(
+    contract: Contract, batch: Mapping[str, torch.Tensor], model: Any, history: str = "behavior_", oldest_first: bool = False
+) -> Any:
     """A batch as the one matrix that DeepCTR's models read."""
     given = {_name(field): batch[field.column][:, None] for field in contract.fields if field.group != "behaviors"}
     lengths = batch[LENGTH].long()

@@ -24,7 +24,12 @@ FIELDS = [
     if field.vocabulary is not None
 ]
 #: DeepCTR counts the fields of its CIN by their tables, so that no two may share one.
-OWN_VOCABULARIES = [categorical("candidate", "item_id", "items"), categorical("behaviors", "category", "shop.category"), USER[0], CONTEXT[0]]
+OWN_VOCABULARIES = [
+    categorical("candidate", "item_id", "items"),
+    categorical("behaviors", "category", "shop.category"),
+    USER[0],
+    CONTEXT[0],
+]
 
 
 @pytest.fixture
