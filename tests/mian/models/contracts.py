@@ -2,7 +2,7 @@
 
 from pipeline.contract import Contract, Field, History, Label, NumericTransform, Vocabulary
 
-SIZES = {"items": 40, "shop.category": 9, "age": 7, "hour": 26}
+SIZES = {"items": 40, "shop.category": 9, "age": 7, "hour": 26, "ids": 1000}
 NUMBER = NumericTransform(kind="identity", mean=0.0, std=1.0)
 
 

@@ -1,0 +1,104 @@
+"""What each model can learn, in worlds with one effect, and that it can learn rows by heart."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mian.models import MODELS, ClickModel, build
+from pipeline.contract import Contract
+from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, categorical, contract_of
+from tests.mian.models.worlds import EFFECTS, World, make_contract, make_world, train
+
+SMALL: dict[str, dict[str, Any]] = {
+    "lr": {},
+    "fm": {},
+    "wide_deep": {"mlp": (32, 16)},
+    "dcn": {"mlp": (32, 16), "cross_layers": 2},
+    "dcn_v2": {"mlp": (32, 16)},
+    "deepfm": {"mlp": (32, 16), "dropout": 0.0},
+    "xdeepfm": {"mlp": (32, 16), "dropout": 0.0, "cin": (8, 8)},
+    "din": {"mlp": (32, 16)},
+    "dien": {"mlp": (32, 16)},
+    "mian": {"mlp": (32, 16), "dropout": 0.0, "heads": 2, "global_dim": 32},
+}
+OF_HISTORIES = ("din", "dien", "mian")
+OTHERS = tuple(name for name in MODELS if name not in OF_HISTORIES)
+
+world = cache(lambda effect: make_world(EFFECTS[effect]))
+
+
+def make(name: str, contract: Contract) -> ClickModel:
+    torch.manual_seed(0)
+    widths = {} if name == "lr" else {"embedding_dim": 8}
+    return build(name, contract, {"init_std": 0.1, **widths, **SMALL[name]})
+
+
+def share_of_best(effect: str, name: str, epochs: int) -> float:
+    """How far the AUC of a trained model is from 0.5, over how far it could be at best."""
+    of_effect: World = world(effect)
+    model = make(name, make_contract())
+    train(model, of_effect.train, epochs)
+    auc, best = of_effect.aucs(model)
+    print(f"{effect}: {name} has AUC {auc:.4f}, the best possible is {best:.4f}")
+    return (auc - 0.5) / (best - 0.5)
+
+
+def test_every_model_is_tried():
+    assert set(SMALL) == set(MODELS)
+
+
+def test_lr_cannot_learn_what_two_fields_are_together():
+    assert abs(share_of_best("second_order", "lr", epochs=4)) < 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "lr"])
+def test_all_others_learn_what_two_fields_are_together(name):
+    assert share_of_best("second_order", name, epochs=4) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("din", 0.9), ("dien", 0.8), ("mian", 0.6)])
+def test_models_of_histories_learn_what_was_done_with_the_candidate(name, least):
+    assert share_of_best("history", name, epochs=6) > least
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_mean_of_a_history_does_not_tell_what_was_done_with_the_candidate(name):
+    assert abs(share_of_best("history", name, epochs=6)) < 0.1
+
+
+@pytest.mark.parametrize("name", ["dien", "mian"])
+def test_dien_and_mian_learn_from_the_order_of_behaviors(name):
+    assert share_of_best("order", name, epochs=3) > 0.9
+
+
+@pytest.mark.parametrize("name", ["din", *OTHERS])
+def test_a_sum_over_behaviors_does_not_tell_their_order(name):
+    assert abs(share_of_best("order", name, epochs=3)) < 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("effect", ["profile", "context"])
+def test_every_model_learns_from_a_profile_alone_and_from_the_context_alone(effect, name):
+    assert share_of_best(effect, name, epochs=2) > 0.9
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_learns_256_rows_by_heart(name):
+    """Labels are drawn: there is nothing to learn but the rows. LR needs values that few rows share."""
+    contract = contract_of(*(field for field in (*CANDIDATE, *BEHAVIORS, *CONTEXT) if field.vocabulary), categorical("user", "id", "ids"))
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 7, 256)
+    batch = {"behavior_length": torch.tensor(lengths), "label": torch.tensor(rng.integers(0, 2, 256))}
+    for field in contract.fields:
+        values = rng.integers(1, contract.vocabulary(field.vocabulary).size, (256, 6) if field.group == "behaviors" else 256)
+        batch[field.column] = torch.tensor(values, dtype=torch.int32)
+    model = make(name, contract)
+    train(model, batch, epochs=150, batch_size=128, learning_rate=2e-2)
+    with torch.inference_mode():
+        logloss = torch.nn.functional.binary_cross_entropy_with_logits(model(batch), batch["label"].float()).item()
+    print(f"{name}: logloss {logloss:.4f}")
+    assert logloss < 0.05

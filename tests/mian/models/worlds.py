@@ -1,0 +1,138 @@
+"""Made-up worlds with one effect each: a model either can use it or knows nothing.
+
+A sample has a candidate item; a history of four behaviors, each an item and an action; and two fields each of user and context. All are
+drawn alike in every world, and independently of each other but for what is said here: there are four items, and every history has each
+of them once, in some order; two were bought and two were skipped. So fields by themselves, and the means of a history's fields, which
+are always the same, say nothing about which item was bought or which came last.
+
+The click's log-odds are ``STRENGTH`` or its negative, each for half of the samples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+
+from mian.config import OptimizerConfig
+from mian.models import ClickModel
+from mian.trainer.optimizer import Optimizer
+from mian.trainer.ranks import Ranks
+from mian.trainer.step import TrainingStep
+from pipeline.contract import Contract, Field, History, Label, Vocabulary
+
+STRENGTH = 2.2
+VALUES = 8
+LENGTH = 4
+ITEMS = LENGTH
+SIGN = np.repeat([-1, 1], VALUES // 2)  # of a value
+SIGN_OF_ITEM = np.repeat([-1, 1], ITEMS // 2)
+BOUGHT = 1
+
+Array = npt.NDArray[np.int64]
+Batch = dict[str, torch.Tensor]
+
+FIELDS = (
+    Field(group="candidate", name="item", vocabulary="item"),
+    Field(group="behaviors", name="item", vocabulary="item"),
+    Field(group="behaviors", name="action", vocabulary="action"),
+    Field(group="user", name="age", vocabulary="age"),
+    Field(group="user", name="home", vocabulary="home"),
+    Field(group="context", name="hour", vocabulary="hour"),
+    Field(group="context", name="page", vocabulary="page"),
+)
+
+
+def second_order(values: dict[str, Array]) -> Array:
+    """What a user's age and the hour are together; neither says anything alone."""
+    return SIGN[values["user_age"]] * SIGN[values["context_hour"]]
+
+
+def history(values: dict[str, Array]) -> Array:
+    """Whether the candidate was bought or skipped: item and action of one behavior, which the means of both fields do not tell."""
+    actions = values["behavior_action"][values["behavior_item"] == values["candidate_item"][:, None]]
+    return np.where(actions == BOUGHT, 1, -1)
+
+
+def order(values: dict[str, Array]) -> Array:
+    """Which half of the items the most recent behavior is of."""
+    return SIGN_OF_ITEM[values["behavior_item"][:, 0]]
+
+
+def profile(values: dict[str, Array]) -> Array:
+    """What a user's age is."""
+    return SIGN[values["user_age"]]
+
+
+def context(values: dict[str, Array]) -> Array:
+    """What the hour is."""
+    return SIGN[values["context_hour"]]
+
+
+Effect = Callable[[dict[str, Array]], Array]
+EFFECTS: dict[str, Effect] = {effect.__name__: effect for effect in (second_order, history, order, profile, context)}
+
+
+def make_contract() -> Contract:
+    return Contract(
+        name="world of one effect",
+        fields=FIELDS,
+        vocabularies=tuple(
+            Vocabulary(name=name, size=2 + values, path=f"{name}.parquet", sha256="0")
+            for name, values in {"item": ITEMS, "action": 2, **dict.fromkeys(("age", "home", "hour", "page"), VALUES)}.items()
+        ),
+        vocabulary_fingerprint="0",
+        history=History(length=LENGTH, days=30),
+        label=Label(kind="labeled"),
+        splits={},
+        config_fingerprint="0",
+        code_fingerprint="0",
+        days=(),
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """Samples to train on and others to test on, each with labels; and the test samples' best possible scores."""
+
+    train: Batch
+    test: Batch
+    truth: Array
+
+    def aucs(self, model: ClickModel) -> tuple[float, float]:
+        """Of a model on the test samples, and the best possible."""
+        with torch.inference_mode():
+            scores = model.eval()(self.test).numpy()
+        labels = self.test["label"].numpy()
+        return roc_auc_score(labels, scores), roc_auc_score(labels, self.truth)
+
+
+def make_world(effect: Effect, train: int = 16_384, test: int = 8_192, seed: int = 0) -> World:
+    rng = np.random.default_rng(seed)
+    rows = train + test
+    items = rng.permuted(np.tile(np.arange(ITEMS), (rows, 1)), axis=1)
+    values = {
+        "candidate_item": rng.integers(0, ITEMS, rows),
+        "behavior_item": items,
+        "behavior_action": rng.permuted(np.tile([BOUGHT, BOUGHT, 0, 0], (rows, 1)), axis=1),
+    }
+    values |= {field.column: rng.integers(0, VALUES, rows) for field in FIELDS if field.group in ("user", "context")}
+    truth = effect(values)
+    labels = rng.random(rows) < 1 / (1 + np.exp(-STRENGTH * truth))
+    columns = {name: torch.tensor(of + 2, dtype=torch.int32) for name, of in values.items()}  # 0 is padding, 1 is unknown
+    columns |= {"behavior_length": torch.full((rows,), LENGTH, dtype=torch.int32), "label": torch.tensor(labels.astype(np.int32))}
+    return World({n: of[:train] for n, of in columns.items()}, {n: of[train:] for n, of in columns.items()}, truth[train:])
+
+
+def train(model: ClickModel, batch: Batch, epochs: int, batch_size: int = 256, learning_rate: float = 1e-2, seed: int = 0) -> None:
+    """Train by the trainer's own step; the learning rate falls to nothing."""
+    torch.manual_seed(seed)
+    step = TrainingStep(model.train(), Optimizer(model, OptimizerConfig(learning_rate=learning_rate, schedule="linear"), Ranks()))
+    rows = len(batch["label"])
+    for epoch in range(epochs):
+        for start, places in enumerate(torch.randperm(rows).split(batch_size)):
+            part = {name: column[places] for name, column in batch.items()}
+            step(part, (epoch + start * batch_size / rows) / epochs)
+    model.eval()
