@@ -92,6 +92,9 @@ class ClickModel(nn.Module, ABC):
         return any(table.is_split for table in self.tables().values())
 
     def take_part(self) -> None:
-        """Give the other ranks the vectors that they look up, where this rank has nothing to score while they have."""
+        """Give the other ranks the vectors that they look up, where this rank has nothing to score while they have.
+
+        A model of several tables looks up in them in the order in which its constructor makes them.
+        """
         for table in self.tables().values():
             table(torch.empty(0, dtype=torch.int64, device=table.weight.device))

@@ -49,8 +49,9 @@ class DeepFM(ClickModel):
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
+        linear = self.linear(batch)
         vectors = self.fields(batch)  # (B, F, d)
-        y_fm = self.linear(batch) + pairwise(vectors)  # Eq. 2
+        y_fm = linear + pairwise(vectors)  # Eq. 2
         y_dnn = self.deep_logit(self.deep(vectors.flatten(1))).squeeze(1)  # Eqs. 3, 4: (B, F * d) -> (B, width) -> (B,)
         logits: torch.Tensor = y_fm + y_dnn  # Eq. 1
         return logits

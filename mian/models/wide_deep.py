@@ -52,6 +52,7 @@ class WideDeep(ClickModel):
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
+        wide = self.wide(batch)
         a = self.deep(self.fields(batch).flatten(1))  # Eq. 2: (B, F, d) -> (B, F * d) -> (B, width)
-        logits: torch.Tensor = self.wide(batch) + self.deep_logit(a).squeeze(1)  # Eq. 3
+        logits: torch.Tensor = wide + self.deep_logit(a).squeeze(1)  # Eq. 3
         return logits

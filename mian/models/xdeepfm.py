@@ -59,8 +59,9 @@ class XDeepFM(ClickModel):
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
+        linear = self.linear(batch)
         vectors = self.fields(batch)  # (B, F, d)
         p = self.cin(vectors)  # Eqs. 6-8: (B, sum of rows)
         x_dnn = self.deep(vectors.flatten(1))  # (B, F * d) -> (B, width)
-        logits: torch.Tensor = self.linear(batch) + self.cin_logit(p).squeeze(1) + self.deep_logit(x_dnn).squeeze(1)
+        logits: torch.Tensor = linear + self.cin_logit(p).squeeze(1) + self.deep_logit(x_dnn).squeeze(1)
         return logits

@@ -126,7 +126,9 @@ def make_world(effect: Effect, train: int = 16_384, test: int = 8_192, seed: int
     return World({n: of[:train] for n, of in columns.items()}, {n: of[train:] for n, of in columns.items()}, truth[train:])
 
 
-def train(model: ClickModel, batch: Batch, epochs: int, batch_size: int = 256, learning_rate: float = 1e-2, seed: int = 0) -> None:
+def train(
+    model: ClickModel, batch: Batch, epochs: int, batch_size: int = 256, learning_rate: float = 1e-2, seed: int = 0
+) -> None:
     """Train by the trainer's own step; the learning rate falls to nothing."""
     torch.manual_seed(seed)
     step = TrainingStep(model.train(), Optimizer(model, OptimizerConfig(learning_rate=learning_rate, schedule="linear"), Ranks()))

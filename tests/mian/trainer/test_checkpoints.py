@@ -109,6 +109,14 @@ def test_killed_at_any_step_it_goes_on_from_the_checkpoint_before(
     assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2)).run(), undisturbed[0])
 
 
+@pytest.mark.parametrize("name", ["din", "dien"])
+def test_moving_averages_and_drawn_negatives_go_on_too(samples: Any, tmp_path: Path, name: str) -> None:
+    model = {"name": name, "options": {"embedding_dim": 8, "mlp": [16, 8], "dropout": 0.3}}
+    for step in (20, 64):
+        assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), step, model=model)) == step
+    assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2), model=model).run(), trainer_of(samples, model=model).run())
+
+
 def test_a_training_that_had_ended_has_nothing_left_to_do(samples: Any, tmp_path: Path) -> None:
     ended = trainer_of(samples, CheckpointStore(tmp_path, 2)).run()
     again = trainer_of(samples, CheckpointStore(tmp_path, 2))
