@@ -204,6 +204,23 @@ def dien(contract, make) -> tuple[Any, Any]:
     return ours, theirs
 
 
+def test_diens_auxiliary_loss_is_twice_deepctrs_which_is_the_mean_over_its_two_terms(contract, dien, make_batch):
+    ours, _ = dien
+    extractor = models.dien.InterestExtractor(8, use_neg=True)
+    copy_mlp(
+        extractor.auxiliary_net,
+        torch.nn.Sequential(*ours.auxiliary[0], ours.auxiliary[1], torch.nn.Sigmoid(), torch.nn.Dropout()),
+    )
+    batch = make_batch(contract)
+    _, h, e, packing = ours._run(batch)
+    negatives = torch.randn(e.shape)
+    lengths = packing.lengths
+    turned = (lengths[:, None] - 1 - torch.arange(6)).clamp(min=0)[:, :, None].expand(-1, -1, 8)  # the oldest first
+    states, next_ones, others = (packing.pad(vectors).gather(1, turned)[lengths > 0] for vectors in (h, e, negatives))
+    expected = extractor._cal_auxiliary_loss(states[:, :-1], next_ones[:, 1:], others[:, 1:], lengths[lengths > 0] - 1)
+    torch.testing.assert_close(ours.auxiliary_loss(h, e, negatives, packing), 2 * expected, atol=1e-5, rtol=0)
+
+
 def test_dien_with_the_attention_that_deepctr_has(contract, dien, make_batch):
     """The paper's own, ``h W e_a``, is tested against NumPy."""
     assert_same(*dien, contract, make_batch(contract, rows=64), history=HISTORY, oldest_first=True)

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 
+from jobs.command import load_config
+from mian.config import TrainConfig
 from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns
 from pipeline.contract import ContractError
 from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 
+CONFIGURATIONS = Path(__file__).parents[3] / "conf" / "train"
 OF_HISTORIES = ("din", "dien")  # a contract without behaviors is none of theirs
 FITTING = [(name, of) for name in MODELS for of in CONTRACTS if name not in OF_HISTORIES or CONTRACTS[of].group("behaviors")]
 
@@ -70,3 +75,21 @@ def test_an_unknown_option_is_an_error_that_names_the_nearest(contract):
 def test_a_value_that_is_not_allowed_is_an_error_that_names_option_and_value(contract):
     with pytest.raises(ModelError, match=r"model 'mian', option 'heads': .*greater than 0.*; it is -1"):
         build("mian", contract, {"heads": -1})
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGURATIONS.glob("*.yaml")), ids=lambda file: file.name)
+def test_every_configuration_names_a_model_and_options_of_its(contract, file):
+    choice = load_config(TrainConfig, str(file)).model
+    build(choice.name, contract, choice.options)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_word_chooses_the_model(contract, name):
+    choice = load_config(TrainConfig, str(CONFIGURATIONS / "peers.yaml"), [f"model.name={name}"]).model
+    assert isinstance(build(choice.name, contract, choice.options), ClickModel)
+
+
+def test_one_word_does_not_choose_a_model_with_options_of_another(contract):
+    choice = load_config(TrainConfig, str(CONFIGURATIONS / "mian.yaml"), ["model.name=din"]).model
+    with pytest.raises(ModelError, match=r"model 'din' has no option 'global_fusion'; there are activation, dropout"):
+        build(choice.name, contract, choice.options)

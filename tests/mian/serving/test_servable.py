@@ -1,13 +1,16 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from mian.serving import Servable, ServableError, ServingInputError, load_servable
+from mian.models import MODELS, build
+from mian.serving import Servable, ServableError, ServingInputError, load_servable, read_vocabularies, save_servable
 from mian.serving import servable as module
 from pipeline.contract import read_contract
 
@@ -28,6 +31,17 @@ def test_it_gives_what_the_model_gives(trained: Any, servable: Servable, raw: pd
     assert got.dtype == np.float64
     assert len(set(got.round(5))) == len(raw), "rows that all score the same would prove nothing"
     np.testing.assert_allclose(got, trained.probabilities(raw), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "mian"])
+def test_every_model_gives_as_a_servable_what_it_gives(trained_once: Any, raw: pd.DataFrame, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    other = replace(trained_once, model=build(name, trained_once.contract, options := {"init_std": 0.1}))
+    vocabularies = read_vocabularies(other.contract, other.samples)
+    save_servable(tmp_path / "servable", other.model, name, options, other.contract, vocabularies)
+    got = load_servable(tmp_path / "servable").predict_proba(raw)
+    assert len(set(got.round(5))) > 1
+    np.testing.assert_allclose(got, other.probabilities(raw), atol=1e-6)
 
 
 def test_it_needs_no_samples(trained: Any, folder: Path, raw: pd.DataFrame, tmp_path: Path) -> None:
