@@ -1,8 +1,10 @@
 """Small contracts with groups of every kind."""
 
+from collections.abc import Mapping
+
 from pipeline.contract import Contract, Field, History, Label, NumericTransform, Vocabulary
 
-SIZES = {"items": 40, "shop.category": 9, "age": 7, "hour": 26, "ids": 1000}
+SIZES = {"items": 40, "shop.category": 9, "age": 7, "hour": 26}
 NUMBER = NumericTransform(kind="identity", mean=0.0, std=1.0)
 
 
@@ -14,12 +16,12 @@ def numeric(group: str, name: str) -> Field:
     return Field(group=group, name=name, transform=NUMBER)
 
 
-def contract_of(*fields: Field, length: int = 6) -> Contract:
+def contract_of(*fields: Field, length: int = 6, sizes: Mapping[str, int] = SIZES) -> Contract:
     """A contract of these fields; its vocabularies have names that a torch module may not have."""
     return Contract(
         name="small",
         fields=fields,
-        vocabularies=tuple(Vocabulary(name=n, size=size, path=f"{n}.parquet", sha256="0") for n, size in SIZES.items()),
+        vocabularies=tuple(Vocabulary(name=n, size=size, path=f"{n}.parquet", sha256="0") for n, size in sizes.items()),
         vocabulary_fingerprint="0",
         history=History(length=length, days=30),
         label=Label(kind="labeled"),

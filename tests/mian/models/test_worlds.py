@@ -9,7 +9,7 @@ import torch
 
 from mian.models import MODELS, ClickModel, build
 from pipeline.contract import Contract
-from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, categorical, contract_of
+from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, contract_of
 from tests.mian.models.worlds import EFFECTS, World, make_contract, make_world, train
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -89,9 +89,8 @@ def test_every_model_learns_from_a_profile_alone_and_from_the_context_alone(effe
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_learns_256_rows_by_heart(name):
     """Labels are drawn: there is nothing to learn but the rows. LR needs values that few rows share."""
-    contract = contract_of(
-        *(field for field in (*CANDIDATE, *BEHAVIORS, *CONTEXT) if field.vocabulary), categorical("user", "id", "ids")
-    )
+    fields = [field for field in (*CANDIDATE, *BEHAVIORS, *CONTEXT) if field.vocabulary]
+    contract = contract_of(*fields, categorical("user", "id", "ids"), sizes={**SIZES, "ids": 1000})
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 7, 256)
     batch = {"behavior_length": torch.tensor(lengths), "label": torch.tensor(rng.integers(0, 2, 256))}
