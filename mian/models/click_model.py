@@ -70,7 +70,9 @@ class ClickModel(nn.Module, ABC):
         Returns:
             The batch's mean logloss (Zhang et al. 2021, Eq. 18), and what is to be minimized; scalars.
         """
-        logloss = F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())  # of logits that autocast has rounded, too
+        logloss = F.binary_cross_entropy_with_logits(
+            self(batch).float(), labels.float()
+        )  # of logits that autocast has rounded, too
         return logloss, logloss
 
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
