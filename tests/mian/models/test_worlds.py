@@ -1,5 +1,6 @@
 """What each model can learn, in worlds with one effect, and that it can learn rows by heart."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,12 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 OF_HISTORIES = ("din", "dien", "mian")
 OTHERS = tuple(name for name in MODELS if name not in OF_HISTORIES)
+
+
+def always(*names: str, among: Iterable[str]) -> list[Any]:
+    """All of them, but those that are not named by -m long alone."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.long) for name in among]
+
 
 world = cache(lambda effect: make_world(EFFECTS[effect]))
 
@@ -54,33 +61,33 @@ def test_lr_cannot_learn_what_two_fields_are_together():
     assert abs(share_of_best("second_order", "lr", epochs=4)) < 0.1
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "lr"])
+@pytest.mark.parametrize("name", always("fm", "mian", among=[name for name in MODELS if name != "lr"]))
 def test_all_others_learn_what_two_fields_are_together(name):
     assert share_of_best("second_order", name, epochs=4) > 0.9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("din", 0.9), ("dien", 0.8), ("mian", 0.6)])
+@pytest.mark.parametrize(("name", "least"), [("din", 0.9), pytest.param("dien", 0.8, marks=pytest.mark.long), ("mian", 0.6)])
 def test_models_of_histories_learn_what_was_done_with_the_candidate(name, least):
     assert share_of_best("history", name, epochs=6) > least
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", always("fm", among=OTHERS))
 def test_the_mean_of_a_history_does_not_tell_what_was_done_with_the_candidate(name):
     assert abs(share_of_best("history", name, epochs=6)) < 0.1
 
 
-@pytest.mark.parametrize("name", ["dien", "mian"])
+@pytest.mark.parametrize("name", always("mian", among=["dien", "mian"]))
 def test_dien_and_mian_learn_from_the_order_of_behaviors(name):
     assert share_of_best("order", name, epochs=3) > 0.9
 
 
-@pytest.mark.parametrize("name", ["din", *OTHERS])
+@pytest.mark.parametrize("name", always("din", among=["din", *OTHERS]))
 def test_a_sum_over_behaviors_does_not_tell_their_order(name):
     assert abs(share_of_best("order", name, epochs=3)) < 0.1
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", always("lr", "mian", among=MODELS))
 @pytest.mark.parametrize("effect", ["profile", "context"])
 def test_every_model_learns_from_a_profile_alone_and_from_the_context_alone(effect, name):
     assert share_of_best(effect, name, epochs=2) > 0.9
