@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from mian.evaluation import score
+from mian.metrics import evaluate
 from mian.models import build
 from mian.stream import SampleStream
-from mian.trainer.evaluation import score
 from tests.launcher import on_ranks
 from tests.mian.trainer import rank_work
 
@@ -33,7 +34,7 @@ def assert_one_process_comes_to(metrics: dict[str, float], samples: Any, weights
     model = build(name, samples.contract, MODELS[name]["options"])
     model.load_state_dict(weights)
     stream = SampleStream(str(samples.folder), samples.contract, "test", 1000, shuffle=False, drop_last=False)
-    assert score(model, stream).metrics() == pytest.approx(metrics, abs=1e-6)
+    assert evaluate(*score(model, stream)) == pytest.approx(metrics, abs=1e-6)
 
 
 def test_moving_averages_are_those_of_all_ranks_so_that_metrics_are_too(samples: Any, tmp_path: Path) -> None:
