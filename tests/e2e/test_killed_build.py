@@ -27,7 +27,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYSPAR
     "SPARK_LOCAL_IP": "127.0.0.1",
 }
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long]
 
 
 def command(settings: Path, samples: Path) -> list[str]:

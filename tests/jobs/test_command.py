@@ -8,6 +8,7 @@ import pytest
 from jobs import command
 from jobs.command import ConfigError, load_config
 from mian.config import TrainConfig
+from mian.models import MODELS
 from pipeline.config import DataConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,8 @@ def test_values_may_refer_to_others_and_to_the_environment(write: Any, monkeypat
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_training_configurations_that_come_along_are_good(path: Path) -> None:
-    assert load_config(TrainConfig, str(path)).model.name == "mian"
+    config = load_config(TrainConfig, str(path))
+    MODELS[config.model.name].config(**config.model.options)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "data").glob("*.yaml")), ids=lambda path: path.stem)
