@@ -12,7 +12,7 @@ from mian.kernels import shapes
 log = logging.getLogger(__name__)
 
 
-_found: bool | None = None
+_found: bool | None = None  # and no functools.cache, which torch.compile warns of
 
 
 def is_compiled() -> bool:

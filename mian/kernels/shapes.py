@@ -35,9 +35,8 @@ def _attention_backward(
 
 
 def _pool(scores: torch.Tensor, vectors: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(scores), vectors.new_empty(
-        offsets.shape[0] - 1, vectors.shape[1]
-    )  # len() would make a constant of it
+    groups = offsets.shape[0] - 1  # len() would make a constant of it
+    return torch.empty_like(scores), vectors.new_empty(groups, vectors.shape[1])
 
 
 def _pool_backward(

@@ -7,12 +7,10 @@ Prediction, WSDM 2021. Equation numbers are the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
-from pydantic import Field as Option
 from torch import nn
 
 from mian.kernels import Packing, pool
@@ -28,18 +26,15 @@ from mian.layers import (
     initialize,
 )
 from mian.models.click_model import ClickModel
+from mian.models.options import Count, Deviation, Options, Share
 from pipeline.contract import Contract, ContractError
 
 #: What Eq. 14 concatenates, in its order.
 PARTS = ("e_i", "e_c", "e_b", "e_u", "R_ibim", "R_iuim", "R_icim")
 
-Count = Annotated[int, Option(gt=0)]
 
-
-class MianConfig(BaseModel):
+class MianConfig(Options):
     """Options of :class:`Mian`. The defaults are the paper's settings, or, where it has none, what the option's docstring says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     embedding_dim: Count = 16
     """``d``, the width of every field's vector. The paper does not give it."""
@@ -65,9 +60,9 @@ class MianConfig(BaseModel):
     """Width of Eq. 15's parts with ``project``. The paper does not give it."""
     mlp: tuple[Count, ...] = (32, 8)
     """Widths of the hidden layers of Eq. 16."""
-    dropout: float = Option(default=0.2, ge=0.0, lt=1.0)
+    dropout: Share = 0.2
     """Probability of dropout. The paper does not say where: it is on both outputs inside the transformer and on the layers of Eq. 16."""
-    init_std: float = Option(default=0.02, gt=0.0)
+    init_std: Deviation = 0.02
     """Deviation of the truncated normal that every weight but biases starts from."""
 
 

@@ -55,10 +55,8 @@ class Optimizer:
         self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
         self._adam = torch.optim.Adam([self._dense.weight], betas=self._betas, fused=True)
         moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
-        self._adam.state[self._dense.weight] = {
-            "step": self._dense.weight.new_zeros(()),
-            **moments,
-        }  # there before the first step, to be restored
+        # There before the first step, to be restored.
+        self._adam.state[self._dense.weight] = {"step": self._dense.weight.new_zeros(()), **moments}
         self._tables = model.tables()
         self._of_tables = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
         self._of_passes: dict[str, list[RowGradients]] = {}

@@ -11,6 +11,7 @@ from mian.layers import BatchNormalization
 from mian.models import MODELS, build
 from tests.mian.models.contracts import CONTRACTS
 from tests.mian.models.peers_numpy import Peers
+from tests.mian.models.perturbed import perturbed
 
 SMALL = {
     "lr": {},
@@ -40,16 +41,7 @@ def make():
 
     def make(name, contract, options):
         torch.manual_seed(1)
-        model = build(name, contract, {"init_std": 0.4, **options})
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1:
-                    parameter += 0.3 * torch.randn(parameter.shape)
-            for module in model.modules():
-                if isinstance(module, BatchNormalization):
-                    module.moving[0].normal_()
-                    module.moving[1].uniform_(0.2, 2.0)
-        return model.eval()
+        return perturbed(build(name, contract, {"init_std": 0.4, **options}))
 
     return make
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
 from pipeline.contract import Contract
 from tests.mian.models import deepctr
 from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, USER, categorical, contract_of
 from tests.mian.models.deepctr import HISTORY, columns, copy_gru, copy_linear, copy_mlp, copy_unit, copy_vectors, models, rows
+from tests.mian.models.perturbed import perturbed
 
 WIDTH = 4
 POOLED_LAST = "candidate user context history"
@@ -43,16 +43,7 @@ def make() -> Callable[..., Any]:
 
     def make(name: str, contract: Contract, **options: Any) -> Any:
         torch.manual_seed(1)
-        model: ClickModel = build(name, contract, {"init_std": 0.5, **options})
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1:
-                    parameter += 0.3 * torch.randn(parameter.shape)
-            for module in model.modules():
-                if isinstance(module, BatchNormalization):
-                    module.moving[0].normal_()
-                    module.moving[1].uniform_(0.2, 2.0)
-        return model.eval()
+        return perturbed(build(name, contract, {"init_std": 0.5, **options}))
 
     return make
 

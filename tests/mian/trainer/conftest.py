@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from mian.config import TrainConfig
+from mian.trainer import CheckpointStore, Ranks, Trainer, open_streams
 from pipeline.contract import Contract
 from tests.mian.sample_data import SMALL_MODEL, write_samples
+from tests.mian.trainer.curves import Curves
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,23 @@ class Samples:
         model = {"options": {**SMALL_MODEL, **(options or {})}}
         settings = {"samples": str(self.folder), "model": model, "batch_size": 32, "threads": 1, "device": "cpu"}
         return TrainConfig.model_validate({**settings, **values})
+
+    def trainer(
+        self, store: CheckpointStore | None = None, stop_at: int | None = None, curves: Curves | None = None, **values: Any
+    ) -> Trainer:
+        """A trainer that is asked to stop in a step, resumed from the store's newest checkpoint; ``values`` as for :meth:`config`."""
+        ranks, config = Ranks(), self.config(**values)
+        trainer = Trainer(
+            config,
+            self.contract,
+            open_streams(config, self.contract, ranks),
+            ranks,
+            curves or Curves(),
+            store,
+            lambda: trainer.progress.step + 1 == stop_at,
+        )
+        trainer.resume(store.newest() if store is not None else None)
+        return trainer
 
 
 @pytest.fixture(scope="session")

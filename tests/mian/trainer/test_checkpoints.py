@@ -16,11 +16,9 @@ import torch
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
-    Ranks,
     Trained,
     Trainer,
     TrainingStopped,
-    open_streams,
     training_key,
 )
 from mian.trainer.checkpoints import CONTENT, MANIFEST
@@ -40,19 +38,7 @@ SETTINGS: dict[str, Any] = {
 def trainer_of(
     samples: Any, store: CheckpointStore | None = None, stop_at: int | None = None, curves: Curves | None = None, **values: Any
 ) -> Trainer:
-    """A trainer that is asked to stop in a step, resumed from the store's newest checkpoint."""
-    ranks = Ranks()
-    config = samples.config(**{**SETTINGS, **values})
-    trainer = Trainer(
-        config,
-        samples.contract,
-        open_streams(config, samples.contract, ranks),
-        ranks,
-        curves or Curves(),
-        store,
-        lambda: trainer.progress.step + 1 == stop_at,
-    )
-    trainer.resume(store.newest() if store is not None else None)
+    trainer: Trainer = samples.trainer(store, stop_at, curves, **{**SETTINGS, **values})
     return trainer
 
 

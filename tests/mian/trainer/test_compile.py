@@ -10,11 +10,10 @@ from torch._dynamo.utils import counters
 from mian.config import OptimizerConfig
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, DeviceError, Ranks, Trainer, TrainingStopped, open_streams
+from mian.trainer import CheckpointStore, DeviceError, Ranks, Trainer, TrainingStopped
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.step import TrainingStep
 from tests.mian.sample_data import SMALL_MODEL
-from tests.mian.trainer.curves import Curves
 
 SIZES = (32, 32, 40, 48, 32)  # of batches, one after the other
 
@@ -68,11 +67,8 @@ def test_without_a_compiler_it_is_said_before_the_first_step(samples: Any, monke
 
 
 def trainer_of(samples: Any, store: CheckpointStore | None, stop_at: int | None = None) -> Trainer:
-    ranks = Ranks()
-    config = samples.config({"dropout": 0.3}, compile=True, max_steps=12, precision="bf16")
-    streams = open_streams(config, samples.contract, ranks)
-    trainer = Trainer(config, samples.contract, streams, ranks, Curves(), store, lambda: trainer.progress.step + 1 == stop_at)
-    trainer.resume(store.newest() if store is not None else None)
+    settings = {"options": {"dropout": 0.3}, "compile": True, "max_steps": 12, "precision": "bf16"}
+    trainer: Trainer = samples.trainer(store, stop_at, **settings)
     return trainer
 
 

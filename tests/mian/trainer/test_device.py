@@ -81,9 +81,7 @@ def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices
         assert {parameter.grad.device for parameter in model.parameters() if parameter.grad is not None} == {ELSEWHERE}
     assert all(parameter.grad is not None for parameter in model.parameters())
 
-    with pytest.raises(
-        NotImplementedError
-    ):  # as it is without the lookup that the batch brings: the device is asked how many there are
+    with pytest.raises(NotImplementedError):  # without the lookup that the batch brings, the device is asked how many there are
         model(dict(there))
 
 

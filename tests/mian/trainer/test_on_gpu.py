@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopped, open_streams
+from mian.trainer import CheckpointStore, Trained, Trainer, TrainingStopped
 from mian.trainer.feed import fed
 from tests.launcher import on_ranks
 from tests.mian.trainer import rank_work
@@ -26,22 +26,9 @@ def trainer_of(
     curves: Curves | None = None,
     store: CheckpointStore | None = None,
     stop_at: int | None = None,
-    options: dict[str, Any] | None = None,
     **values: Any,
 ) -> Trainer:
-    ranks = Ranks()
-    config = samples.config(options or EXACT, **{**SETTINGS, **values})
-    streams = open_streams(config, samples.contract, ranks)
-    trainer = Trainer(
-        config,
-        samples.contract,
-        streams,
-        ranks,
-        curves or Curves(),
-        store,
-        lambda: trainer.progress.step + 1 == stop_at,
-    )
-    trainer.resume(store.newest() if store is not None else None)
+    trainer: Trainer = samples.trainer(store, stop_at, curves, **{"options": EXACT, **SETTINGS, **values})
     return trainer
 
 

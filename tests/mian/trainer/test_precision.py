@@ -9,17 +9,12 @@ from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.serving import load_servable, read_vocabularies, save_servable
 from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopped, open_streams
-from tests.mian.trainer.curves import Curves
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "optimizer": {"learning_rate": 3e-3}, "options": {"dropout": 0.1}}
 
 
 def trainer_of(samples: Any, store: CheckpointStore | None = None, stop_at: int | None = None, **values: Any) -> Trainer:
-    ranks = Ranks()
-    config = samples.config(**{**SETTINGS, **values})
-    streams = open_streams(config, samples.contract, ranks)
-    trainer = Trainer(config, samples.contract, streams, ranks, Curves(), store, lambda: trainer.progress.step + 1 == stop_at)
-    trainer.resume(store.newest() if store is not None else None)
+    trainer: Trainer = samples.trainer(store, stop_at, **{**SETTINGS, **values})
     return trainer
 
 
