@@ -6,8 +6,9 @@
     python benchmarks/train.py --device cuda --precision bf16
 
 Steps of training on batches that lie in memory, the same made-up samples for all: forward, loss, backward, optimizer. Ours are those of
-``jobs/train.py`` with the paper's settings. DeepCTR-Torch's are what its ``fit`` does with a batch, but for loading it, with its default
-settings and the same embeddings and layers. All models take turns, ``--rounds`` times, and the medians are compared.
+``jobs/train.py`` with the paper's settings, on as many of the ``--threads`` as that takes for the batch. DeepCTR-Torch's are what its
+``fit`` does with a batch, but for loading it, with its default settings, the same embeddings and layers, and all ``--threads``. All models
+take turns, ``--rounds`` times, and the medians are compared.
 
 Two sizes, those of Amazon's reviews of electronics and of books; histories of 1 to 30 behaviors. ``vs_deepctr_din`` is ``samples_per_s``
 over that of DeepCTR-Torch's DIN, ``vs_deepctr_dien`` over that of its DIEN (larger is better).
@@ -37,6 +38,7 @@ from mian.trainer import Ranks
 from mian.trainer.feed import beside
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.step import TrainingStep
+from mian.trainer.threads import default_threads, threads
 from pipeline.contract import Field
 
 HISTORY = 30
@@ -129,7 +131,8 @@ def our_step(
     batches = [beside(model, batch) for batch in cut(samples, batch_size)]
 
     def run(number: int) -> None:
-        step(batches[number % len(batches)], 0.0)
+        with threads(default_threads(batch_size, torch.get_num_threads())):
+            step(batches[number % len(batches)], 0.0)
         synchronize(device)
 
     return run

@@ -149,7 +149,7 @@ class TrainConfig(_Strict):
     """Whether ``torch.compile`` makes the model's forward and backward pass in training, but for the embedding's. It needs a C++ compiler,
     and takes a minute at the start. The weights that come out are the same but for rounding, and for which entries dropout drops."""
     threads: int | None = Field(None, ge=1)
-    """Compute threads a rank; the machine's cores over its ranks where it is not given."""
+    """Compute threads a rank. Where it is not given: the machine's cores over its ranks, but one for every 512 rows of a batch at most."""
     exchange_timeout_seconds: int = Field(600, ge=1)
     """For how long ranks wait for one that does not come to an exchange; more than the first rank takes to write a checkpoint. For a
     process that is frozen, or a host that is cut off, ``horovodrun --gloo-timeout-seconds`` says so, 30 where it does not."""

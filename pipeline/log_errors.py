@@ -126,4 +126,4 @@ def _short(text: str) -> str:
     """One line of printable characters, of a length that is read."""
     line = " ".join(_SQLSTATE.sub("", text).replace(_BAD_ADVICE, "").split())
     line = "".join(c if c.isprintable() else "\ufffd" for c in line)
-    return line if len(line) <= 600 else f"{line[:600]} ..."
+    return line if len(line) <= 600 else f"{line[:300]} ... {line[-300:]}"  # which folders, or columns, comes last

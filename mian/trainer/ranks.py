@@ -97,8 +97,9 @@ class Ranks:
                 f"{who} ended before this one, or hangs; what it said, or what the launcher says, tells why"
             ) from error
 
-    def default_threads(self) -> int:
-        """The machine's cores over its ranks, at least one."""
+    @property
+    def cores(self) -> int:
+        """This rank's share of the machine's cores; at least one."""
         return max(1, len(os.sched_getaffinity(0)) // self._local_size)
 
     def together(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:

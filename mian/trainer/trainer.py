@@ -32,6 +32,7 @@ from mian.trainer.saving import Saving
 from mian.trainer.scored_rows import Evaluation, NotANumberError
 from mian.trainer.step import TrainingStep
 from mian.trainer.streams import Streams
+from mian.trainer.threads import default_threads, threads
 from mian.trainer.trace import Trace
 from pipeline.contract import Contract
 
@@ -103,7 +104,7 @@ class Trainer:
         ranks.limit_exchanges(config.exchange_timeout_seconds)
         ranks.compute_on(self._device)
         ranks.pack_gradients(packing16(config.optimizer.compression))
-        torch.set_num_threads(config.threads or ranks.default_threads())
+        torch.set_num_threads(self._threads(config.batch_size // config.backward_passes_per_step))
         torch.manual_seed(config.seed)
         with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
             self.model = build(config.model.name, contract, config.model.options)
@@ -316,7 +317,11 @@ class Trainer:
             )
 
     def _score(self, stream: SampleStream) -> Evaluation:
-        return evaluate_split(self.model, stream, self._ranks, Path(self._config.output))
+        with threads(self._threads(self._config.evaluation_batch_size)):
+            return evaluate_split(self.model, stream, self._ranks, Path(self._config.output))
+
+    def _threads(self, rows: int) -> int:
+        return self._config.threads or default_threads(rows, self._ranks.cores)
 
     def _save(self, epoch_over: bool) -> None:
         """Take a checkpoint; the ranks' own state travels to the first, which has all else."""
