@@ -16,7 +16,7 @@ from mian.layers.pairwise import pairwise
 from mian.layers.placement import Placement, split_tables
 from mian.layers.recurrence import GRU, OldestFirst
 from mian.layers.score import Score, ScoreActivation
-from mian.layers.transformer import PreLNTransformer
+from mian.layers.transformer import Transformer
 
 __all__ = [
     "GRU",
@@ -38,11 +38,11 @@ __all__ = [
     "MatrixCross",
     "OldestFirst",
     "Placement",
-    "PreLNTransformer",
     "Prepared",
     "ProjectedGlobalInteraction",
     "Score",
     "ScoreActivation",
+    "Transformer",
     "VectorCross",
     "initialize",
     "pairwise",

@@ -1,6 +1,8 @@
-"""The Pre-LN Transformer unit."""
+"""The Transformer unit."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +10,18 @@ from torch import nn
 
 from mian.kernels import Dropout, Packing, attention
 
+LayerNorms = Literal["pre_ln", "post_ln"]
 
-class PreLNTransformer(nn.Module):
-    """One Transformer block, layer normalization before each sublayer: Zhang et al. 2021, Eqs. 3-5.
+
+class Transformer(nn.Module):
+    """One Transformer block; with ``pre_ln``, layer normalization before each sublayer: Zhang et al. 2021, Eqs. 3-5.
 
     The paper is silent about residual connections; the Pre-LN Transformers that it cites (its references 32 and 35) have them, so here
     ``m = x + MultiHead(LN(x))`` and ``h = m + FFN(LN(m))``, each LN with its own gamma and beta, and no LN after the block. Dropout is on
     the output of each sublayer, before it is added.
+
+    ``post_ln`` is the original block, of the paper's Table 4: ``m = LN(x + MultiHead(x))`` and ``h = LN(m + FFN(m))`` (Vaswani et al.,
+    NIPS 2017, section 3.1). Both have the same parameters.
 
     Args:
         width: ``d``, of a position's vector.
@@ -23,11 +30,15 @@ class PreLNTransformer(nn.Module):
             ``(heads * head_dim) x d``, so that ``heads`` need not divide ``d``.
         inner_width: of the feed-forward network's hidden layer.
         dropout: probability.
+        norms: where they are.
     """
 
-    def __init__(self, width: int, heads: int, head_dim: int, inner_width: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, head_dim: int, inner_width: int, dropout: float, norms: LayerNorms = "pre_ln"
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.norms = norms
         self.attention_norm = nn.LayerNorm(width)
         # All heads' W^Q, then all heads' W^K, then all heads' W^V; Eq. 4 has no biases.
         self.query_key_value = nn.Linear(width, 3 * heads * head_dim, bias=False)
@@ -47,8 +58,18 @@ class PreLNTransformer(nn.Module):
         Returns:
             Float ``(P, d)``.
         """
-        attended = attention(self.query_key_value(self.attention_norm(x)), packing, self.heads)
-        m = x + self.dropout(self.attention_output(attended))  # Eqs. 3, 4
-        inner = F.relu(self.inner(self.feed_forward_norm(m)))  # Eqs. 3, 5
-        hidden: torch.Tensor = m + self.dropout(self.outer(inner))  # Eq. 5
-        return hidden
+        if self.norms == "post_ln":
+            m = self.attention_norm(x + self._multi_head(x, packing))
+            after: torch.Tensor = self.feed_forward_norm(m + self._feed_forward(m))
+            return after
+        m = x + self._multi_head(self.attention_norm(x), packing)  # Eqs. 3, 4
+        return m + self._feed_forward(self.feed_forward_norm(m))  # Eqs. 3, 5
+
+    def _multi_head(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
+        attended = attention(self.query_key_value(x), packing, self.heads)
+        output: torch.Tensor = self.dropout(self.attention_output(attended))
+        return output
+
+    def _feed_forward(self, m: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.dropout(self.outer(F.relu(self.inner(m))))
+        return output

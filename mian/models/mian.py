@@ -20,9 +20,9 @@ from mian.layers import (
     ConcatenatedGlobalInteraction,
     FieldAttention,
     FieldEmbedding,
-    PreLNTransformer,
     ProjectedGlobalInteraction,
     ScoreActivation,
+    Transformer,
     initialize,
 )
 from mian.models.click_model import ClickModel
@@ -50,6 +50,13 @@ class MianConfig(Options):
     Gaps in time need no option: a contract that has them has them as a numeric field of the behaviors."""
     max_positions: Count | None = None
     """Positions with a vector of their own; older behaviors share the last one. None: the contract's history length."""
+    transformer: Literal["pre_ln", "post_ln", "none"] = "pre_ln"
+    """What behaviors go through before the candidate meets them. ``post_ln``, the original Transformer, and ``none``, the behaviors
+    as they are embedded, are the paper's Table 4."""
+    without: tuple[Literal["iuim", "icim", "ibim", "gim"], ...] = ()
+    """Modules that are left out, as in the paper's Table 3. Without ``iuim``, ``icim`` or ``ibim`` its interactive part is missing
+    from Eq. 14, and the group's original part stays; without ``ibim`` there is no transformer either. Without ``gim`` the parts of
+    Eq. 14 go side by side, unweighted, into Eq. 16, which the paper does not say."""
     score_activation: ScoreActivation = "tanh"
     """Of every attention score but the transformer's, see :class:`mian.layers.score.Score`. ``none`` makes the weights of behaviors
     independent of the candidate, see :class:`mian.layers.attention.InteractionAttention`."""
@@ -99,27 +106,37 @@ class Mian(ClickModel):
 
         if self.behavior_columns:
             d_b = d * len(self.behavior_columns)
-            widths |= {"e_b": d_b, "R_ibim": d_i + d_b}
+            widths["e_b"] = d_b
+        if self.behavior_columns and "ibim" not in config.without:
+            widths["R_ibim"] = d_i + d_b
             if config.positions == "learned":
                 self.positions = nn.Parameter(torch.zeros(config.max_positions or contract.history.length, d_b))
-            head_dim = config.head_dim or -(-d_b // config.heads)
-            self.transformer = PreLNTransformer(d_b, config.heads, head_dim, config.ffn_multiplier * d_b, config.dropout)
+            if config.transformer != "none":
+                head_dim, inner = config.head_dim or -(-d_b // config.heads), config.ffn_multiplier * d_b
+                self.transformer = Transformer(d_b, config.heads, head_dim, inner, config.dropout, config.transformer)
             self.item_behaviors = BehaviorAttention(d_i, d_b, config.score_activation)
         if self.user_columns:
-            widths |= {"e_u": d * len(self.user_columns), "R_iuim": d_i + d}
+            widths["e_u"] = d * len(self.user_columns)
+        if self.user_columns and "iuim" not in config.without:
+            widths["R_iuim"] = d_i + d
             self.item_user = FieldAttention(d_i, d, len(self.user_columns), config.score_activation)
         if self.context_columns:
-            widths |= {"e_c": d * len(self.context_columns), "R_icim": d_i + d}
+            widths["e_c"] = d * len(self.context_columns)
+        if self.context_columns and "icim" not in config.without:
+            widths["R_icim"] = d_i + d
             self.item_context = FieldAttention(d_i, d, len(self.context_columns), config.score_activation)
 
         self.part_names = tuple(name for name in PARTS if name in widths)
         part_widths = [widths[name] for name in self.part_names]
-        self.global_interaction: ProjectedGlobalInteraction | ConcatenatedGlobalInteraction
-        if config.global_fusion == "project":
-            self.global_interaction = ProjectedGlobalInteraction(part_widths, config.global_dim, config.score_activation)
-        else:
-            self.global_interaction = ConcatenatedGlobalInteraction(part_widths, config.score_activation)
-        self.mlp = MLP(self.global_interaction.output_width, config.mlp, config.dropout)
+        mlp_width = sum(part_widths)
+        self.global_interaction: ProjectedGlobalInteraction | ConcatenatedGlobalInteraction | None = None
+        if "gim" not in config.without:
+            if config.global_fusion == "project":
+                self.global_interaction = ProjectedGlobalInteraction(part_widths, config.global_dim, config.score_activation)
+            else:
+                self.global_interaction = ConcatenatedGlobalInteraction(part_widths, config.score_activation)
+            mlp_width = self.global_interaction.output_width
+        self.mlp = MLP(mlp_width, config.mlp, config.dropout)
         self.logit = nn.Linear(self.mlp.output_width, 1)
         initialize(self, config.init_std)
 
@@ -148,10 +165,10 @@ class Mian(ClickModel):
         Returns:
             Float32: ``behaviors (B, T)``, Eq. 7, all 0 for an empty history; ``user (B, J)``, Eq. 10, and ``context (B, K)``, Eq. 13, in
             the order of ``user_columns`` and ``context_columns``; ``global (B, L)``, Eq. 15, in the order of ``part_names``. Groups that
-            the contract lacks are left out.
+            the contract lacks, and modules that the options leave out, are left out.
         """
         _, weights, packing = self._run(batch)
-        if packing is not None:
+        if packing is not None and "behaviors" in weights:
             weights["behaviors"] = packing.pad(weights["behaviors"])  # (P,) -> (B, T)
         return weights
 
@@ -166,26 +183,37 @@ class Mian(ClickModel):
         if embedded.behaviors is not None and embedded.packing is not None:
             e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, d_b): the real positions of all histories
             packing = embedded.packing
-            placed = e_b
-            if self.config.positions == "learned":
-                placed = e_b + F.embedding(
-                    packing.steps.clamp(max=len(self.positions) - 1), self.positions
-                )  # 0 is the most recent
-            h_b = self.transformer(placed, packing)  # Eqs. 3-5
-            parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, packing)  # Eqs. 6-9
+            if "ibim" not in self.config.without:
+                h_b = self._related(e_b, packing)
+                parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, packing)  # Eqs. 6-9
             # Eq. 14 has all of e_b, whose width depends on T: its mean over the real behaviors stands for it.
             parts["e_b"], _ = pool(e_b.new_zeros(len(e_b)), e_b, packing)  # (P, d_b) -> (B, d_b)
 
         if embedded.user is not None:
-            parts["R_iuim"], weights["user"] = self.item_user(e_i, embedded.user)  # Eqs. 10, 11
+            if "iuim" not in self.config.without:
+                parts["R_iuim"], weights["user"] = self.item_user(e_i, embedded.user)  # Eqs. 10, 11
             parts["e_u"] = embedded.user.flatten(1)  # (B, J, d) -> (B, J * d)
 
         if embedded.context is not None:
-            parts["R_icim"], weights["context"] = self.item_context(e_i, embedded.context)  # Eqs. 12, 13
+            if "icim" not in self.config.without:
+                parts["R_icim"], weights["context"] = self.item_context(e_i, embedded.context)  # Eqs. 12, 13
             parts["e_c"] = embedded.context.flatten(1)  # (B, K, d) -> (B, K * d)
 
         r = [parts[name] for name in self.part_names]  # Eq. 14
-        r_g, weights["global"] = self.global_interaction(r)  # Eq. 15
+        if self.global_interaction is None:
+            r_g = torch.cat(r, dim=1)
+        else:
+            r_g, weights["global"] = self.global_interaction(r)  # Eq. 15
         # Eq. 17 is a softmax over two classes; the sigmoid of one logit, the difference of its two, is the same function.
         logits = self.logit(self.mlp(r_g)).squeeze(-1)  # Eqs. 16, 17: (B, d_g) -> (B, 1) -> (B,)
         return logits, weights, embedded.packing
+
+    def _related(self, e_b: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """Eqs. 3-5: behaviors, float ``(P, d_b)``, in their places and beside each other."""
+        if self.config.positions == "learned":
+            steps = packing.steps.clamp(max=len(self.positions) - 1)  # 0 is the most recent
+            e_b = e_b + F.embedding(steps, self.positions)
+        if self.config.transformer == "none":
+            return e_b
+        related: torch.Tensor = self.transformer(e_b, packing)
+        return related

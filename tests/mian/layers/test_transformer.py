@@ -3,12 +3,12 @@ import torch
 from torch import nn
 
 from mian.kernels import Packing
-from mian.layers import PreLNTransformer, initialize
+from mian.layers import Transformer, initialize
 
 
-def block(width=8, heads=4, head_dim=2, dropout=0.0):
+def block(width=8, heads=4, head_dim=2, dropout=0.0, norms="pre_ln"):
     torch.manual_seed(0)
-    layer = PreLNTransformer(width, heads, head_dim, 4 * width, dropout)
+    layer = Transformer(width, heads, head_dim, 4 * width, dropout, norms)
     initialize(layer, 0.5)
     return layer
 
@@ -19,9 +19,10 @@ def over(layer, x, lengths):
     return packing.pad(layer(packing.pack(x), packing))
 
 
-def test_it_is_torchs_own_pre_ln_block_given_the_same_weights():
-    layer = block()
-    oracle = nn.TransformerEncoderLayer(8, 4, 32, dropout=0.0, norm_first=True, batch_first=True)
+@pytest.mark.parametrize("norms", ["pre_ln", "post_ln"])
+def test_it_is_torchs_own_block_given_the_same_weights(norms):
+    layer = block(norms=norms)
+    oracle = nn.TransformerEncoderLayer(8, 4, 32, dropout=0.0, norm_first=norms == "pre_ln", batch_first=True)
     nn.init.zeros_(oracle.self_attn.in_proj_bias)
     nn.init.zeros_(oracle.self_attn.out_proj.bias)
     with torch.no_grad():

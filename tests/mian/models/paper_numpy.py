@@ -56,17 +56,17 @@ class Paper:
             r.append(sum(e_b, np.zeros(width)) / max(length, 1))
         if user:
             r.append(np.concatenate(e_u))
-        if behaviors:
+        if behaviors and "ibim" not in self.config.without:
             if e_b:
-                h = self.pre_ln_transformer(self.with_positions(e_b))
+                h = self.transformer(self.with_positions(e_b))
                 r.append(self.interaction("item_behaviors", e_i, h, shared=True))  # Eqs. 6-9
             else:
                 r.append(np.zeros(len(e_i) + width))
-        if user:
+        if user and "iuim" not in self.config.without:
             r.append(self.interaction("item_user", e_i, e_u, shared=False))  # Eqs. 10, 11
-        if context:
+        if context and "icim" not in self.config.without:
             r.append(self.interaction("item_context", e_i, e_c, shared=False))  # Eqs. 12, 13
-        R = self.global_interaction(r)  # Eq. 15
+        R = np.concatenate(r) if "gim" in self.config.without else self.global_interaction(r)  # Eq. 15
 
         for layer in range(len(self.config.mlp)):  # Eq. 16; linear, ReLU and dropout each have a number
             R = np.maximum(self.w[f"mlp.{3 * layer}.weight"] @ R + self.w[f"mlp.{3 * layer}.bias"], 0)
@@ -90,7 +90,12 @@ class Paper:
         table = self.w["positions"]
         return [e + table[min(t, len(table) - 1)] for t, e in enumerate(e_b)]
 
-    def pre_ln_transformer(self, x: list[Array]) -> list[Array]:
+    def transformer(self, x: list[Array]) -> list[Array]:
+        if self.config.transformer == "none":
+            return x
+        if self.config.transformer == "post_ln":
+            m_b = [self.layer_norm("transformer.attention_norm", e + a) for e, a in zip(x, self.multi_head(x), strict=True)]
+            return [self.layer_norm("transformer.feed_forward_norm", m + self.ffn(m)) for m in m_b]
         l_b = [self.layer_norm("transformer.attention_norm", e) for e in x]
         m_b = [e + attended for e, attended in zip(x, self.multi_head(l_b), strict=True)]
         return [m + self.ffn(self.layer_norm("transformer.feed_forward_norm", m)) for m in m_b]

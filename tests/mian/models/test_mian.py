@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from mian.models import Mian, MianConfig
+from mian.models.mian import PARTS
 from pipeline.contract import ContractError
 from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 from tests.mian.models.paper_numpy import Paper
@@ -22,6 +23,13 @@ OPTIONS = [
     {"heads": 3, "head_dim": 5, "ffn_multiplier": 2},
     {"mlp": (12, 9, 6)},
     {"mlp": ()},
+    {"transformer": "post_ln"},
+    {"transformer": "none"},
+    {"without": ("iuim",)},
+    {"without": ("icim",)},
+    {"without": ("ibim",)},
+    {"without": ("gim",)},
+    {"without": ("iuim", "icim")},
 ]
 
 
@@ -61,7 +69,7 @@ def test_it_is_the_papers_equations_under_every_option(contract, make_batch, mak
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-@pytest.mark.parametrize("options", [{}, {"global_fusion": "weighted_concat"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"global_fusion": "weighted_concat"}, {"without": ("ibim", "gim")}], ids=str)
 def test_it_is_the_papers_equations_over_every_contract(make_batch, make_model, name, options):
     contract = CONTRACTS[name]
     model, batch = make_model(contract, **options), make_batch(contract)
@@ -214,6 +222,31 @@ def test_a_group_that_a_contract_lacks_is_left_out(make_batch, make_model, name,
     model = make_model(CONTRACTS[name])
     assert model.part_names == parts
     assert set(model.explain(make_batch(CONTRACTS[name]))) == attentions
+
+
+@pytest.mark.parametrize(
+    ("without", "parts", "attentions"),
+    [
+        ("iuim", "R_iuim", "user"),
+        ("icim", "R_icim", "context"),
+        ("ibim", "R_ibim", "behaviors"),
+    ],
+)
+def test_a_module_that_is_left_out_takes_its_interactive_part_along(contract, make_batch, make_model, without, parts, attentions):
+    model = make_model(contract, without=(without,))
+    assert model.part_names == tuple(name for name in PARTS if name != parts)
+    assert set(model.explain(make_batch(contract))) == {"behaviors", "user", "context", "global"} - {attentions}
+
+
+def test_without_gim_there_are_no_weights_of_parts(contract, make_batch, make_model):
+    model = make_model(contract, without=("gim",))
+    assert model.part_names == PARTS
+    assert set(model.explain(make_batch(contract))) == {"behaviors", "user", "context"}
+
+
+def test_without_ibim_there_is_no_transformer_and_there_are_no_positions(contract, make_model):
+    left = {name.split(".")[0] for name, _ in make_model(contract, without=("ibim",)).named_parameters()}
+    assert not left & {"transformer", "positions", "item_behaviors"}
 
 
 def test_a_contract_without_candidate_fields_is_refused():
