@@ -5,10 +5,10 @@
     python benchmarks/train.py --sizes electronics --batches 1024 --rounds 1
     python benchmarks/train.py --device cuda --precision bf16
 
-Steps of training on batches that lie in memory, the same made-up samples for all: forward, loss, backward, optimizer. Ours are those of
-``jobs/train.py`` with the paper's settings, on as many of the ``--threads`` as that takes for the batch. DeepCTR-Torch's are what its
-``fit`` does with a batch, but for loading it, with its default settings, the same embeddings and layers, and all ``--threads``. All models
-take turns, ``--rounds`` times, and the medians are compared.
+Steps of training on batches that lie in memory, the same made-up samples for all: forward, loss, backward, optimizer. Ours, MIAN, DIN and
+DIEN, are those of ``jobs/train.py`` with MIAN's settings, on as many of the ``--threads`` as that takes for the batch. DeepCTR-Torch's are
+what its ``fit`` does with a batch, but for loading it, with its default settings, the same embeddings and layers, and all ``--threads``.
+All models take turns, ``--rounds`` times, and the medians are compared.
 
 Two sizes, those of Amazon's reviews of electronics and of books; histories of 1 to 30 behaviors. ``vs_deepctr_din`` is ``samples_per_s``
 over that of DeepCTR-Torch's DIN, ``vs_deepctr_dien`` over that of its DIEN (larger is better).
@@ -78,10 +78,17 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for size, batch_size in itertools.product(arguments.sizes, arguments.batches):
         torch.manual_seed(0)
         samples = made_up(*SIZES[size])
-        of_ours = partial(our_step, "mian", SIZES[size], samples, batch_size, arguments.device, arguments.precision)
+        ours = partial(
+            our_step,
+            size=SIZES[size],
+            samples=samples,
+            batch_size=batch_size,
+            device=arguments.device,
+            precision=arguments.precision,
+        )
         steps = {
-            "mian": of_ours(),
-            **({"mian_compiled": of_ours(compiled=True)} if arguments.compile else {}),
+            **{name: ours(name) for name in ("mian", "din", "dien")},
+            **({"mian_compiled": ours("mian", compiled=True)} if arguments.compile else {}),
             "deepctr_din": deepctr_step("DIN", SIZES[size], samples, batch_size, arguments.device),
             "deepctr_dien": deepctr_step("DIEN", SIZES[size], samples, batch_size, arguments.device),
         }
@@ -126,7 +133,7 @@ def our_step(
     compiled: bool = False,
 ) -> Step:
     """A step as ``jobs/train.py`` does it."""
-    model = build(name, made_up_contract(fields(), vocabulary_sizes(size)), {}).to(device)
+    model = build(name, made_up_contract(fields(), vocabulary_sizes(size)), {"mlp": MLP}).to(device)
     step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), precision, compiled)
     batches = [beside(model, batch) for batch in cut(samples, batch_size)]
 
