@@ -9,12 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import pandas as pd
 
 from jobs import command
+from jobs.stop_signal import STOPPED, StopSignal
 from mian.config import TrainConfig
 from mian.metrics import plot_reliability
 from mian.models import ClickModel, ModelError
@@ -55,8 +55,6 @@ ERRORS = (
     StreamError,
     TrainingError,
 )
-STOPPED = 75
-"""Exit code of a training that was asked to stop and did: EX_TEMPFAIL, start it again and it goes on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", action="store_true", help="each rank writes a trace of some steps (as profile=true)")
     options = parser.parse_args(arguments)
     overrides = [*options.overrides, *(["profile=true"] if options.profile else [])]
-    stop = _StopSignal()
+    stop = StopSignal()
     world = World(stop.asked)
     before = signal.signal(signal.SIGTERM, stop.received)
 
@@ -95,27 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-class _StopSignal:
-    """The first SIGTERM asks the training to stop after a step, and is too late where none is left: the model is kept then.
-
-    Before the first step, or at the second SIGTERM, the process ends as after an error.
-    """
-
-    def __init__(self) -> None:
-        self.heeded = False
-        """Whether the training has begun, which asks."""
-        self._asked = False
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def received(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self.heeded:
-            sys.exit(128 + number)
-        self._asked = True
-
-
-def _job(path: str, overrides: Sequence[str], world: World, stop: _StopSignal) -> None:
+def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) -> None:
     ranks = world.ranks
 
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:

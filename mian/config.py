@@ -7,21 +7,23 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Settings that know no other keys, and do not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Precision = Literal["fp32", "bf16"]
 
 
-class ModelChoice(_Strict):
+class ModelChoice(Strict):
     """Which model, with which of its options; see ``mian.models.registry``."""
 
     name: str = "mian"
     options: dict[str, Any] = {}
 
 
-class OptimizerConfig(_Strict):
+class OptimizerConfig(Strict):
     """Adam for dense weights; of embedding tables the rows that a batch does not hold stay as they are."""
 
     learning_rate: float = Field(1e-3, gt=0)
@@ -50,7 +52,7 @@ class OptimizerConfig(_Strict):
     ``bf16`` seven; they are added up in float32, and neither overflows. Row numbers and weights are never rounded."""
 
 
-class StreamConfig(_Strict):
+class StreamConfig(Strict):
     """How samples are read."""
 
     workers: int = Field(2, ge=1)
@@ -76,7 +78,7 @@ class StreamConfig(_Strict):
         return self
 
 
-class TablesConfig(_Strict):
+class TablesConfig(Strict):
     """Embedding tables."""
 
     placement: Literal["replicated", "split"] = "replicated"
@@ -84,7 +86,7 @@ class TablesConfig(_Strict):
     are larger than a worker. The weights that come out are the same but for rounding."""
 
 
-class TrackingConfig(_Strict):
+class TrackingConfig(Strict):
     """Where MLflow keeps the run and the model."""
 
     uri: str | None = None
@@ -97,7 +99,7 @@ class TrackingConfig(_Strict):
     """Alias that the new version gets: ``models:/mian@newest``."""
 
 
-class CheckpointConfig(_Strict):
+class CheckpointConfig(Strict):
     """What is kept of a training that has not ended. Started again with the same settings on the same samples, it goes on from there."""
 
     enabled: bool = True
@@ -108,7 +110,7 @@ class CheckpointConfig(_Strict):
     """How many of the newest are kept; with two, one that was damaged costs no more than the steps between."""
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """A training."""
 
     samples: str

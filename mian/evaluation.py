@@ -29,6 +29,7 @@ from pipeline.contract import Contract, ContractError
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
 
 BATCH_SIZE = 4096
+TRUTH_COLUMNS = ("impression_id", "probability")
 BaselineName = Literal["logistic_regression", "popularity"]
 
 
@@ -93,6 +94,22 @@ def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[
     return ids
 
 
+def open_truth(path: str) -> ds.Dataset:
+    """The table of true probabilities of a simulated world; nothing is read yet.
+
+    Raises:
+        TruthError: there is no such folder, or it is no such table.
+    """
+    try:
+        dataset = ds.dataset(path, format="parquet", partitioning="hive")
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise TruthError(f"{path}: no table of true probabilities: {error}") from error
+    missing = [name for name in TRUTH_COLUMNS if name not in dataset.schema.names]
+    if missing:
+        raise TruthError(f"{path}: no table of true probabilities: it has no column {missing[0]}")
+    return dataset
+
+
 def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
     """The probability of label 1 that a simulated world knows, for each impression.
 
@@ -103,11 +120,8 @@ def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[n
     Raises:
         TruthError: there is no such folder, or an impression has no probability there.
     """
-    try:
-        dataset = ds.dataset(path, format="parquet", partitioning="hive")
-        table = dataset.to_table(columns=["impression_id", "probability"], filter=ds.field("impression_id").isin(list(ids)))
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise TruthError(f"{path}: no table of true probabilities: {error}") from error
+    wanted = ds.field("impression_id").isin(list(ids))
+    table = open_truth(path).to_table(columns=list(TRUTH_COLUMNS), filter=wanted)
     known = pd.Series(table.column("probability").to_numpy(), index=table.column("impression_id").to_numpy())
     found: npt.NDArray[np.float64] = known[~known.index.duplicated()].reindex(ids).to_numpy(np.float64)
     missing = int(np.isnan(found).sum())

@@ -74,10 +74,12 @@ class Tracker:
 
     Args:
         config: where to.
+        parent_run: id of the run that this one is nested in.
     """
 
-    def __init__(self, config: TrackingConfig) -> None:
+    def __init__(self, config: TrackingConfig, parent_run: str | None = None) -> None:
         self._config = config
+        self._parent_run = parent_run
         self._buffer: list[Metric] = []
         self._flushed = time.monotonic()
         self.run_id: str | None = None
@@ -106,7 +108,9 @@ class Tracker:
             if run_id is not None and self._goes_on(run_id):
                 self.run_id = run_id
                 return
-            self.run_id = mlflow.start_run(run_name=self._config.run_name).info.run_id
+            nested = self._parent_run is not None
+            started = mlflow.start_run(run_name=self._config.run_name, nested=nested, parent_run_id=self._parent_run)
+            self.run_id = started.info.run_id
             mlflow.log_params(dict(flatten(params)))
             mlflow.set_tags(
                 {
@@ -181,7 +185,7 @@ class Tracker:
             return False
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             return False
-        mlflow.start_run(run_id=run_id)
+        mlflow.start_run(run_id=run_id, nested=self._parent_run is not None)
         return True
 
     def _run(self) -> str:

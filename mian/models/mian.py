@@ -18,6 +18,7 @@ from mian.layers import (
     MLP,
     BehaviorAttention,
     ConcatenatedGlobalInteraction,
+    Embedded,
     FieldAttention,
     FieldEmbedding,
     ProjectedGlobalInteraction,
@@ -114,7 +115,7 @@ class Mian(ClickModel):
             if config.transformer != "none":
                 head_dim, inner = config.head_dim or -(-d_b // config.heads), config.ffn_multiplier * d_b
                 self.transformer = Transformer(d_b, config.heads, head_dim, inner, config.dropout, config.transformer)
-            self.item_behaviors = BehaviorAttention(d_i, d_b, config.score_activation)
+            self.item_behaviors: nn.Module = BehaviorAttention(d_i, d_b, config.score_activation)
         if self.user_columns:
             widths["e_u"] = d * len(self.user_columns)
         if self.user_columns and "iuim" not in config.without:
@@ -167,12 +168,12 @@ class Mian(ClickModel):
             the order of ``user_columns`` and ``context_columns``; ``global (B, L)``, Eq. 15, in the order of ``part_names``. Groups that
             the contract lacks, and modules that the options leave out, are left out.
         """
-        _, weights, packing = self._run(batch)
-        if packing is not None and "behaviors" in weights:
-            weights["behaviors"] = packing.pad(weights["behaviors"])  # (P,) -> (B, T)
+        _, weights, embedded = self._run(batch)
+        if embedded.packing is not None and "behaviors" in weights:
+            weights["behaviors"] = embedded.packing.pad(weights["behaviors"])  # (P,) -> (B, T)
         return weights
 
-    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor], Packing | None]:
+    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor], Embedded]:
         embedded = self.embedding(batch)  # Eqs. 1, 2
         parts: dict[str, torch.Tensor] = {}
         weights: dict[str, torch.Tensor] = {}
@@ -206,7 +207,7 @@ class Mian(ClickModel):
             r_g, weights["global"] = self.global_interaction(r)  # Eq. 15
         # Eq. 17 is a softmax over two classes; the sigmoid of one logit, the difference of its two, is the same function.
         logits = self.logit(self.mlp(r_g)).squeeze(-1)  # Eqs. 16, 17: (B, d_g) -> (B, 1) -> (B,)
-        return logits, weights, embedded.packing
+        return logits, weights, embedded
 
     def _related(self, e_b: torch.Tensor, packing: Packing) -> torch.Tensor:
         """Eqs. 3-5: behaviors, float ``(P, d_b)``, in their places and beside each other."""

@@ -16,6 +16,7 @@ from mian.models.din import DIN, DINConfig
 from mian.models.fm import FM, FMConfig
 from mian.models.lr import LR, LRConfig
 from mian.models.mian import Mian, MianConfig
+from mian.models.mian_plus import MianPlus, MianPlusConfig
 from mian.models.wide_deep import WideDeep, WideDeepConfig
 from mian.models.xdeepfm import XDeepFM, XDeepFMConfig
 from pipeline.contract import Contract
@@ -44,6 +45,7 @@ MODELS: Mapping[str, Entry] = {
     "din": Entry(DINConfig, DIN, DIN.columns),
     "dien": Entry(DIENConfig, DIEN, DIEN.columns),
     "mian": Entry(MianConfig, Mian, Mian.columns),
+    "mian_plus": Entry(MianPlusConfig, MianPlus, MianPlus.columns),
 }
 
 

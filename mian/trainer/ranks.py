@@ -30,14 +30,18 @@ class HungRankError(RuntimeError):
 
 
 class Ranks:
-    """Horovod's ranks; without a launcher there is one."""
+    """Horovod's ranks; without a launcher there is one.
 
-    def __init__(self) -> None:
+    Args:
+        alone: whether this rank is to be the only one, whatever the launcher started: for work that others take no part in.
+    """
+
+    def __init__(self, alone: bool = False) -> None:
         hvd.init()
-        self.rank: int = hvd.rank()
-        self.size: int = hvd.size()
+        self.rank: int = 0 if alone else hvd.rank()
+        self.size: int = 1 if alone else hvd.size()
         self.local_rank: int = hvd.local_rank()
-        self._local_size: int = hvd.local_size()
+        self._local_size: int = 1 if alone else hvd.local_size()
         self._by_cpu = True
         self._watch = ExchangeWatch(self.rank, self.size)
         self._packing: Packing16 | None = None

@@ -1,0 +1,121 @@
+"""Compare models: ``python jobs/reproduce.py --config conf/experiment/demo.yaml``, or under ``horovodrun -np N``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from jobs import command
+from jobs.stop_signal import STOPPED, StopSignal
+from mian.evaluation import TruthError, open_truth
+from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, train_all, write_report
+from mian.experiments.scoring import SPLIT
+from mian.experiments.trials import write
+from mian.models import ModelError
+from mian.serving import ServableError
+from mian.stream import StreamError
+from mian.tracking import Outcome, Tracker
+from mian.trainer import CheckpointError, DeviceError, HungRankError, RankError, Ranks, SpillError, TrainingStopped
+from pipeline.contract import ContractError, read_contract
+
+log = logging.getLogger(__name__)
+
+ERRORS = (
+    CheckpointError,
+    command.ConfigError,
+    ContractError,
+    DeviceError,
+    ExperimentError,
+    HungRankError,
+    ModelError,
+    ServableError,
+    SpillError,
+    StreamError,
+    TruthError,
+)
+RUN = "run.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, train what is not trained yet, write the report.
+
+    Returns:
+        0 when the report is there, 1 after one clear error, 75 when it was stopped by SIGTERM and can go on.
+    """
+    parser = command.parser(
+        "Trains models on the samples of one data set, each at its own best point of one grid, with several seeds, and writes a report.\n"
+        "Started again it goes on where it was stopped. Started several times at once it shares the trainings: processes see each other\n"
+        "by the files in the output folder, and each writes the report when all trainings are done.",
+        config="conf/experiment/demo.yaml",
+    )
+    parser.add_argument("--no-report", action="store_true", help="only train")
+    options = parser.parse_args(arguments)
+    stop = StopSignal()
+    before = signal.signal(signal.SIGTERM, stop.received)
+    ranks = Ranks()
+
+    def job() -> None:
+        with ranks.needed():
+            _job(options.config, options.overrides, ranks, stop, report=not options.no_report)
+
+    try:
+        return command.run(job, ERRORS)
+    except TrainingStopped as stopped:
+        log.info("rank %d: %s", ranks.rank, stopped)
+        return STOPPED
+    except RankError as error:
+        log.warning("rank %d ends: %s", ranks.rank, error)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, report: bool) -> None:
+    def prepare() -> Experiment:
+        config = command.load_config(ExperimentConfig, path, overrides)
+        contract = read_contract(config.samples)
+        contract.split(SPLIT)
+        if config.truth is not None:
+            open_truth(config.truth)
+        return Experiment(config, contract)
+
+    experiment = ranks.together(prepare, ERRORS)
+    tracker = Tracker(experiment.config.tracking.model_copy(update={"run_name": experiment.config.name}))
+    outcome: Outcome = "FAILED"
+    try:
+        if ranks.is_first:
+            _start(experiment, tracker)
+        stop.heeded = True
+        train_all(experiment, ranks, tracker.run_id, stop.asked)
+        stop.heeded = False
+        if ranks.is_first:
+            with experiment.lock("report.lock"):
+                forget_others(experiment)
+                if report:
+                    folder = write_report(experiment)
+                    tracker.files(folder)
+                    log.info("the report is in %s", folder)
+        outcome = "FINISHED"
+    except TrainingStopped:
+        outcome = "KILLED"
+        raise
+    finally:
+        if ranks.is_first:
+            tracker.end(outcome)
+
+
+def _start(experiment: Experiment, tracker: Tracker) -> None:
+    """Begin the run that the trainings' runs are nested in, or go on with it."""
+    config, path = experiment.config, experiment.folder / RUN
+    with experiment.lock("run.lock"):
+        known = json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.exists() else None
+        params = config.model_dump(mode="json", exclude={"models", "ablations", "further", "published"})
+        tracker.start(params, experiment.contract, config.samples, known)
+        write(path, json.dumps({"run_id": tracker.run_id}).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

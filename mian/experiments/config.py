@@ -1,0 +1,192 @@
+"""What an experiment's YAML file under ``conf/experiment/`` may say."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from mian.config import ModelChoice, Strict, TrackingConfig, TrainConfig
+from mian.models import MODELS
+
+Point = tuple[tuple[str, Any], ...]
+"""Of the grid: pairs of a key, with dots, and its value."""
+
+
+class Row(Strict):
+    """A line of a table: a model, and what it sets itself."""
+
+    name: str
+    """Of the model, see ``mian.models.registry``."""
+    options: dict[str, Any] = Field({})
+    training: dict[str, Any] = Field({})
+    """Settings of its training that differ from the experiment's, nested as there. What a row sets, the grid does not."""
+
+
+class Published(Strict):
+    """Figures that others published on the same data, to stand beside ours."""
+
+    source: str
+    auc: dict[str, float] = Field({})
+    """By row."""
+    logloss: dict[str, float] = Field({})
+
+
+def _mian(**options: Any) -> Row:
+    return Row(name="mian", options=options)
+
+
+#: The lines of the paper's Table 2, and FM and DCN-v2 beside them.
+MODELS_OF_TABLE_2 = {
+    "LR": Row(name="lr"),
+    "FM": Row(name="fm"),
+    "Wide&Deep": Row(name="wide_deep"),
+    "Deep&Cross": Row(name="dcn"),
+    "DCN-v2": Row(name="dcn_v2"),
+    "DeepFM": Row(name="deepfm"),
+    "xDeepFM": Row(name="xdeepfm"),
+    "DIN": Row(name="din"),
+    "DIEN": Row(name="dien"),
+    "MIAN": _mian(),
+}
+#: Those of its Tables 3 and 4.
+ABLATIONS = {
+    "w/o IUIM": _mian(without=["iuim"]),
+    "w/o ICIM": _mian(without=["icim"]),
+    "w/o IBIM": _mian(without=["ibim"]),
+    "w/o GIM": _mian(without=["gim"]),
+    "w/o IUIM&ICIM": _mian(without=["iuim", "icim"]),
+    "post-LN Transformer": _mian(transformer="post_ln"),
+    "no Transformer": _mian(transformer="none"),
+}
+
+
+class ExperimentConfig(Strict):
+    """Models on the samples of one data set: each at the best point of one grid, with several seeds."""
+
+    name: str
+    title: str
+    """The report's."""
+    samples: str
+    """The folder that ``build_samples`` wrote."""
+    truth: str | None = None
+    """True probabilities of a simulated world; then the best possible metrics are the tables' last line."""
+    output: str
+    """Local folder for trials and the report; processes that share it share the work."""
+    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    """The grid is searched with the first; the best point is trained with all."""
+    training: dict[str, Any] = Field({})
+    """Settings of all trainings, as in a training's file."""
+    grid: dict[str, tuple[Any, ...]] = Field({})
+    """Values by key, such as ``optimizer.learning_rate``; every combination is a point. A model that lacks an option has fewer points."""
+    models: dict[str, Row] = Field(MODELS_OF_TABLE_2)
+    """Table 2. What is named here takes the place of all of the paper's; see also ``further``."""
+    ablations: dict[str, Row] = Field(ABLATIONS)
+    """Tables 3 and 4, below ``subject``."""
+    further: dict[str, Row] = Field({})
+    """Lines that go below those of ``models``."""
+    subject: str = "MIAN"
+    """The line that ablations, figures and peers are held against."""
+    ours: tuple[str, ...] = ("MIAN", "MIAN-plus")
+    """Lines that are no peers."""
+    timed_against: str = "DIN"
+    timed_seconds: float = Field(1.0, gt=0)
+    """How long each line takes steps, in each of some rounds, to find how long an epoch takes."""
+    cases: int = Field(14, ge=1)
+    """Samples of the test split whose weights are drawn."""
+    published: Published | None = None
+    tracking: TrackingConfig = TrackingConfig(experiment="mian-reproduce", registered_name=None)
+
+    @model_validator(mode="after")
+    def _lines_are_there(self) -> ExperimentConfig:
+        for key in ("subject", "timed_against"):
+            if getattr(self, key) not in self.rows:
+                raise ValueError(f"{key}: there is no line {getattr(self, key)!r}; there are {', '.join(self.rows)}")
+        twice = [name for name in self.ablations if name in {**self.models, **self.further}]
+        if twice:
+            raise ValueError(f"ablations: {twice[0]!r} is a line of models, too; give it another name")
+        if self.rows[self.subject].name != "mian":
+            raise ValueError(
+                f"subject: {self.subject!r} is {self.rows[self.subject].name}, and has no such attention; take a mian"
+            )
+        for name, row in self.rows.items():
+            if row.name not in MODELS:
+                raise ValueError(f"{name}: there is no model {row.name!r}; there are {', '.join(sorted(MODELS))}")
+        if not any(name not in self.ours for name in self.compared):
+            raise ValueError("ours: every line of models is ours; there is nothing to compare with")
+        for name in self.rows:
+            for point in self.points(name):
+                self.trial(name, point, self.seeds[0])
+        return self
+
+    @property
+    def compared(self) -> dict[str, Row]:
+        """The lines of Table 2."""
+        return {**self.models, **self.further}
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """All lines."""
+        return {**self.compared, **self.ablations}
+
+    def points(self, name: str) -> list[Point]:
+        """The points of the grid for a line, each once."""
+        row = self.rows[name]
+        options = MODELS[row.name].config.model_fields
+
+        def applies(key: str) -> bool:
+            *above, last = key.split(".")
+            if above == ["model", "options"]:
+                return last in options and last not in row.options
+            return not _has(row.training, key)
+
+        combinations = itertools.product(*[[(key, value) for value in values] for key, values in self.grid.items()])
+        return list(dict.fromkeys(tuple((key, value) for key, value in point if applies(key)) for point in combinations))
+
+    def trial(self, name: str, point: Point, seed: int) -> TrainConfig:
+        """The training of a line at a point of the grid with a seed; the test split is not read.
+
+        Raises:
+            ValidationError: no such setting, or a value that it may not have.
+        """
+        row = self.rows[name]
+        values: dict[str, Any] = {}
+        for layer in (self.training, *(_nested(key, value) for key, value in point), row.training):
+            values = _merged(values, layer)
+        model = ModelChoice(name=row.name, options={**values.pop("model", {}).get("options", {}), **row.options})
+        where = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point)
+        tracking = self.tracking.model_copy(update={"run_name": " ".join(filter(None, (name, where, f"seed={seed}")))})
+        own = {
+            "samples": self.samples,
+            "output": self.output,
+            "test_split": None,
+            "seed": seed,
+            "tracking": tracking,
+            "model": model,
+        }
+        return TrainConfig.model_validate({**values, **own})
+
+    def lines(self) -> Iterator[tuple[str, Point]]:
+        """Every line at every point of its grid."""
+        for name in self.rows:
+            for point in self.points(name):
+                yield name, point
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    nested = [key for key in low.keys() & high.keys() if isinstance(low[key], Mapping) and isinstance(high[key], Mapping)]
+    return {**low, **high, **{key: _merged(low[key], high[key]) for key in nested}}
+
+
+def _has(values: Mapping[str, Any], key: str) -> bool:
+    first, _, rest = key.partition(".")
+    return first in values and (not rest or (isinstance(values[first], Mapping) and _has(values[first], rest)))

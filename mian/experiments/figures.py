@@ -1,0 +1,124 @@
+"""The figures of an experiment's report: for print and phones, and for readers who tell few colors apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mian.experiments.attention import GlobalWeights
+from mian.experiments.tables import BEST
+
+#: Okabe and Ito's palette, which color-blind readers tell apart; a line style and a marker each besides.
+STYLES = (("#000000", "-", "o"), ("#D55E00", "--", "s"), ("#0072B2", ":", "^"), ("#009E73", "-.", "D"), ("#CC79A7", "-", "v"))
+STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "text.parse_math": False,
+}
+#: What a report of a training's progress is called, and its axis.
+CURVES = {"validation_logloss": "logloss, validation", "validation_auc": "AUC, validation"}
+
+Curve = Sequence[tuple[int, Mapping[str, float]]]
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file; the same data give the same bytes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
+    return content.getvalue()
+
+
+def style() -> Any:
+    """The house's settings, as a context manager."""
+    return mpl.rc_context(STYLE)
+
+
+def convergence(curves: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Figure 5 of Zhang et al. 2021: metrics on the validation split while training goes on, a mean and a band of the seeds.
+
+    Args:
+        curves: of each line, one a seed: what was reported at which step.
+    """
+    figure = Figure(figsize=(7.0, 7.0), layout="constrained")
+    for axes, (key, name) in zip(figure.subplots(2, 1, sharex=True), CURVES.items(), strict=True):
+        for (line, of_seeds), (color, dashes, marker) in zip(curves.items(), STYLES, strict=False):
+            table = pd.DataFrame([{step: values[key] for step, values in curve if key in values} for curve in of_seeds])
+            table = table.reindex(columns=sorted(table.columns))
+            mean = table.mean()
+            axes.plot(mean.index, mean, color=color, linestyle=dashes, marker=marker, markersize=5, label=line)
+            if len(table) > 1:
+                axes.fill_between(mean.index, table.min(), table.max(), color=color, alpha=0.15, linewidth=0)
+        axes.set_ylabel(name)
+        axes.grid(color="0.9")
+    axes.set_xlabel("steps of training")
+    figure.axes[0].legend(loc="best")
+    return figure
+
+
+def attention_cases(weights: GlobalWeights) -> Figure:
+    """Figure 6 of Zhang et al. 2021: the weights of Eq. 15 for drawn samples, and beside them their mean over the test split."""
+    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    cases, mean = figure.subplots(1, 2, width_ratios=(len(weights.cases), 1.4), sharey=True)
+    top = float(max(weights.cases.max(), weights.mean.max()))
+    for axes, values in ((cases, weights.cases.T), (mean, weights.mean[:, None])):
+        image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=top)
+        axes.spines[:].set_visible(False)
+        axes.set_yticks(range(len(weights.parts)), weights.parts)
+    cases.set_xticks(range(len(weights.cases)), [str(number + 1) for number in range(len(weights.cases))])
+    cases.set_xlabel("case")
+    cases.set_ylabel("part of Eq. 14", labelpad=12)
+    mean.set_xticks([0], ["mean"])
+    mean.tick_params(axis="y", length=0)
+    for row, value in enumerate(weights.mean):
+        color = "black" if value > 0.6 * top else "white"
+        mean.text(0, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=9)
+    figure.colorbar(image, ax=[cases, mean], label="weight, softmax of Eq. 15")
+    return figure
+
+
+def differences(table: pd.DataFrame, against: str) -> Figure:
+    """AUC of each line less that of one, with the interval over users drawn anew."""
+    shown = table.drop(index=BEST, errors="ignore")
+    figure = Figure(figsize=(7.0, 0.38 * len(shown) + 1.3), layout="constrained")
+    axes: Axes = figure.subplots()
+    center = shown["auc"] - shown.loc[against, "auc"]
+    places = np.arange(len(shown))[::-1]
+    spread = [(center - shown["low"]).clip(lower=0), (shown["high"] - center).clip(lower=0)]
+    axes.errorbar(center, places, xerr=spread, fmt="o", color="#0072B2", ecolor="0.4", capsize=3, markersize=6)
+    axes.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
+    axes.set_yticks(places, shown.index)
+    axes.set_xlabel(f"AUC less that of {against}, test split")
+    axes.set_ylabel("model")
+    axes.grid(axis="x", color="0.9")
+    return figure
+
+
+def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
+    """AUC of some lines within parts of the test split."""
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    axes: Axes = figure.subplots()
+    shown = [line for line in (*lines, BEST) if line in table]
+    places = np.arange(len(table))
+    for number, line in enumerate(shown):
+        color, _, marker = STYLES[number % len(STYLES)]
+        shift = 0.12 * (number - (len(shown) - 1) / 2)
+        axes.plot(places + shift, table[line], linestyle="none", color=color, marker=marker, markersize=8, label=line)
+    labels = [f"{part}\n{rows:,} rows" for part, rows in table["rows"].items()]
+    axes.set_xticks(places, labels)
+    axes.set_xlabel(title)
+    axes.set_ylabel("AUC, test split")
+    axes.grid(axis="y", color="0.9")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

@@ -1,0 +1,272 @@
+"""The report of an experiment: one page of HTML that needs no other file, and the same as Markdown with its figures beside it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from mian.experiments import figures, tables
+from mian.experiments.attention import GlobalWeights, global_weights
+from mian.experiments.efficiency import efficiency
+from mian.experiments.scoring import HeldOutRows, read_held_out_rows, scores
+from mian.experiments.tables import BEST, METRICS
+from mian.experiments.trials import Experiment, shown, write
+
+MARKDOWN = "report.md"
+HTML = "report.html"
+METRICS_FILE = "metrics.csv"
+TITLES = {"auc": "AUC", "logloss": "logloss", "gauc": "gAUC"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns; the first column names the row."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: the name of its file, what it shows, and its bytes."""
+
+    file: str
+    caption: str
+    png: bytes
+
+    @property
+    def data(self) -> str:
+        """The picture as a data URI."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass
+class Section:
+    """A part of the report."""
+
+    title: str
+    text: str
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def write_report(experiment: Experiment) -> Path:
+    """Score the test split with every chosen model, and write the report into the experiment's folder.
+
+    Returns:
+        The folder: ``report.html``, ``report.md`` with its pictures, and ``metrics.csv``, a row a line and seed.
+
+    Raises:
+        ExperimentError: trainings are missing, or a file is damaged.
+        ContractError, StreamError, TruthError: the test split cannot be read.
+    """
+    config = experiment.config
+    rows = read_held_out_rows(experiment)
+    probabilities = {line: [scores(experiment, trial) for trial in experiment.chosen(line)] for line in config.rows}
+    metrics = tables.of_seeds(rows, probabilities)
+    peer = tables.best_peer(metrics, list(config.compared), config.ours)
+    with figures.style():
+        sections = [
+            _comparison(experiment, rows, metrics, probabilities, peer),
+            *([_ablations(experiment, rows, metrics, probabilities)] if config.ablations else []),
+            _slices(experiment, rows, probabilities, peer),
+            *_attention(experiment),
+            _efficiency(experiment),
+            _settings(experiment),
+        ]
+    folder = experiment.folder / "report"
+    for picture in (picture for section in sections for picture in section.pictures):
+        write(folder / picture.file, picture.png)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for maker, file in ((environment, MARKDOWN), (page, HTML)):
+        template = maker.from_string(resources.files(__package__).joinpath(f"{file}.j2").read_text(encoding="utf-8"))
+        text = template.render(title=config.title, intro=_intro(experiment, rows), sections=sections)
+        write(folder / file, text.encode())
+    by_seed = pd.concat(metrics, names=["line", "seed"]).rename(index=dict(enumerate(config.seeds)), level="seed")
+    write(folder / METRICS_FILE, by_seed.to_csv().encode())
+    return folder
+
+
+def _intro(experiment: Experiment, rows: HeldOutRows) -> str:
+    contract, config = experiment.contract, experiment.config
+    samples = {name: sum(day.rows for day in contract.split(name)) for name in contract.splits}
+    sizes = ", ".join(f"{count:,} {name}" for name, count in samples.items())
+    seeds = len(config.seeds)
+    points = max(len(config.points(line)) for line in config.rows)
+    return (
+        f"Data set {contract.name!r}: {sizes} samples; {rows.labels.mean():.2%} of the test split are clicks. Every model is trained at "
+        f"the point of one grid ({points} points at most) where the logloss of the validation split is lowest, with {seeds} "
+        f"seed{'s' if seeds > 1 else ''} there. The test split is scored once, by the weights that were best on the validation split."
+    )
+
+
+def _comparison(
+    experiment: Experiment,
+    rows: HeldOutRows,
+    metrics: Mapping[str, pd.DataFrame],
+    probabilities: tables.Probabilities,
+    peer: str,
+) -> Section:
+    config = experiment.config
+    lines = list(config.compared)
+    table = tables.comparison(rows, metrics, probabilities, lines, peer)
+    section = Section(
+        "Comparison with the peers",
+        f"Table 2 of Zhang et al. 2021. Mean and standard deviation over the seeds. Changes are relative to {peer}, the best peer by AUC. "
+        "p is of a paired t-test of AUC over the seeds; the interval is that of the difference of AUC, for users drawn anew."
+        + (" Share is (AUC - 0.5) / (best possible AUC - 0.5)." if rows.truth is not None else ""),
+        [_shown(table, config.published)],
+        [
+            Picture(
+                "differences.png",
+                f"AUC on the test split less that of {peer}, with the 95 % interval over users drawn anew.",
+                figures.png(figures.differences(table, peer)),
+            )
+        ],
+    )
+    if config.published is not None:
+        section.text += f" Published figures: {config.published.source}."
+    return section
+
+
+def _ablations(
+    experiment: Experiment, rows: HeldOutRows, metrics: Mapping[str, pd.DataFrame], probabilities: tables.Probabilities
+) -> Section:
+    config = experiment.config
+    table = tables.comparison(rows, metrics, probabilities, [config.subject, *config.ablations], config.subject)
+    section = Section(
+        f"What {config.subject} is without its parts",
+        f"Tables 3 and 4 of Zhang et al. 2021; the columns are those above, held against {config.subject}.",
+        [_shown(table, None)],
+    )
+    transformers = [config.subject, *(line for line, row in config.ablations.items() if "transformer" in row.options)]
+    if len(transformers) > 1:
+        curves = {line: [_curve(experiment, line, number) for number in range(len(config.seeds))] for line in transformers}
+        caption = (
+            "Figure 5 of Zhang et al. 2021: the validation split while training goes on; the mean of the seeds and their range."
+        )
+        section.pictures.append(Picture("convergence.png", caption, figures.png(figures.convergence(curves))))
+    return section
+
+
+def _curve(experiment: Experiment, line: str, number: int) -> figures.Curve:
+    result = experiment.chosen(line)[number].result()
+    return result.curve if result is not None else ()
+
+
+def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: tables.Probabilities, peer: str) -> Section:
+    config = experiment.config
+    lines = list(config.compared)
+    drawn = list(
+        dict.fromkeys([peer, config.timed_against, config.subject, *(line for line in config.ours if line in config.compared)])
+    )
+    section = Section("Where the models differ", "AUC within parts of the test split, the mean of the seeds.")
+    for number, (title, table) in enumerate(tables.slices(rows, probabilities, lines).items()):
+        names = [*lines, *([BEST] if BEST in table else [])]
+        texts = [
+            (str(part), f"{int(values['rows']):,}", f"{values['rate']:.4f}", *(_number(values[name], 4) for name in names))
+            for part, values in table.iterrows()
+        ]
+        section.tables.append(Table((title, "rows", "click rate", *names), tuple(texts)))
+        section.pictures.append(
+            Picture(f"slices-{number + 1}.png", f"AUC by {title}.", figures.png(figures.slices(table, title, drawn)))
+        )
+    return section
+
+
+def _attention(experiment: Experiment) -> list[Section]:
+    subject = experiment.config.subject
+    trial = experiment.chosen(subject)[0]
+    weights: GlobalWeights | None = global_weights(experiment, trial)
+    if weights is None:
+        return []
+    texts = [
+        (name, f"{mean:.3f}", f"{deviation:.3f}")
+        for name, mean, deviation in zip(weights.parts, weights.mean, weights.deviation, strict=True)
+    ]
+    caption = (
+        f"Figure 6 of Zhang et al. 2021: the global attention of {subject} (seed {trial.seed}) for {len(weights.cases)} drawn samples of "
+        "the test split, and its mean over all of it, which the paper leaves out."
+    )
+    return [
+        Section(
+            "What the global attention weighs",
+            f"Weights of Eq. 15 over the test split. Even weights would be {1 / len(weights.parts):.3f}.",
+            [Table(("part", "mean", "standard deviation"), tuple(texts))],
+            [Picture("attention.png", caption, figures.png(figures.attention_cases(weights)))],
+        )
+    ]
+
+
+def _efficiency(experiment: Experiment) -> Section:
+    config = experiment.config
+    table = efficiency(experiment, list(config.rows), config.timed_against)
+    texts = [
+        (
+            str(line),
+            f"{row['seconds']:.1f}",
+            f"{row['relative']:.2f}",
+            f"{int(row['dense']):,}",
+            f"{int(row['dense'] + row['tables']):,}",
+        )
+        for line, row in table.iterrows()
+    ]
+    columns = ("model", "seconds an epoch", f"over {config.timed_against}", "parameters without embeddings", "parameters")
+    return Section(
+        "Time and size",
+        "Section 4.5 of Zhang et al. 2021: steps of training on batches in memory, on one process, all models in turn, the median of "
+        "some rounds, times the steps of an epoch.",
+        [Table(columns, tuple(texts))],
+    )
+
+
+def _settings(experiment: Experiment) -> Section:
+    config = experiment.config
+    keys = [key.rpartition(".")[2] for key in config.grid]
+    texts = []
+    for line in config.rows:
+        trials = experiment.chosen(line)
+        point = shown(trials[0].point)
+        results = [result for trial in trials if (result := trial.result()) is not None]
+        steps = ", ".join(f"{result.best_step:,}" for result in results)
+        logloss = sum(result.validation["logloss"] for result in results) / len(results)
+        texts.append((line, *(str(point.get(key, "-")) for key in keys), f"{logloss:.5f}", steps))
+    return Section(
+        "Settings that were chosen",
+        "The point of the grid with the lowest logloss on the validation split, the mean logloss there over the seeds, and the step that "
+        "each seed's best weights are of. A dash: the model has no such option, or sets it itself.",
+        [Table(("model", *keys, "validation logloss", "best steps"), tuple(texts))],
+    )
+
+
+def _shown(table: pd.DataFrame, published: Any) -> Table:
+    columns = ["model", *(TITLES[metric] for metric in METRICS), "AUC, change", "logloss, change", "p", "AUC, difference"]
+    columns += ["share"] if "share" in table else []
+    columns += ["AUC, published", "logloss, published"] if published is not None else []
+    texts = []
+    for line, row in table.iterrows():
+        cells = [str(line), *(_mean(row[metric], row[f"{metric}_sd"]) for metric in METRICS)]
+        cells += [_number(100 * row["auc_relative"], 2, "+", " %"), _number(100 * row["logloss_relative"], 2, "+", " %")]
+        cells += [_number(row["p"], 3), "-" if math.isnan(row["low"]) else f"{row['low']:+.4f} to {row['high']:+.4f}"]
+        cells += [_number(row["share"], 3)] if "share" in table else []
+        if published is not None:
+            cells += [_number(metric.get(str(line), math.nan), 4) for metric in (published.auc, published.logloss)]
+        texts.append(tuple(cells))
+    return Table(tuple(columns), tuple(texts))
+
+
+def _mean(value: float, deviation: float) -> str:
+    return f"{value:.4f}" if math.isnan(deviation) else f"{value:.4f} \u00b1 {deviation:.4f}"
+
+
+def _number(value: float, digits: int, sign: str = "", unit: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}{unit}"

@@ -1,0 +1,74 @@
+"""Which trainings a configuration asks for."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mian.experiments import ExperimentConfig
+from tests.mian.experiments.conftest import VALUES
+
+RATE, DROPOUT = "optimizer.learning_rate", "model.options.dropout"
+
+
+def test_every_combination_is_a_point(make_config: Any) -> None:
+    expected = [((RATE, rate), (DROPOUT, dropout)) for rate in (1e-3, 1e-2) for dropout in (0.0, 0.5)]
+    assert make_config().points("MIAN") == expected
+
+
+def test_what_a_model_lacks_and_what_a_line_sets_is_no_part_of_its_points(make_config: Any) -> None:
+    config = make_config()
+    assert config.points("LR") == [((RATE, 1e-3),), ((RATE, 1e-2),)]
+    assert config.points("DIN") == [((DROPOUT, 0.0),), ((DROPOUT, 0.5),)]
+    assert config.points("MIAN-plus") == [((RATE, 1e-3),), ((RATE, 1e-2),)]
+
+
+def test_a_point_goes_before_the_experiments_settings_and_a_line_before_both(make_config: Any) -> None:
+    config = make_config(
+        training={"batch_size": 8, "optimizer": {"learning_rate": 0.5, "l2": 0.1}, "model": {"options": {"mlp": [3]}}}
+    )
+    trial = config.trial("MIAN", ((RATE, 1e-2), (DROPOUT, 0.5)), 7)
+    assert (trial.optimizer.learning_rate, trial.optimizer.l2, trial.batch_size, trial.seed) == (1e-2, 0.1, 8, 7)
+    assert trial.model.options["dropout"] == 0.5
+    assert trial.model.options["mlp"] == VALUES["models"]["MIAN"]["options"]["mlp"]
+    assert config.trial("DIN", (), 7).optimizer.learning_rate == 5e-3
+    assert config.trial("DIN", (), 7).model.options["mlp"] == [3]
+
+
+def test_a_training_does_not_read_the_test_split_and_says_in_its_runs_name_what_it_is(make_config: Any) -> None:
+    trial = make_config().trial("MIAN", ((RATE, 1e-2), (DROPOUT, 0.5)), 7)
+    assert trial.test_split is None
+    assert trial.tracking.run_name == "MIAN learning_rate=0.01 dropout=0.5 seed=7"
+    assert trial.tracking.registered_name is None
+
+
+def test_the_papers_models_and_ablations_are_the_defaults(tmp_path: Any) -> None:
+    config = ExperimentConfig(name="x", title="x", samples="s", output=str(tmp_path))
+    assert list(config.compared) == [
+        *("LR", "FM", "Wide&Deep", "Deep&Cross", "DCN-v2", "DeepFM", "xDeepFM", "DIN", "DIEN", "MIAN"),
+    ]
+    assert list(config.ablations)[:5] == ["w/o IUIM", "w/o ICIM", "w/o IBIM", "w/o GIM", "w/o IUIM&ICIM"]
+    assert config.trial("no Transformer", (), 1).model.options == {"transformer": "none"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"subject": "MIEN"}, "subject: there is no line 'MIEN'"),
+        ({"timed_against": "DINN"}, "timed_against: there is no line 'DINN'"),
+        ({"subject": "DIN"}, "subject: 'DIN' is din"),
+        ({"ablations": {"DIN": {"name": "mian"}}}, "'DIN' is a line of models, too"),
+        ({"ablations": {"other": {"name": "mean"}}}, "other: there is no model 'mean'"),
+        ({"ours": ["LR", "DIN", "MIAN", "MIAN-plus"]}, "nothing to compare with"),
+        ({"training": {"batch": 3}}, "batch"),
+        ({"grid": {"optimizer.rate": [1.0]}}, "rate"),
+        ({"grid": {RATE: [-1.0]}}, "greater than 0"),
+        ({"seeds": []}, "seeds"),
+        ({"model": {}}, "model"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_before_the_first_training(make_config: Any, changes: Any, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make_config(**changes)
+    assert said in str(caught.value)
