@@ -79,6 +79,10 @@ class ClickModel(nn.Module, ABC):
         """Attention weights by name, each with B rows; nothing where a model has none."""
         return {}
 
+    def explained(self) -> dict[str, tuple[str, ...]]:
+        """What the columns of :meth:`explain`'s weights are of: columns of the samples, or parts. Of ``behaviors`` they are places."""
+        return {}
+
     def tables(self) -> dict[str, EmbeddingTable]:
         """The embedding tables, by the name of their weight in ``state_dict``."""
         return {f"{name}.weight": module for name, module in self.named_modules() if isinstance(module, EmbeddingTable)}

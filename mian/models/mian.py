@@ -173,6 +173,10 @@ class Mian(ClickModel):
             weights["behaviors"] = embedded.packing.pad(weights["behaviors"])  # (P,) -> (B, T)
         return weights
 
+    def explained(self) -> dict[str, tuple[str, ...]]:
+        """See :meth:`mian.models.ClickModel.explained`."""
+        return {"user": self.user_columns, "context": self.context_columns, "global": self.part_names}
+
     def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor], Embedded]:
         embedded = self.embedding(batch)  # Eqs. 1, 2
         parts: dict[str, torch.Tensor] = {}

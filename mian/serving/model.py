@@ -12,12 +12,13 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from mian.serving.explanation import explain
 from mian.serving.rows import ServingInputError
 from mian.serving.servable import load_servable
 
 
 class ServableModel(PythonModel):
-    """Raw rows in, a column ``probability`` out."""
+    """Raw rows in, a column ``probability`` out; with the parameter ``explain``, a column ``explanation`` beside it."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Read the servable folder that is the model's artifact."""
@@ -31,19 +32,23 @@ class ServableModel(PythonModel):
         Args:
             context: not used.
             model_input: raw rows, see :class:`mian.serving.rows.RowEncoder`.
-            params: not used.
+            params: ``explain``, whether to say what the model looked at.
 
         Returns:
-            ``probability``, float64, the index of the input.
+            ``probability``, float64, the index of the input; and where it was asked for, ``explanation``, a list of records, see
+            :func:`mian.serving.explanation.explain`.
 
         Raises:
             MlflowException: the rows are not what the model takes; the scoring server answers 400 with what is wrong.
         """
         try:
-            probability = self._servable.predict_proba(model_input)
+            columns: dict[str, Any] = {"probability": self._servable.predict_proba(model_input)}
+            if (params or {}).get("explain"):
+                tables = explain(self._servable, model_input)
+                columns["explanation"] = [table.to_dict(orient="records") for table in tables]
         except ServingInputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame({"probability": probability}, index=model_input.index)
+        return pd.DataFrame(columns, index=model_input.index)
 
 
 mlflow.models.set_model(ServableModel())

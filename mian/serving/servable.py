@@ -60,6 +60,23 @@ class Servable:
         self.model = model.eval()
         self._rows = RowEncoder(contract, vocabularies)
 
+    def explain(self, raw: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
+        """The attention weights behind the scores, see :meth:`mian.models.ClickModel.explain`; each of N rows.
+
+        Args:
+            raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+
+        Raises:
+            ServingInputError: the rows are not what the model takes.
+        """
+        parts: dict[str, list[npt.NDArray[np.float64]]] = {}
+        with torch.inference_mode():
+            for columns in self._rows.batches(raw, ROWS_PER_BATCH):
+                weights = self.model.explain({name: torch.from_numpy(column) for name, column in columns.items()})
+                for name, weight in weights.items():
+                    parts.setdefault(name, []).append(weight.double().numpy())
+        return {name: np.concatenate(of_name) for name, of_name in parts.items()}
+
     def predict_proba(self, raw: pd.DataFrame) -> npt.NDArray[np.float64]:
         """The probability of a click.
 

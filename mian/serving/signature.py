@@ -7,16 +7,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array
 
 from pipeline.contract import Contract, Field, vocabulary_from_parquet
 
 
 def signature(contract: Contract) -> ModelSignature:
-    """The schema of raw rows: ids are strings, numbers doubles, behaviors arrays; any value may be missing."""
+    """The schema of raw rows: ids are strings, numbers doubles, behaviors arrays; any value may be missing. One parameter, ``explain``."""
     inputs: list[ColSpec | TensorSpec] = [ColSpec(_type(field), field.column, required=False) for field in contract.fields]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double, "probability")]))
+    params = ParamSchema([ParamSpec("explain", DataType.boolean, default=False)])
+    return ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, "probability")]), params)
 
 
 def _type(field: Field) -> DataType | Array:

@@ -17,7 +17,8 @@ from mlflow.pyfunc.scoring_server import invocations
 from mlflow.types import DataType
 from mlflow.types.schema import Array
 
-from mian.serving import input_example, load_servable, log_servable
+from mian.evaluation import load_model
+from mian.serving import explain, input_example, load_servable, log_servable
 from pipeline.contract import Day, SampleFile
 
 MODEL = "models:/ctr/1"
@@ -67,6 +68,21 @@ def test_the_scoring_server_gives_what_the_model_gives(registered: Any, raw: pd.
         assert answer.status == 200
         predictions = [row["probability"] for row in json.loads(answer.response)["predictions"]]
         np.testing.assert_allclose(predictions, registered.probabilities(raw), atol=1e-6)
+
+
+def test_the_scoring_server_explains_where_it_is_asked_to(registered: Any, raw: pd.DataFrame) -> None:
+    model = mlflow.pyfunc.load_model(MODEL)
+    records = raw.astype(object).where(raw.notna(), None).to_dict("records")
+    asked = json.dumps({"dataframe_records": records, "params": {"explain": True}})
+    answer = invocations(asked, "application/json", model, model.metadata.get_input_schema())
+    assert answer.status == 200
+    predictions = json.loads(answer.response)["predictions"]
+    np.testing.assert_allclose([row["probability"] for row in predictions], registered.probabilities(raw), atol=1e-6)
+    for row, expected in zip(predictions, explain(load_model(MODEL), raw), strict=True):
+        assert [line["name"] for line in row["explanation"]] == expected["name"].tolist()
+        values = json.loads(json.dumps(row["explanation"]).replace('"None"', "null"))  # MLflow makes text of what a list lacks
+        assert [line["value"] for line in values] == expected["value"].tolist()
+        np.testing.assert_allclose([line["weight"] for line in row["explanation"]], expected["weight"])
 
 
 def test_json_without_a_decimal_point_is_a_number(registered: Any, raw: pd.DataFrame) -> None:

@@ -1,0 +1,89 @@
+"""What a served model looks at: the attention weights behind a score, beside the raw values that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mian.serving.rows import ServingInputError
+from mian.serving.servable import Servable
+
+#: Attentions by the name of their weights, in the order of the paper: its module's name, and what it weighs.
+MODULES = {
+    "behaviors": ("IBIM", "behaviors, the most recent first"),
+    "user": ("IUIM", "user fields"),
+    "context": ("ICIM", "context fields"),
+    "global": ("GIM", "parts"),
+}
+COLUMNS = ("module", "name", "value", "weight")
+
+
+def explain(servable: Servable, raw: pd.DataFrame) -> list[pd.DataFrame]:
+    """The attention behind the score of each row.
+
+    Args:
+        servable: a model that has attention.
+        raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+
+    Returns:
+        A table a row, a line for everything that is weighed: ``module`` (``IBIM``, ``IUIM``, ``ICIM``, ``GIM``), ``name`` (a behavior's
+        number from the most recent, a field's column, a part), ``value`` (the raw value; of a behavior those of its fields; None of a part)
+        and ``weight``. The weights of a module add up to 1, but for MIAN-plus's behaviors.
+
+    Raises:
+        ServingInputError: the rows are not what the model takes, or it has no attention.
+    """
+    weights = servable.explain(raw)
+    if not weights:
+        raise ServingInputError("the model has no attention that could be explained; mian has")
+    names = servable.model.explained()
+    return [
+        _table(servable, names, row, {key: of_all[number] for key, of_all in weights.items()})
+        for number, row in enumerate(_rows(raw))
+    ]
+
+
+def _rows(raw: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(raw.columns, values, strict=True)) for values in raw.itertuples(index=False, name=None)]
+
+
+def _table(
+    servable: Servable, names: Mapping[str, Sequence[str]], row: Mapping[str, Any], weights: Mapping[str, Any]
+) -> pd.DataFrame:
+    lines: list[tuple[str, str, Any, float]] = []
+    for key, (module, _) in MODULES.items():
+        if key not in weights:
+            continue
+        if key == "behaviors":
+            values = _behaviors(servable, row)
+            lines += [(module, str(n + 1), value, float(weights[key][n])) for n, value in enumerate(values)]
+        else:
+            lines += [(module, name, _plain(row.get(name)), float(weights[key][n])) for n, name in enumerate(names[key])]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _behaviors(servable: Servable, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    fields = servable.contract.group("behaviors")
+    lists = {field.name: row[field.column] for field in fields}
+    length = min((len(values) for values in lists.values() if values is not None), default=0)
+    places = range(min(length, servable.contract.history.length))
+    return [{name: _plain(values[place]) for name, values in lists.items() if values is not None} for place in places]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def shown(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(part)}" for name, part in value.items())
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
