@@ -69,15 +69,20 @@ class ProjectedGlobalInteraction(_Parts):
 class ConcatenatedGlobalInteraction(_Parts):
     """Score every part, scale it by its weight, and concatenate instead of adding up: the other reading of Eqs. 14-15.
 
+    Weights that add up to 1 make every part L times smaller, and what it learns slower with it. ``scaled`` multiplies them by L, so that
+    even weights leave the parts as they are.
+
     Args:
         widths: of the parts ``r_1`` to ``r_L``.
         activation: see :class:`mian.layers.score.Score`.
+        scaled: whether the weights are multiplied by L.
     """
 
-    def __init__(self, widths: Sequence[int], activation: ScoreActivation) -> None:
+    def __init__(self, widths: Sequence[int], activation: ScoreActivation, scaled: bool = False) -> None:
         super().__init__(widths, activation)
         self.weight = nn.Parameter(torch.zeros(1, sum(widths)))  # all W_l side by side
         self.output_width = sum(widths)
+        self._factor = len(widths) if scaled else 1
 
     def forward(self, parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend over the parts.
@@ -86,8 +91,8 @@ class ConcatenatedGlobalInteraction(_Parts):
             parts: L tensors, float ``(B, widths[l])``.
 
         Returns:
-            ``R_g``, float ``(B, sum(widths))``, and the weights, float ``(B, L)``.
+            ``R_g``, float ``(B, sum(widths))``, and the weights, float ``(B, L)``, which add up to 1.
         """
         r = torch.cat(list(parts), dim=1)
         weights = torch.softmax(self.score(F.linear(r, self.weight * self.of_part, self.bias)), dim=-1)
-        return r * (weights @ self.of_part), weights
+        return r * (self._factor * weights @ self.of_part), weights

@@ -61,9 +61,9 @@ class MianConfig(Options):
     score_activation: ScoreActivation = "tanh"
     """Of every attention score but the transformer's, see :class:`mian.layers.score.Score`. ``none`` makes the weights of behaviors
     independent of the candidate, see :class:`mian.layers.attention.InteractionAttention`."""
-    global_fusion: Literal["project", "weighted_concat"] = "project"
+    global_fusion: Literal["project", "weighted_concat", "scaled_concat"] = "project"
     """How Eq. 15 adds up parts of different widths, which the paper does not say. ``project``: each is projected to ``global_dim`` first.
-    ``weighted_concat``: each is scaled by its weight, and they are concatenated."""
+    ``weighted_concat``: each is scaled by its weight, and they are concatenated. ``scaled_concat``: by its weight times their number."""
     global_dim: Count = 64
     """Width of Eq. 15's parts with ``project``. The paper does not give it."""
     mlp: tuple[Count, ...] = (32, 8)
@@ -135,7 +135,8 @@ class Mian(ClickModel):
             if config.global_fusion == "project":
                 self.global_interaction = ProjectedGlobalInteraction(part_widths, config.global_dim, config.score_activation)
             else:
-                self.global_interaction = ConcatenatedGlobalInteraction(part_widths, config.score_activation)
+                scaled = config.global_fusion == "scaled_concat"
+                self.global_interaction = ConcatenatedGlobalInteraction(part_widths, config.score_activation, scaled)
             mlp_width = self.global_interaction.output_width
         self.mlp = MLP(mlp_width, config.mlp, config.dropout)
         self.logit = nn.Linear(self.mlp.output_width, 1)

@@ -25,7 +25,7 @@ class MianPlusConfig(MianConfig):
     """Widths of that unit's hidden layers."""
     factorization: bool = True
     """Whether a factorization machine over the same vectors is added to the logit, as in DeepFM."""
-    global_fusion: Literal["project", "weighted_concat"] = "weighted_concat"
+    global_fusion: Literal["project", "weighted_concat", "scaled_concat"] = "scaled_concat"
     """See :class:`mian.models.MianConfig`."""
     mlp: tuple[Count, ...] = (256, 128)
     """See :class:`mian.models.MianConfig`."""

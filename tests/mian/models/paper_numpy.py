@@ -154,6 +154,8 @@ class Paper:
         scores = [self.score(name, r_l @ W_l + b) for r_l, W_l, b in zip(r, W, bias, strict=True)]
         weights = np.exp(scores) / np.sum(np.exp(scores))
         weighted = [a * r_l for a, r_l in zip(weights, r, strict=True)]
+        if self.config.global_fusion == "scaled_concat":
+            weighted = [len(r) * part for part in weighted]
         return np.sum(weighted, axis=0) if self.config.global_fusion == "project" else np.concatenate(weighted)
 
     def score(self, name: str, raw: float) -> float:

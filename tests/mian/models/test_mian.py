@@ -18,6 +18,7 @@ OPTIONS = [
     {"score_activation": "learned_temperature"},
     {"global_fusion": "weighted_concat"},
     {"global_fusion": "weighted_concat", "score_activation": "learned_temperature"},
+    {"global_fusion": "scaled_concat"},
     {"positions": "none"},
     {"max_positions": 2},
     {"heads": 3, "head_dim": 5, "ffn_multiplier": 2},

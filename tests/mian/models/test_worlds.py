@@ -11,7 +11,7 @@ import torch
 from mian.models import MODELS, ClickModel, build
 from pipeline.contract import Contract
 from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, contract_of
-from tests.mian.models.worlds import EFFECTS, World, make_contract, make_world, train
+from tests.mian.models.worlds import World, fields_of, make_contract, make_world, train
 
 SMALL: dict[str, dict[str, Any]] = {
     "lr": {},
@@ -24,8 +24,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "din": {"mlp": (32, 16)},
     "dien": {"mlp": (32, 16)},
     "mian": {"mlp": (32, 16), "dropout": 0.0, "heads": 2, "global_dim": 32},
+    "mian_plus": {"mlp": (32, 16), "dropout": 0.0, "heads": 2, "unit": (32,)},
 }
-OF_HISTORIES = ("din", "dien", "mian")
+OF_HISTORIES = ("din", "dien", "mian", "mian_plus")
 OTHERS = tuple(name for name in MODELS if name not in OF_HISTORIES)
 
 
@@ -34,22 +35,22 @@ def always(*names: str, among: Iterable[str]) -> list[Any]:
     return [name if name in names else pytest.param(name, marks=pytest.mark.long) for name in among]
 
 
-world = cache(lambda effect: make_world(EFFECTS[effect]))
+world = cache(make_world)
 
 
-def make(name: str, contract: Contract) -> ClickModel:
+def make(name: str, contract: Contract, **options: Any) -> ClickModel:
     torch.manual_seed(0)
     widths = {} if name == "lr" else {"embedding_dim": 8}
-    return build(name, contract, {"init_std": 0.1, **widths, **SMALL[name]})
+    return build(name, contract, {"init_std": 0.1, **widths, **SMALL[name], **options})
 
 
-def share_of_best(effect: str, name: str, epochs: int) -> float:
+def share_of_best(effect: str, name: str, epochs: int, **options: Any) -> float:
     """How far the AUC of a trained model is from 0.5, over how far it could be at best."""
     of_effect: World = world(effect)
-    model = make(name, make_contract())
+    model = make(name, make_contract(fields_of(effect)), **options)
     train(model, of_effect.train, epochs)
     auc, best = of_effect.aucs(model)
-    print(f"{effect}: {name} has AUC {auc:.4f}, the best possible is {best:.4f}")
+    print(f"{effect}: {name} {options or ''} has AUC {auc:.4f}, the best possible is {best:.4f}")
     return (auc - 0.5) / (best - 0.5)
 
 
@@ -67,7 +68,9 @@ def test_all_others_learn_what_two_fields_are_together(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("din", 0.9), pytest.param("dien", 0.8, marks=pytest.mark.long), ("mian", 0.6)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("din", 0.9), pytest.param("dien", 0.8, marks=pytest.mark.long), ("mian", 0.6), ("mian_plus", 0.9)]
+)
 def test_models_of_histories_learn_what_was_done_with_the_candidate(name, least):
     assert share_of_best("history", name, epochs=6) > least
 
@@ -77,14 +80,32 @@ def test_the_mean_of_a_history_does_not_tell_what_was_done_with_the_candidate(na
     assert abs(share_of_best("history", name, epochs=6)) < 0.1
 
 
-@pytest.mark.parametrize("name", always("mian", among=["dien", "mian"]))
+@pytest.mark.parametrize("name", always("mian", among=["dien", "mian", "mian_plus"]))
 def test_dien_and_mian_learn_from_the_order_of_behaviors(name):
     assert share_of_best("order", name, epochs=3) > 0.9
+
+
+@pytest.mark.parametrize("effect", ["order", "history"])
+def test_without_ibim_mian_knows_histories_as_means_alone(effect):
+    assert abs(share_of_best(effect, "mian", epochs=3, without=["ibim"])) < 0.1
 
 
 @pytest.mark.parametrize("name", always("din", among=["din", *OTHERS]))
 def test_a_sum_over_behaviors_does_not_tell_their_order(name):
     assert abs(share_of_best("order", name, epochs=3)) < 0.1
+
+
+@pytest.mark.parametrize(("effect", "module"), [("picked_profile", "iuim"), ("picked_context", "icim")])
+def test_mian_weighs_fields_by_the_candidate_and_without_the_module_knows_less(effect, module):
+    whole, less = share_of_best(effect, "mian", epochs=4), share_of_best(effect, "mian", epochs=4, without=[module])
+    assert whole > 0.9
+    assert less < whole - 0.2
+
+
+@pytest.mark.parametrize(("effect", "module"), [("profile", "iuim"), ("context", "icim")])
+def test_what_one_field_says_whoever_the_candidate_is_needs_no_module(effect, module):
+    """The group's own part of Eq. 14 tells it."""
+    assert share_of_best(effect, "mian", epochs=2, without=[module]) > 0.9
 
 
 @pytest.mark.parametrize("name", always("lr", "mian", among=MODELS))

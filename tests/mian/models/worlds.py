@@ -1,6 +1,7 @@
 """Made-up worlds with one effect each: a model either can use it or knows nothing.
 
-A sample has a candidate item; a history of four behaviors, each an item and an action; and two fields each of user and context. All are
+A sample has a candidate item; a history of four behaviors, each an item and an action; and two fields (more where the candidate picks
+one) each of user and context. All are
 drawn alike in every world, and independently of each other but for what is said here: there are four items, and every history has each
 of them once, in some order; two were bought and two were skipped. So fields by themselves, and the means of a history's fields, which
 are always the same, say nothing about which item was bought or which came last.
@@ -8,7 +9,7 @@ are always the same, say nothing about which item was bought or which came last.
 The click's log-odds are ``STRENGTH`` or its negative, each for half of the samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,14 @@ FIELDS = (
     Field(group="context", name="hour", vocabulary="hour"),
     Field(group="context", name="page", vocabulary="page"),
 )
+SHELVES = 8
+#: A field of each group for every shelf to pick.
+MORE_FIELDS = (
+    *FIELDS,
+    Field(group="candidate", name="shelf", vocabulary="shelf"),
+    *(Field(group="user", name=f"u{number}", vocabulary=f"u{number}") for number in range(SHELVES)),
+    *(Field(group="context", name=f"c{number}", vocabulary=f"c{number}") for number in range(SHELVES)),
+)
 
 
 def second_order(values: dict[str, Array]) -> Array:
@@ -71,17 +80,40 @@ def context(values: dict[str, Array]) -> Array:
     return SIGN[values["context_hour"]]
 
 
+def picked_profile(values: dict[str, Array]) -> Array:
+    """The candidate's shelf says which of the user's fields counts."""
+    return SIGN[_picked(values, "user_u")]
+
+
+def picked_context(values: dict[str, Array]) -> Array:
+    """The candidate's shelf says which of the context's fields counts."""
+    return SIGN[_picked(values, "context_c")]
+
+
+def _picked(values: dict[str, Array], columns: str) -> Array:
+    fields = np.stack([values[f"{columns}{number}"] for number in range(SHELVES)])
+    return fields[values["candidate_shelf"], np.arange(fields.shape[1])]
+
+
 Effect = Callable[[dict[str, Array]], Array]
-EFFECTS: dict[str, Effect] = {effect.__name__: effect for effect in (second_order, history, order, profile, context)}
+EFFECTS: dict[str, Effect] = {
+    effect.__name__: effect for effect in (second_order, history, order, profile, context, picked_profile, picked_context)
+}
 
 
-def make_contract() -> Contract:
+def fields_of(effect: str) -> tuple[Field, ...]:
+    """The fields of an effect's world."""
+    return MORE_FIELDS if effect.startswith("picked") else FIELDS
+
+
+def make_contract(fields: Sequence[Field] = FIELDS) -> Contract:
+    sizes = {"item": ITEMS, "action": 2}
     return Contract(
         name="world of one effect",
-        fields=FIELDS,
+        fields=tuple(fields),
         vocabularies=tuple(
-            Vocabulary(name=name, size=2 + values, path=f"{name}.parquet", sha256="0")
-            for name, values in {"item": ITEMS, "action": 2, **dict.fromkeys(("age", "home", "hour", "page"), VALUES)}.items()
+            Vocabulary(name=name, size=2 + sizes.get(name, VALUES), path=f"{name}.parquet", sha256="0")
+            for name in dict.fromkeys(field.vocabulary or "" for field in fields)
         ),
         vocabulary_fingerprint="0",
         history=History(length=LENGTH, days=30),
@@ -109,7 +141,7 @@ class World:
         return roc_auc_score(labels, scores), roc_auc_score(labels, self.truth)
 
 
-def make_world(effect: Effect, train: int = 16_384, test: int = 8_192, seed: int = 0) -> World:
+def make_world(effect: str, train: int = 16_384, test: int = 8_192, seed: int = 0) -> World:
     rng = np.random.default_rng(seed)
     rows = train + test
     items = rng.permuted(np.tile(np.arange(ITEMS), (rows, 1)), axis=1)
@@ -118,8 +150,12 @@ def make_world(effect: Effect, train: int = 16_384, test: int = 8_192, seed: int
         "behavior_item": items,
         "behavior_action": rng.permuted(np.tile([BOUGHT, BOUGHT, 0, 0], (rows, 1)), axis=1),
     }
-    values |= {field.column: rng.integers(0, VALUES, rows) for field in FIELDS if field.group in ("user", "context")}
-    truth = effect(values)
+    values |= {
+        field.column: rng.integers(0, VALUES, rows)
+        for field in fields_of(effect)
+        if field.group in ("user", "context") or field.name == "shelf"
+    }
+    truth = EFFECTS[effect](values)
     labels = rng.random(rows) < 1 / (1 + np.exp(-STRENGTH * truth))
     columns = {name: torch.tensor(of + 2, dtype=torch.int32) for name, of in values.items()}  # 0 is padding, 1 is unknown
     columns |= {"behavior_length": torch.full((rows,), LENGTH, dtype=torch.int32), "label": torch.tensor(labels.astype(np.int32))}
