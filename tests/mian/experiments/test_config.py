@@ -1,13 +1,17 @@
 """Which trainings a configuration asks for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 
+from jobs.command import load_config
 from mian.experiments import ExperimentConfig
 from tests.mian.experiments.conftest import VALUES
 
+ROOT = Path(__file__).resolve().parents[3]
 RATE, DROPOUT = "optimizer.learning_rate", "model.options.dropout"
 
 
@@ -49,6 +53,15 @@ def test_the_papers_models_and_ablations_are_the_defaults(tmp_path: Any) -> None
     ]
     assert list(config.ablations)[:5] == ["w/o IUIM", "w/o ICIM", "w/o IBIM", "w/o GIM", "w/o IUIM&ICIM"]
     assert config.trial("no Transformer", (), 1).model.options == {"transformer": "none"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_that_comes_along_is_one_and_names_the_samples_of_its_data_set(path: Path) -> None:
+    config = load_config(ExperimentConfig, str(path))
+    data = OmegaConf.load(ROOT / "conf" / "data" / path.name)
+    assert (config.name, config.samples) == (data.name, data.samples)
+    if config.published is not None:
+        assert config.published.auc.keys() == config.published.logloss.keys() <= config.compared.keys()
 
 
 @pytest.mark.parametrize(
