@@ -79,8 +79,9 @@ class ExperimentConfig(Strict):
     """The grid is searched with the first; the best point is trained with all."""
     training: dict[str, Any] = Field({})
     """Settings of all trainings, as in a training's file."""
-    grid: dict[str, tuple[Any, ...]] = Field({})
-    """Values by key, such as ``optimizer.learning_rate``; every combination is a point. A model that lacks an option has fewer points."""
+    grid: dict[str, tuple[Any, ...]] | tuple[dict[str, Any], ...] = Field({})
+    """Values by key, such as ``optimizer.learning_rate``; every combination is a point. Or a list of points, a value for each key. A model
+    that lacks an option has fewer points."""
     models: dict[str, Row] = Field(MODELS_OF_TABLE_2)
     """Table 2. What is named here takes the place of all of the paper's; see also ``further``."""
     ablations: dict[str, Row] = Field(ABLATIONS)
@@ -142,8 +143,21 @@ class ExperimentConfig(Strict):
                 return last in options and last not in row.options
             return not _has(row.training, key)
 
-        combinations = itertools.product(*[[(key, value) for value in values] for key, values in self.grid.items()])
-        return list(dict.fromkeys(tuple((key, value) for key, value in point if applies(key)) for point in combinations))
+        if isinstance(self.grid, Mapping):
+            axes = [[(key, value) for value in values] for key, values in self.grid.items()]
+            points = list(itertools.product(*axes))
+        else:
+            points = [tuple(point.items()) for point in self.grid]
+        return list(dict.fromkeys(tuple((key, value) for key, value in point if applies(key)) for point in points))
+
+    @property
+    def grid_keys(self) -> list[str]:
+        """What the grid varies."""
+        return (
+            list(self.grid)
+            if isinstance(self.grid, Mapping)
+            else list(dict.fromkeys(key for point in self.grid for key in point))
+        )
 
     def trial(self, name: str, point: Point, seed: int) -> TrainConfig:
         """The training of a line at a point of the grid with a seed; the test split is not read.

@@ -231,7 +231,7 @@ def _efficiency(experiment: Experiment) -> Section:
 
 def _settings(experiment: Experiment) -> Section:
     config = experiment.config
-    keys = [key.rpartition(".")[2] for key in config.grid]
+    keys = [key.rpartition(".")[2] for key in config.grid_keys]
     texts = []
     for line in config.rows:
         trials = experiment.chosen(line)

@@ -109,13 +109,12 @@ class Mian(ClickModel):
             d_b = d * len(self.behavior_columns)
             widths["e_b"] = d_b
         if self.behavior_columns and "ibim" not in config.without:
-            widths["R_ibim"] = d_i + d_b
             if config.positions == "learned":
                 self.positions = nn.Parameter(torch.zeros(config.max_positions or contract.history.length, d_b))
             if config.transformer != "none":
                 head_dim, inner = config.head_dim or -(-d_b // config.heads), config.ffn_multiplier * d_b
                 self.transformer = Transformer(d_b, config.heads, head_dim, inner, config.dropout, config.transformer)
-            self.item_behaviors: nn.Module = BehaviorAttention(d_i, d_b, config.score_activation)
+            self.item_behaviors, widths["R_ibim"] = self._behavior_attention(contract, d_i, d_b)
         if self.user_columns:
             widths["e_u"] = d * len(self.user_columns)
         if self.user_columns and "iuim" not in config.without:
@@ -141,6 +140,10 @@ class Mian(ClickModel):
         self.mlp = MLP(mlp_width, config.mlp, config.dropout)
         self.logit = nn.Linear(self.mlp.output_width, 1)
         initialize(self, config.init_std)
+
+    def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> tuple[nn.Module, int]:
+        """IBIM, and the width of ``R_ibim``."""
+        return BehaviorAttention(d_i, d_b, self.config.score_activation), d_i + d_b
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Score a batch.

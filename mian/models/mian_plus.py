@@ -34,6 +34,9 @@ class MianPlusConfig(MianConfig):
 class TargetAttention(nn.Module):
     """IBIM by DIN's activation unit: Zhou et al. 2018, section 4.3, over what the transformer gives.
 
+    Beside the sum of behaviors by their scores stands the sum of what was scored, the unit's last hidden layer: how much of each kind of
+    interest there is, whatever the behaviors' vectors are.
+
     Args:
         unit: scores behaviors.
     """
@@ -44,10 +47,11 @@ class TargetAttention(nn.Module):
 
     def forward(self, candidate: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend; see :meth:`mian.layers.BehaviorAttention.forward`. Weights do not add up to 1, and may be negative."""
-        scores = self.unit(candidate, vectors, packing)  # (P,)
-        attended = packing.sum(scores[:, None] * vectors)  # (B, d_b)
+        hidden = self.unit.hidden(candidate, vectors, packing)  # (P, H)
+        scores = self.unit.score(hidden)  # (P, 1)
+        sums = packing.sum(torch.cat([scores * vectors, hidden], dim=1))  # (P, d_b + H) -> (B, d_b + H)
         beside = candidate * (packing.lengths > 0)[:, None]
-        return torch.cat([beside, attended], dim=-1), scores.detach()
+        return torch.cat([beside, sums], dim=-1), scores.squeeze(1).detach()
 
 
 class MianPlus(Mian):
@@ -65,15 +69,17 @@ class MianPlus(Mian):
 
     def __init__(self, contract: Contract, config: MianPlusConfig) -> None:
         super().__init__(contract, config)
-        if config.target_attention and "R_ibim" in self.part_names:
-            candidate, behaviors = len(self.candidate_columns), len(self.behavior_columns)
-            shared = shared_fields(contract, self.embedding)
-            unit = ActivationUnit(config.embedding_dim, candidate, behaviors, shared, config.unit, "relu")
-            self.item_behaviors = TargetAttention(unit)
-            initialize(self.item_behaviors, config.init_std)
         if config.factorization:
             self.linear = LinearPart(contract)
             initialize(self.linear, config.init_std)
+
+    def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> tuple[nn.Module, int]:
+        if not self.config.target_attention:
+            return super()._behavior_attention(contract, d_i, d_b)
+        candidate, behaviors = len(self.candidate_columns), len(self.behavior_columns)
+        shared = shared_fields(contract, self.embedding)
+        unit = ActivationUnit(self.config.embedding_dim, candidate, behaviors, shared, self.config.unit, "relu")
+        return TargetAttention(unit), d_i + d_b + self.config.unit[-1]
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""

@@ -20,6 +20,14 @@ def test_every_combination_is_a_point(make_config: Any) -> None:
     assert make_config().points("MIAN") == expected
 
 
+def test_the_grid_may_be_a_list_of_points(make_config: Any) -> None:
+    points = [{RATE: 1e-3, DROPOUT: 0.5}, {RATE: 1e-2, DROPOUT: 0.0}, {RATE: 1e-2, DROPOUT: 0.5}]
+    config = make_config(grid=points)
+    assert config.points("MIAN") == [tuple(point.items()) for point in points]
+    assert config.points("LR") == [((RATE, 1e-3),), ((RATE, 1e-2),)]
+    assert config.grid_keys == [RATE, DROPOUT]
+
+
 def test_what_a_model_lacks_and_what_a_line_sets_is_no_part_of_its_points(make_config: Any) -> None:
     config = make_config()
     assert config.points("LR") == [((RATE, 1e-3),), ((RATE, 1e-2),)]

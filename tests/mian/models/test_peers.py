@@ -54,7 +54,7 @@ def assert_the_papers_scores(name, model, contract, batch):
 
 
 def test_every_peer_is_here():
-    assert {*SMALL, "mian"} == set(MODELS)
+    assert {*SMALL, "mian", "mian_plus"} == set(MODELS)
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)

@@ -1,0 +1,118 @@
+"""MIAN-plus against a transcription in NumPy, and where it is MIAN."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mian.models import build
+from pipeline.contract import Contract
+from tests.mian.models.contracts import CONTRACTS
+from tests.mian.models.paper_numpy import Array, Paper
+from tests.mian.models.peers_numpy import Peers
+from tests.mian.models.perturbed import perturbed
+
+SMALL = {"embedding_dim": 4, "heads": 2, "mlp": (8, 4), "unit": (7, 5), "init_std": 0.4}
+OPTIONS = [
+    {},
+    {"transformer": "none"},
+    {"target_attention": False},
+    {"factorization": False},
+    {"without": ("gim",)},
+    {"without": ("ibim",)},
+    {"unit": (6,)},
+]
+
+
+class Plus(Paper):
+    """MIAN with DIN's unit in IBIM, and a factorization machine added to the logit."""
+
+    def __init__(self, contract: Contract, config: Any, weights: Mapping[str, Any]) -> None:
+        super().__init__(contract, config, weights)
+        self.fm = Peers(contract, config, weights)
+        of_unit = {name.removeprefix("item_behaviors."): weight for name, weight in weights.items()}
+        self.unit = Peers(contract, SimpleNamespace(unit_activation="relu", unit=config.unit), of_unit)
+
+    def logit(self, sample: Mapping[str, Any]) -> float:
+        logit = super().logit(sample)
+        if self.config.factorization:
+            v = self.fm.of_fields("embedding", sample)
+            logit += self.fm.linear("linear", sample) + sum(float(v[i] @ v[j]) for i in range(len(v)) for j in range(i))
+        return logit
+
+    def interaction(self, name: str, e_i: Array, vectors: list[Array], shared: bool) -> Array:
+        if name != "item_behaviors" or not self.config.target_attention:
+            return super().interaction(name, e_i, vectors, shared)
+        q = np.split(e_i, len(self.contract.group("candidate")))
+        attended, kinds = np.zeros(len(vectors[0])), np.zeros(self.config.unit[-1])
+        for h in vectors:
+            hidden = self.unit.hidden_of_unit(q, np.split(h, len(self.contract.group("behaviors"))))
+            attended += self.unit.output("unit.score", hidden) * h
+            kinds += hidden
+        return np.concatenate([e_i, attended, kinds])
+
+    def empty_interaction(self, e_i: Array, width: int) -> Array:
+        more = self.config.unit[-1] if self.config.target_attention else 0
+        return np.zeros(len(e_i) + width + more)
+
+
+def make(contract: Contract, **options: Any) -> Any:
+    torch.manual_seed(1)
+    return perturbed(build("mian_plus", contract, {**SMALL, **options}))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_is_its_equations_under_every_option(contract: Contract, make_batch: Any, options: Any) -> None:
+    model, batch = make(contract, **options), make_batch(contract)
+    expected = Plus(contract, model.config, model.state_dict()).logits(batch)
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-4)
+    np.testing.assert_allclose(model.double()(batch).detach(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_it_is_its_equations_over_every_contract(make_batch: Any, name: str) -> None:
+    contract = CONTRACTS[name]
+    model, batch = make(contract), make_batch(contract)
+    expected = Plus(contract, model.config, model.state_dict()).logits(batch)
+    np.testing.assert_allclose(model.double()(batch).detach(), expected, atol=1e-10)
+
+
+def test_with_all_of_its_own_switched_off_it_is_mian(contract: Contract, make_batch: Any) -> None:
+    options = {"target_attention": False, "factorization": False, "global_fusion": "project"}
+    plus = make(contract, **options)
+    mian = build("mian", contract, {name: value for name, value in SMALL.items() if name != "unit"}).eval()
+    mian.load_state_dict(plus.state_dict())
+    batch = make_batch(contract)
+    assert torch.equal(plus(batch), mian(batch))
+
+
+def test_what_stands_in_the_padding_changes_nothing(contract: Contract, make_batch: Any) -> None:
+    model, batch = make(contract), make_batch(contract)
+    other = dict(batch)
+    padding = torch.arange(contract.history.length) >= batch["behavior_length"][:, None]
+    for field in contract.group("behaviors"):
+        column = batch[field.column]
+        other[field.column] = torch.where(padding, torch.ones_like(column), column)
+    torch.testing.assert_close(model(other), model(batch))
+
+
+def test_every_parameter_has_a_gradient(contract: Contract, make_batch: Any, loss_of: Any) -> None:
+    torch.manual_seed(0)
+    model, batch = build("mian_plus", contract, {"embedding_dim": 4, "init_std": 0.1}), make_batch(contract, rows=256)
+    loss_of(model, batch).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.to_dense().count_nonzero() > 0, name
+
+
+def test_it_explains_itself_as_mian_does(contract: Contract, make_batch: Any) -> None:
+    model, batch = make(contract), make_batch(contract)
+    weights = model.explain(batch)
+    assert set(weights) == {"behaviors", "user", "context", "global"}
+    padding = torch.arange(contract.history.length) >= batch["behavior_length"][:, None]
+    assert (weights["behaviors"][padding] == 0).all()
+    assert (weights["behaviors"][~padding] != 0).all()
