@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 
-from jobs import command
-from jobs.stop_signal import STOPPED, StopSignal
+from jobs import command, stop_signal
+from jobs.stop_signal import StopSignal
 from mian.evaluation import TruthError, open_truth
 from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, train_all, write_report
 from mian.experiments.scoring import SPLIT
@@ -18,7 +17,7 @@ from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking import Outcome, Tracker
-from mian.trainer import CheckpointError, DeviceError, HungRankError, RankError, Ranks, SpillError, TrainingStopped
+from mian.trainer import CheckpointError, DeviceError, HungRankError, Ranks, SpillError, TrainingStopped
 from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
@@ -54,23 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-report", action="store_true", help="only train")
     options = parser.parse_args(arguments)
     stop = StopSignal()
-    before = signal.signal(signal.SIGTERM, stop.received)
     ranks = Ranks()
 
     def job() -> None:
         with ranks.needed():
             _job(options.config, options.overrides, ranks, stop, report=not options.no_report)
 
-    try:
-        return command.run(job, ERRORS)
-    except TrainingStopped as stopped:
-        log.info("rank %d: %s", ranks.rank, stopped)
-        return STOPPED
-    except RankError as error:
-        log.warning("rank %d ends: %s", ranks.rank, error)
-        return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return stop_signal.run(job, ERRORS, stop, lambda: ranks.rank)
 
 
 def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, report: bool) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from jobs import command
-from jobs.stop_signal import STOPPED, StopSignal
+from jobs import command, stop_signal
+from jobs.stop_signal import StopSignal
 from mian.config import TrainConfig
 from mian.metrics import plot_reliability
 from mian.models import ClickModel, ModelError
@@ -26,7 +26,6 @@ from mian.trainer import (
     CheckpointStore,
     DeviceError,
     HungRankError,
-    RankError,
     Ranks,
     SpillError,
     Streams,
@@ -75,22 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [*options.overrides, *(["profile=true"] if options.profile else [])]
     stop = StopSignal()
     world = World(stop.asked)
-    before = signal.signal(signal.SIGTERM, stop.received)
 
     def job() -> None:
         with world.needed():
             world.run(lambda: _job(options.config, overrides, world, stop))
 
-    try:
-        return command.run(job, ERRORS)
-    except TrainingStopped as stopped:
-        log.info("rank %d: %s", world.ranks.rank, stopped)
-        return STOPPED
-    except RankError as error:
-        log.warning("rank %d ends: %s", world.ranks.rank, error)
-        return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return stop_signal.run(job, ERRORS, stop, lambda: world.ranks.rank)
 
 
 def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) -> None:

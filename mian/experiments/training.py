@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
 from mian.models import ClickModel, ModelError
-from mian.serving import read_vocabularies, save_servable
+from mian.serving import ServableError, read_vocabularies, save_servable
 from mian.stream import StreamError
 from mian.tracking import Outcome, Tracker
 from mian.trainer import (
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 CURVE = "curve.jsonl"
 WAIT_SECONDS = 2.0
-ERRORS = (CheckpointError, ContractError, DeviceError, ModelError, SpillError, StreamError)
+ERRORS = (CheckpointError, ContractError, DeviceError, ModelError, ServableError, SpillError, StreamError)
 
 
 def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stopping: Callable[[], bool]) -> None:
@@ -137,7 +137,11 @@ def _train(
                         "table_parameters": tables,
                     }
                 )
-                save_servable(trial.model, model, config.model.name, config.model.options, contract, vocabularies)
+                try:
+                    save_servable(trial.model, model, config.model.name, config.model.options, contract, vocabularies)
+                except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
+                    why = " ".join(str(error).split())
+                    raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error
                 tracker.report(
                     {f"best_validation_{name}": value for name, value in trained.validation.items()}, trained.best_step
                 )

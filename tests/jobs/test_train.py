@@ -17,6 +17,7 @@ from mlflow.models import get_model_info
 import mian.tracking
 from jobs import evaluate, register, train
 from jobs.command import load_config
+from jobs.stop_signal import STOPPED
 from mian.config import TrainConfig
 from mian.evaluation import load_model
 from mian.serving import load_servable
@@ -246,7 +247,7 @@ def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workpla
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         before_each_report(patch, stop)
-        assert train.main(["--config", str(workplace.config)]) == train.STOPPED == 75
+        assert train.main(["--config", str(workplace.config)]) == STOPPED == 75
     assert the_run(workplace).info.status == "KILLED"
     assert list(points(workplace, "train_logloss")) == [20, 40]
     assert [path.name for path in workplace.models] == ["checkpoints"]
@@ -262,7 +263,7 @@ def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workpla
 def test_other_settings_are_another_training(workplace: Workplace) -> None:
     with pytest.MonkeyPatch.context() as patch:
         before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
-        assert train.main(["--config", str(workplace.config)]) == train.STOPPED
+        assert train.main(["--config", str(workplace.config)]) == STOPPED
     assert train.main(["--config", str(workplace.config), "seed=1", "max_steps=2"]) == 0
     assert len(list((workplace.folder / "models" / "checkpoints").iterdir())) == 1, "the first one's are still there"
 
@@ -283,7 +284,7 @@ def test_a_second_sigterm_ends_it_at_once(workplace: Workplace, monkeypatch: pyt
 def test_damaged_checkpoints_end_it_with_one_error(workplace: Workplace, capsys: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
-        assert train.main(["--config", str(workplace.config)]) == train.STOPPED
+        assert train.main(["--config", str(workplace.config)]) == STOPPED
     for path in workplace.folder.glob("models/checkpoints/*/step-*/state.pt"):
         path.write_bytes(path.read_bytes()[:1000])
     capsys.readouterr()

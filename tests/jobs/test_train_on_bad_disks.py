@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from jobs import train
+from jobs.stop_signal import STOPPED
 from mian.serving import load_servable
 from tests.jobs.conftest import Workplace, one_error
 from tests.jobs.test_train import before_each_report, the_run
@@ -79,7 +80,7 @@ def test_when_checkpoints_can_be_written_again_that_is_said_and_done(
 
     before_each_report(monkeypatch, repair)
     with caplog.at_level(logging.INFO):
-        assert train.main(["--config", str(workplace.config), "checkpoint.every_steps=10"]) == train.STOPPED
+        assert train.main(["--config", str(workplace.config), "checkpoint.every_steps=10"]) == STOPPED
     said = [record.getMessage() for record in caplog.records]
     assert sum("the checkpoint cannot be written" in line for line in said) == 1
     assert sum("checkpoints can be written again, the first after step 20" in line for line in said) == 1
@@ -134,7 +135,7 @@ def test_a_training_whose_newest_checkpoint_is_cut_off_goes_on_from_the_one_befo
 
     with pytest.MonkeyPatch.context() as patch:
         before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM) if step == 40 else None)
-        assert train.main(job) == train.STOPPED
+        assert train.main(job) == STOPPED
     (newest,) = workplace.folder.glob("models/checkpoints/*/step-000000041/state.pt")
     newest.write_bytes(newest.read_bytes()[:1000])
     with caplog.at_level(logging.INFO):
