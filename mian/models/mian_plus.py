@@ -11,7 +11,7 @@ from torch import nn
 from mian.kernels import Packing, pool
 from mian.layers import ActivationUnit, LinearPart, initialize, pairwise, shared_fields
 from mian.models.mian import Mian, MianConfig
-from mian.models.options import Count
+from mian.models.options import Count, Deviation
 from pipeline.contract import Contract
 
 
@@ -27,7 +27,11 @@ class MianPlusConfig(MianConfig):
     """Whether a factorization machine over the same vectors is added to the logit, as in DeepFM."""
     global_fusion: Literal["project", "weighted_concat", "scaled_concat"] = "scaled_concat"
     """See :class:`mian.models.MianConfig`."""
+    transformer: Literal["pre_ln", "post_ln", "none"] = "none"
+    """See :class:`mian.models.MianConfig`."""
     mlp: tuple[Count, ...] = (256, 128)
+    """See :class:`mian.models.MianConfig`."""
+    init_std: Deviation = 0.05
     """See :class:`mian.models.MianConfig`."""
 
 

@@ -18,7 +18,7 @@ from tests.mian.models.perturbed import perturbed
 SMALL = {"embedding_dim": 4, "heads": 2, "mlp": (8, 4), "unit": (7, 5), "init_std": 0.4}
 OPTIONS = [
     {},
-    {"transformer": "none"},
+    {"transformer": "pre_ln"},
     {"target_attention": False},
     {"factorization": False},
     {"without": ("gim",)},
@@ -82,7 +82,7 @@ def test_it_is_its_equations_over_every_contract(make_batch: Any, name: str) -> 
 
 
 def test_with_all_of_its_own_switched_off_it_is_mian(contract: Contract, make_batch: Any) -> None:
-    options = {"target_attention": False, "factorization": False, "global_fusion": "project"}
+    options = {"target_attention": False, "factorization": False, "global_fusion": "project", "transformer": "pre_ln"}
     plus = make(contract, **options)
     mian = build("mian", contract, {name: value for name, value in SMALL.items() if name != "unit"}).eval()
     mian.load_state_dict(plus.state_dict())
