@@ -88,7 +88,8 @@ def assert_told(launched: Launched, hung: int) -> None:
     assert "Traceback" not in "".join(launched.lines_of(1 - hung)), launched.output
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: int) -> None:
     launched = train_until_hung(place, lambda: process_of(place, rank).suspend(), TIMEOUT)
     assert_told(launched, rank)

@@ -216,7 +216,7 @@ def test_two_at_once_share_the_trainings(done: Laboratory, laboratory: Laborator
     pd.testing.assert_frame_equal(laboratory.metrics(), done.metrics(), rtol=0, atol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.horovod
 def test_on_two_ranks_each_training_is_theirs_together(small_laboratory: Laboratory) -> None:
     program = ROOT / "jobs" / "reproduce.py"

@@ -70,7 +70,10 @@ def with_a_bit_flipped(content: bytearray) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "option", "message"),
-    [(garbled, "stream.workers=2", "cannot be read"), (with_a_bit_flipped, "stream.verify=epoch", "the file's SHA-256 is")],
+    [
+        pytest.param(garbled, "stream.workers=2", "cannot be read", marks=pytest.mark.long),
+        (with_a_bit_flipped, "stream.verify=epoch", "the file's SHA-256 is"),
+    ],
 )
 def test_an_error_on_one_rank_ends_all_and_is_told(
     workplace: Workplace, damage: Callable[[bytearray], None], option: str, message: str

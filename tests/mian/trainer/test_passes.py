@@ -59,7 +59,7 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         (4, 1, "replicated"),
         (24, 1, "replicated"),
         pytest.param(4, 2, "replicated", marks=[pytest.mark.horovod, pytest.mark.long]),
-        pytest.param(2, 2, "split", marks=pytest.mark.horovod),
+        pytest.param(2, 2, "split", marks=[pytest.mark.horovod, pytest.mark.long]),
         pytest.param(2, 2, "replicated", marks=[pytest.mark.horovod, pytest.mark.long]),
         pytest.param(4, 2, "split", marks=[pytest.mark.horovod, pytest.mark.long]),
     ],

@@ -29,7 +29,7 @@ def _flags(*on: int) -> str:
 
 
 def movielens_100k(folder: Path) -> None:
-    times = [seconds(1997, 9, 20), seconds(1998, 3, 31), seconds(1998, 4, 1), seconds(1998, 4, 8), seconds(1998, 4, 9)]
+    times = [seconds(1997, 9, 20), seconds(1998, 3, 6), seconds(1998, 3, 7), seconds(1998, 3, 31), seconds(1998, 4, 1)]
     ratings = [f"7\t{1 + i % 2}\t{1 + i}\t{time}" for i, time in enumerate(times[:2])]
     ratings += [f"8\t{1 + i}\t5\t{time}" for i, time in enumerate(times[2:])]
     write(folder / "u.data", [*ratings, f"7\t267\t3\t{seconds(1998, 4, 22, 23)}"])
