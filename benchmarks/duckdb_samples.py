@@ -329,12 +329,12 @@ class Build:
         self._db.execute(f"""
             CREATE TABLE blocks AS
             WITH coded AS (SELECT c.place, coalesce(i.item, {UNKNOWN_ID}) AS item, coalesce(i.category, {UNKNOWN_ID}) AS category,
-                                  coalesce(i.brand, {UNKNOWN_ID}) AS brand
+                                  coalesce(i.brand, {UNKNOWN_ID}) AS brand, c.time
                            FROM clicks c LEFT JOIN item_codes i USING (item_id)),
             twice AS (SELECT *, (place - 1) // {HISTORY_LENGTH} AS block FROM coded UNION ALL
                       SELECT *, (place - 1) // {HISTORY_LENGTH} + 1 FROM coded)
             SELECT block, list(item ORDER BY place DESC) AS item, list(category ORDER BY place DESC) AS category,
-                   list(brand ORDER BY place DESC) AS brand
+                   list(brand ORDER BY place DESC) AS brand, list(time ORDER BY place DESC) AS time
             FROM twice GROUP BY block""")
         self._db.execute("DROP TABLE clicks")
 
@@ -360,9 +360,17 @@ class Build:
         columns = ", ".join(["impression_id", "user_id", "item_id", "event_time", *CONTEXT])
         context = ", ".join(f"coalesce({c}.id, {UNKNOWN_ID}) AS context_{c}" for c in CONTEXT)
         joins = " ".join(f"LEFT JOIN {c}_ids {c} ON {c}.value = i.{c}::VARCHAR" for c in CONTEXT)
+
+        def behaviors(column: str) -> str:
+            return f"coalesce(b.{column}[m.start : m.start + m.length - 1], []::BIGINT[])"
+
+        columns_of_behaviors = {f: behaviors(c) for c, f in (("item", "item_id"), ("category", "category"), ("brand", "brand"))}
+        seconds = "((m.time - t) / 1e6)"
+        columns_of_behaviors["gap"] = (
+            f"list_transform({behaviors('time')}, lambda t: {FIRST_ID} + greatest(floor(log2({seconds})) + 1, 0))"
+        )
         lists = ", ".join(
-            f"list_resize(coalesce(b.{c}[m.start : m.start + m.length - 1], []::INTEGER[]), {HISTORY_LENGTH}, 0) AS behavior_{f}"
-            for c, f in (("item", "item_id"), ("category", "category"), ("brand", "brand"))
+            f"list_resize(({column})::INTEGER[], {HISTORY_LENGTH}, 0) AS behavior_{f}" for f, column in columns_of_behaviors.items()
         )
         query = f"""
             WITH impressions AS (
@@ -382,7 +390,7 @@ class Build:
                    k.user_key, coalesce(o.item, {UNKNOWN_ID}) AS candidate_item_id,
                    coalesce(o.category, {UNKNOWN_ID}) AS candidate_category, coalesce(o.brand, {UNKNOWN_ID}) AS candidate_brand,
                    coalesce(o.price, 0::FLOAT) AS candidate_price,
-                   k.behavior_item_id, k.behavior_category, k.behavior_brand,
+                   k.behavior_item_id, k.behavior_category, k.behavior_brand, k.behavior_gap,
                    {", ".join(f"k.{f} AS user_{f}" for f, _, _ in USER)},
                    {context}, {", ".join(f"k.{f} AS context_{f}" for f in MOMENT)}, k.length AS behavior_length
             FROM impressions i JOIN known k ON k.user_id = i.user_id AND k.time = i.time

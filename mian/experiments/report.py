@@ -123,7 +123,7 @@ def _comparison(
         "Comparison with the peers",
         f"Table 2 of Zhang et al. 2021. Mean and standard deviation over the seeds. Changes are relative to {peer}, the best peer by AUC. "
         "p is of a paired t-test of AUC over the seeds; the interval is that of the difference of AUC, for users drawn anew."
-        + (" Share is (AUC - 0.5) / (best possible AUC - 0.5)." if rows.truth is not None else ""),
+        + (" Of the best possible AUC: AUC / best, and of what it has above 0.5: (AUC - 0.5) / (best - 0.5)." if rows.truth is not None else ""),
         [_shown(table, config.published)],
         [
             Picture(
@@ -250,14 +250,14 @@ def _settings(experiment: Experiment) -> Section:
 
 def _shown(table: pd.DataFrame, published: Any) -> Table:
     columns = ["model", *(TITLES[metric] for metric in METRICS), "AUC, change", "logloss, change", "p", "AUC, difference"]
-    columns += ["share"] if "share" in table else []
+    columns += ["of best AUC", "of best above 0.5"] if "share" in table else []
     columns += ["AUC, published", "logloss, published"] if published is not None else []
     texts = []
     for line, row in table.iterrows():
         cells = [str(line), *(_mean(row[metric], row[f"{metric}_sd"]) for metric in METRICS)]
         cells += [_number(100 * row["auc_relative"], 2, "+", " %"), _number(100 * row["logloss_relative"], 2, "+", " %")]
         cells += [_number(row["p"], 3), "-" if math.isnan(row["low"]) else f"{row['low']:+.4f} to {row['high']:+.4f}"]
-        cells += [_number(row["share"], 3)] if "share" in table else []
+        cells += [_number(row["of_best"], 3), _number(row["share"], 3)] if "share" in table else []
         if published is not None:
             cells += [_number(metric.get(str(line), math.nan), 4) for metric in (published.auc, published.logloss)]
         texts.append(tuple(cells))

@@ -55,8 +55,8 @@ def comparison(
     Returns:
         Columns: ``auc``, ``logloss``, ``gauc``, each with its ``_sd`` (NaN with one seed); ``auc_relative`` and ``logloss_relative``, the
         change of the mean over that of ``against``; ``p``, of a paired t-test of AUC over the seeds (NaN with one); ``low`` and ``high``,
-        the 95 % interval of the difference of AUC over users drawn anew; ``share`` of the best possible, ``(AUC - 0.5) / (best AUC -
-        0.5)``, where it is known, with the best as the last line.
+        the 95 % interval of the difference of AUC over users drawn anew; where the best possible AUC is known, ``of_best``, ``AUC / best``, and
+        ``share``, ``(AUC - 0.5) / (best - 0.5)``, with the best as the last line.
     """
     table = pd.DataFrame(index=pd.Index(lines, name="line"))
     for metric in METRICS:
@@ -70,8 +70,9 @@ def comparison(
     table["high"] = [differences[line][1] for line in lines]
     if rows.truth is not None:
         best = test_metrics(rows, rows.truth)
+        table["of_best"] = table["auc"] / best["auc"]
         table["share"] = (table["auc"] - 0.5) / (best["auc"] - 0.5)
-        table.loc[BEST, [*METRICS, "share"]] = [*(best[metric] for metric in METRICS), 1.0]
+        table.loc[BEST, [*METRICS, "of_best", "share"]] = [*(best[metric] for metric in METRICS), 1.0, 1.0]
     return table
 
 

@@ -92,11 +92,6 @@ class ActivationUnit(nn.Module):
         Returns:
             Float ``(P,)``.
         """
-        scores: torch.Tensor = self.score(self.hidden(candidate, behaviors, packing)).squeeze(1)
-        return scores
-
-    def hidden(self, candidate: torch.Tensor, behaviors: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """What is scored: the last hidden layer, float ``(P, width)``; arguments as for :meth:`forward`."""
         of_sample = self.of_candidate(candidate)  # (B, hidden)
         if self.of_difference is None or self.of_product is None:
             first = self.of_behavior(behaviors)
@@ -106,8 +101,9 @@ class ActivationUnit(nn.Module):
             of_sample = of_sample + self.of_difference(q)
             of_behavior = self.of_behavior.weight.index_add(1, self.in_behavior, self.of_difference.weight, alpha=-1)  # W_k - W_d
             first = F.linear(behaviors, of_behavior) + self.of_product(q.index_select(0, packing.samples) * k)
-        hidden: torch.Tensor = self.mlp(self.activation(first + of_sample.index_select(0, packing.samples)))
-        return hidden
+        hidden = self.mlp(self.activation(first + of_sample.index_select(0, packing.samples)))
+        scores: torch.Tensor = self.score(hidden).squeeze(1)
+        return scores
 
 
 def _columns(fields: Sequence[int], width: int) -> torch.Tensor:

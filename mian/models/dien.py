@@ -35,9 +35,9 @@ class DIENConfig(Options):
     """Their activation; the authors' code."""
     auxiliary_weight: float = Option(default=1.0, ge=0.0)
     """``alpha``, the weight of the auxiliary loss (Eq. 7); 0 for none. The authors' code: 1."""
-    auxiliary: Literal["network", "inner_product"] = "network"
-    """What tells the behavior that came next from another one, of which the paper says no more than ``sigmoid([h, e])``. ``network``:
-    hidden layers over both side by side, as in the authors' code and DeepCTR. ``inner_product``: of both."""
+    auxiliary: Literal["inner_product", "network"] = "inner_product"
+    """What tells the behavior that came next from another one. ``inner_product``: of state and behavior, as the paper's
+    ``sigmoid([h, e])`` reads. ``network``: hidden layers over both side by side, as in the authors' code and DeepCTR."""
     auxiliary_mlp: tuple[Count, ...] = (100, 50)
     """Widths of that network's hidden layers, which have sigmoids; the authors' code."""
     mlp: tuple[Count, ...] = (200, 80)

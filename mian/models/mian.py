@@ -114,7 +114,7 @@ class Mian(ClickModel):
             if config.transformer != "none":
                 head_dim, inner = config.head_dim or -(-d_b // config.heads), config.ffn_multiplier * d_b
                 self.transformer = Transformer(d_b, config.heads, head_dim, inner, config.dropout, config.transformer)
-            self.item_behaviors, widths["R_ibim"] = self._behavior_attention(contract, d_i, d_b)
+            self.item_behaviors, widths["R_ibim"] = self._behavior_attention(contract, d_i, d_b), d_i + d_b
         if self.user_columns:
             widths["e_u"] = d * len(self.user_columns)
         if self.user_columns and "iuim" not in config.without:
@@ -141,9 +141,8 @@ class Mian(ClickModel):
         self.logit = nn.Linear(self.mlp.output_width, 1)
         initialize(self, config.init_std)
 
-    def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> tuple[nn.Module, int]:
-        """IBIM, and the width of ``R_ibim``."""
-        return BehaviorAttention(d_i, d_b, self.config.score_activation), d_i + d_b
+    def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> nn.Module:
+        return BehaviorAttention(d_i, d_b, self.config.score_activation)
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Score a batch.

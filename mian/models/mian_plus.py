@@ -38,9 +38,6 @@ class MianPlusConfig(MianConfig):
 class TargetAttention(nn.Module):
     """IBIM by DIN's activation unit: Zhou et al. 2018, section 4.3, over what the transformer gives.
 
-    Beside the sum of behaviors by their scores stands the sum of what was scored, the unit's last hidden layer: how much of each kind of
-    interest there is, whatever the behaviors' vectors are.
-
     Args:
         unit: scores behaviors.
     """
@@ -51,11 +48,10 @@ class TargetAttention(nn.Module):
 
     def forward(self, candidate: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend; see :meth:`mian.layers.BehaviorAttention.forward`. Weights do not add up to 1, and may be negative."""
-        hidden = self.unit.hidden(candidate, vectors, packing)  # (P, H)
-        scores = self.unit.score(hidden)  # (P, 1)
-        sums = packing.sum(torch.cat([scores * vectors, hidden], dim=1))  # (P, d_b + H) -> (B, d_b + H)
+        scores = self.unit(candidate, vectors, packing)  # (P,)
+        interest = packing.sum(scores[:, None] * vectors)  # (P, d_b) -> (B, d_b)
         beside = candidate * (packing.lengths > 0)[:, None]
-        return torch.cat([beside, sums], dim=-1), scores.squeeze(1).detach()
+        return torch.cat([beside, interest], dim=-1), scores.detach()
 
 
 class MianPlus(Mian):
@@ -77,13 +73,13 @@ class MianPlus(Mian):
             self.linear = LinearPart(contract)
             initialize(self.linear, config.init_std)
 
-    def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> tuple[nn.Module, int]:
+    def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> nn.Module:
         if not self.config.target_attention:
             return super()._behavior_attention(contract, d_i, d_b)
         candidate, behaviors = len(self.candidate_columns), len(self.behavior_columns)
         shared = shared_fields(contract, self.embedding)
         unit = ActivationUnit(self.config.embedding_dim, candidate, behaviors, shared, self.config.unit, "relu")
-        return TargetAttention(unit), d_i + d_b + self.config.unit[-1]
+        return TargetAttention(unit)
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""

@@ -47,11 +47,12 @@ def test_means_and_deviations_are_over_the_seeds(world: Any) -> None:
         assert row["logloss_relative"] == pytest.approx(np.mean(losses[line]) / np.mean(losses["DIN"]) - 1)
         assert row["low"] <= row["auc"] - table.loc["DIN", "auc"] <= row["high"]
         best = roc_auc_score(rows.labels, rows.truth)
+        assert row["of_best"] == pytest.approx(np.mean(aucs[line]) / best)
         assert row["share"] == pytest.approx((np.mean(aucs[line]) - 0.5) / (best - 0.5))
     assert table.loc["MIAN", "p"] == pytest.approx(ttest_rel(aucs["MIAN"], aucs["DIN"]).pvalue)
     assert np.isnan(table.loc["DIN", "p"])
     assert table.index[-1] == tables.BEST
-    assert table.loc[tables.BEST, ["auc", "share"]].tolist() == pytest.approx([best, 1.0])
+    assert table.loc[tables.BEST, ["auc", "of_best", "share"]].tolist() == pytest.approx([best, 1.0, 1.0])
 
 
 def test_with_one_seed_there_is_no_deviation_and_no_p(world: Any) -> None:

@@ -61,7 +61,7 @@ class Paper:
                 h = self.transformer(self.with_positions(e_b))
                 r.append(self.interaction("item_behaviors", e_i, h, shared=True))  # Eqs. 6-9
             else:
-                r.append(self.empty_interaction(e_i, width))
+                r.append(np.zeros(len(e_i) + width))
         if user and "iuim" not in self.config.without:
             r.append(self.interaction("item_user", e_i, e_u, shared=False))  # Eqs. 10, 11
         if context and "icim" not in self.config.without:
@@ -126,10 +126,6 @@ class Paper:
         """Eq. 5."""
         inner = np.maximum(0, self.w["transformer.inner.weight"] @ m + self.w["transformer.inner.bias"])
         return self.w["transformer.outer.weight"] @ inner + self.w["transformer.outer.bias"]
-
-    def empty_interaction(self, e_i: Array, width: int) -> Array:
-        """An empty history's, which the paper does not have: a zero vector."""
-        return np.zeros(len(e_i) + width)
 
     def interaction(self, name: str, e_i: Array, vectors: list[Array], shared: bool) -> Array:
         """Eqs. 6-9 with one W for all vectors, Eqs. 10-13 with one each."""

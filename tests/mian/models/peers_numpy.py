@@ -167,9 +167,6 @@ class Peers:
         return self.last(q, v_u, sample)
 
     def unit(self, q: list[Array], k: list[Array]) -> float:
-        return self.output("unit.score", self.hidden_of_unit(q, k))
-
-    def hidden_of_unit(self, q: list[Array], k: list[Array]) -> Array:
         """Difference and product of the fields of one vocabulary."""
         candidate, behavior = self.fields("candidate"), self.fields("behaviors")
         pairs = []
@@ -184,7 +181,7 @@ class Peers:
             s = s + self.w["unit.of_difference.weight"] @ np.concatenate([of_q - of_k for of_q, of_k in pairs])
             s = s + self.w["unit.of_product.weight"] @ np.concatenate([of_q * of_k for of_q, of_k in pairs])
         s = self.activate("unit.activation", s, self.config.unit_activation)
-        return self.mlp("unit.mlp", s, self.config.unit_activation)
+        return self.output("unit.score", self.mlp("unit.mlp", s, self.config.unit_activation))
 
     def last(self, q: list[Array], history: Array, sample: Sample) -> float:
         others = [

@@ -47,16 +47,8 @@ class Plus(Paper):
         if name != "item_behaviors" or not self.config.target_attention:
             return super().interaction(name, e_i, vectors, shared)
         q = np.split(e_i, len(self.contract.group("candidate")))
-        attended, kinds = np.zeros(len(vectors[0])), np.zeros(self.config.unit[-1])
-        for h in vectors:
-            hidden = self.unit.hidden_of_unit(q, np.split(h, len(self.contract.group("behaviors"))))
-            attended += self.unit.output("unit.score", hidden) * h
-            kinds += hidden
-        return np.concatenate([e_i, attended, kinds])
-
-    def empty_interaction(self, e_i: Array, width: int) -> Array:
-        more = self.config.unit[-1] if self.config.target_attention else 0
-        return np.zeros(len(e_i) + width + more)
+        scores = [self.unit.unit(q, np.split(h, len(self.contract.group("behaviors")))) for h in vectors]
+        return np.concatenate([e_i, sum(score * h for score, h in zip(scores, vectors, strict=True))])
 
 
 def make(contract: Contract, **options: Any) -> Any:

@@ -152,7 +152,8 @@ def test_dien_shows_the_logloss_and_makes_it_and_the_auxiliary_loss_smaller(make
     without = make("dien", contract, {**SMALL["dien"], "activation": "relu", "auxiliary_weight": 0.0})
     assert loss > logloss
     assert torch.equal(*without.losses(batch, batch["label"]))
-    assert "auxiliary.1.weight" not in without.state_dict()
+    networks = [make("dien", contract, {**SMALL["dien"], "auxiliary": "network", "auxiliary_weight": w}) for w in (0.5, 0.0)]
+    assert ["auxiliary.1.weight" in network.state_dict() for network in networks] == [True, False]
 
 
 def test_diens_negatives_are_drawn_from_torchs_generator(make, make_batch, contract):

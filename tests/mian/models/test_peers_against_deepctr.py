@@ -173,7 +173,7 @@ def test_din(contract, make, make_batch, softmax, activation, theirs):
 @pytest.fixture
 def dien(contract, make) -> tuple[Any, Any]:
     """Ours and theirs."""
-    options = {"attention": "unit", "unit": (9, 5), "mlp": (12, 7), "activation": "relu"}
+    options = {"attention": "unit", "unit": (9, 5), "auxiliary": "network", "mlp": (12, 7), "activation": "relu"}
     ours = make("dien", contract, embedding_dim=WIDTH, **options)
     theirs = models.DIEN(
         columns(contract, WIDTH, HISTORY),
