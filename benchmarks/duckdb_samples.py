@@ -370,7 +370,8 @@ class Build:
             f"list_transform({behaviors('time')}, lambda t: {FIRST_ID} + greatest(floor(log2({seconds})) + 1, 0))"
         )
         lists = ", ".join(
-            f"list_resize(({column})::INTEGER[], {HISTORY_LENGTH}, 0) AS behavior_{f}" for f, column in columns_of_behaviors.items()
+            f"list_resize(({column})::INTEGER[], {HISTORY_LENGTH}, 0) AS behavior_{f}"
+            for f, column in columns_of_behaviors.items()
         )
         query = f"""
             WITH impressions AS (

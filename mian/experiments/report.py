@@ -123,7 +123,7 @@ def _comparison(
         "Comparison with the peers",
         f"Table 2 of Zhang et al. 2021. Mean and standard deviation over the seeds. Changes are relative to {peer}, the best peer by AUC. "
         "p is of a paired t-test of AUC over the seeds; the interval is that of the difference of AUC, for users drawn anew."
-        + (" Of the best possible AUC: AUC / best, and of what it has above 0.5: (AUC - 0.5) / (best - 0.5)." if rows.truth is not None else ""),
+        + (" Of the best AUC: AUC / best; above 0.5: (AUC - 0.5) / (best - 0.5)." if rows.truth is not None else ""),
         [_shown(table, config.published)],
         [
             Picture(

@@ -55,8 +55,8 @@ def comparison(
     Returns:
         Columns: ``auc``, ``logloss``, ``gauc``, each with its ``_sd`` (NaN with one seed); ``auc_relative`` and ``logloss_relative``, the
         change of the mean over that of ``against``; ``p``, of a paired t-test of AUC over the seeds (NaN with one); ``low`` and ``high``,
-        the 95 % interval of the difference of AUC over users drawn anew; where the best possible AUC is known, ``of_best``, ``AUC / best``, and
-        ``share``, ``(AUC - 0.5) / (best - 0.5)``, with the best as the last line.
+        the 95 % interval of the difference of AUC over users drawn anew; where the best possible AUC is known, ``of_best``,
+        ``AUC / best``, and ``share``, ``(AUC - 0.5) / (best - 0.5)``, with the best as the last line.
     """
     table = pd.DataFrame(index=pd.Index(lines, name="line"))
     for metric in METRICS:
