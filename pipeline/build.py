@@ -206,7 +206,7 @@ class _Build:
         plan = EncodePlan(base.model_copy(update={"days": ()}), examples)
         written = self._publisher.write_files(encode_files(blobs, plan, broadcast, partitions), marks)
         broadcast.destroy()
-        lost = [day for day in marks if day not in config.log.empty_days and not written.get(day, WrittenDay()).files]
+        lost = [day for day in marks if not config.log.may_be_empty(day) and not written.get(day, WrittenDay()).files]
         if lost:
             rejected = {day: in_words(written[day].rejected) for day in lost if day in written and written[day].rejected}
             why = ", ".join(f"on {day} {words}" for day, words in rejected.items())

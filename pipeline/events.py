@@ -93,7 +93,7 @@ class EventLogs:
             good = marked.where(F.col(REASON).isNull()) if found.broken else frame
             return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY), begin, end)
 
-        days = [day for day in days_between(first, last) if day not in log.empty_days]
+        days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
         from_log = log.clicks is None and not log.behaviors
         begin = first - back if from_log or log.kind == "positives_only" else first
         impressions = events("log.impressions", log.impressions, begin, last + _whole_days(impressions_ahead(self._config)), days)

@@ -45,8 +45,9 @@ class Log(Strict):
     """Logs of what users did, by action (``click``, ``cart`` ...): columns ``user_id``, ``item_id``, ``time`` and any others; the
     field ``action`` is the key here. Where there are none, behaviors are the clicks (action ``click``)."""
     negatives: Negatives | None = None
-    empty_days: list[dt.date] = Field([])
-    """Days that are known to have no impressions, such as holidays; any other empty day is an error."""
+    empty_days: list[dt.date] | Literal["any"] = Field([])
+    """Days that are known to have no impressions, such as holidays; any other empty day is an error. ``any``: none is, which is for
+    small logs that have a row now and then."""
     complete_to: dt.date | None = None
     """The last day that the click log is known to be whole for. Where it is not given, a day's labels are final once there are clicks
     on the day after its attribution window."""
@@ -61,6 +62,10 @@ class Log(Strict):
             if self.clicks is None and name in self.model_fields_set:
                 raise ValueError(f"{name} is of clicks, and there are none")
         return self
+
+    def may_be_empty(self, day: dt.date) -> bool:
+        """Whether the log need not have impressions on a day."""
+        return self.empty_days == "any" or day in self.empty_days
 
     @property
     def attribution(self) -> dt.timedelta:

@@ -63,6 +63,13 @@ def test_the_papers_models_and_ablations_are_the_defaults(tmp_path: Any) -> None
     assert config.trial("no Transformer", (), 1).model.options == {"transformer": "none"}
 
 
+def test_a_further_line_may_take_the_place_of_one_of_the_papers(tmp_path: Any) -> None:
+    further = {"DIN": {"name": "din", "options": {"unit": [80]}}, "mine": {"name": "lr"}}
+    config = ExperimentConfig(name="x", title="x", samples="s", output=str(tmp_path), further=further)
+    assert list(config.compared)[-4:] == ["DIN", "DIEN", "MIAN", "mine"]
+    assert config.trial("DIN", (), 1).model.options == {"unit": [80]}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_that_comes_along_is_one_and_names_the_samples_of_its_data_set(path: Path) -> None:
     config = load_config(ExperimentConfig, str(path))

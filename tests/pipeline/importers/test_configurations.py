@@ -21,6 +21,7 @@ CONFIGURATIONS = {
     "dmr": "dmr",
     "kuairand": "kuairand",
     "movielens-100k": "movielens-100k",
+    "movielens-100k-users": "movielens-100k",
     "movielens-1m": "movielens-1m",
     "movielens-32m": "movielens-32m",
     "taobao-ads": "taobao-ads",
