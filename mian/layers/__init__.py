@@ -7,7 +7,7 @@ from mian.layers.cin import CompressedInteraction
 from mian.layers.cross import MatrixCross, VectorCross
 from mian.layers.dice import BatchNormalization, Dice
 from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
-from mian.layers.fields import FieldVectors, LinearPart
+from mian.layers.fields import FieldVectors, LinearPart, side_by_side
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
 from mian.layers.initialization import initialize
 from mian.layers.lookup import Lookup, Prepared
@@ -47,5 +47,6 @@ __all__ = [
     "initialize",
     "pairwise",
     "shared_fields",
+    "side_by_side",
     "split_tables",
 ]

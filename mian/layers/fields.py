@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mian.kernels import pool
-from mian.layers.embedding import FieldEmbedding
+from mian.layers.embedding import Embedded, FieldEmbedding
 from pipeline.contract import Contract
 
 
@@ -40,14 +40,18 @@ class FieldVectors(nn.Module):
         Returns:
             Float ``(B, F, width)``.
         """
-        embedded = self.embedding(batch)
-        of_history = None
-        if embedded.behaviors is not None and embedded.packing is not None:
-            flat = embedded.behaviors.flatten(1)  # (P, fields, width) -> (P, fields * width)
-            means, _ = pool(flat.new_zeros(len(flat)), flat, embedded.packing)
-            of_history = means.view(-1, *embedded.behaviors.shape[1:])  # (B, fields, width)
-        groups = (embedded.candidate, of_history, embedded.user, embedded.context)
-        return torch.cat([vectors for vectors in groups if vectors is not None], dim=1)
+        return side_by_side(self.embedding(batch))
+
+
+def side_by_side(embedded: Embedded) -> torch.Tensor:
+    """The vectors of :class:`FieldVectors`, of embedded samples, float ``(B, F, width)``."""
+    of_history = None
+    if embedded.behaviors is not None and embedded.packing is not None:
+        flat = embedded.behaviors.flatten(1)  # (P, fields, width) -> (P, fields * width)
+        means, _ = pool(flat.new_zeros(len(flat)), flat, embedded.packing)
+        of_history = means.view(-1, *embedded.behaviors.shape[1:])  # (B, fields, width)
+    groups = (embedded.candidate, of_history, embedded.user, embedded.context)
+    return torch.cat([vectors for vectors in groups if vectors is not None], dim=1)
 
 
 class LinearPart(nn.Module):

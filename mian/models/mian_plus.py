@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from pydantic import Field as Option
 from torch import nn
 
-from mian.kernels import Packing, pool
-from mian.layers import ActivationUnit, LinearPart, initialize, pairwise, shared_fields
+from mian.kernels import Packing
+from mian.layers import ActivationUnit, CompressedInteraction, LinearPart, initialize, pairwise, shared_fields, side_by_side
 from mian.models.mian import Mian, MianConfig
 from mian.models.options import Count, Deviation
 from pipeline.contract import Contract
@@ -23,8 +24,11 @@ class MianPlusConfig(MianConfig):
     sum of a part of each does not; and adds them up by these scores as they are, so that it shows how strong an interest is."""
     unit: tuple[Count, ...] = (64,)
     """Widths of that unit's hidden layers."""
-    factorization: bool = True
-    """Whether a factorization machine over the same vectors is added to the logit, as in DeepFM."""
+    interactions: Literal["cin", "fm", "none"] = "cin"
+    """What is added to the logit beside a linear part: products of two fields, of the same vectors. ``fm``: all of them, as in DeepFM.
+    ``cin``: weighted sums of them, through ReLU, as in xDeepFM. ``none``: nothing, and no linear part."""
+    cin: tuple[Count, ...] = Option(default=(32,), min_length=1)
+    """Rows of each layer of that compressed interaction network."""
     global_fusion: Literal["project", "weighted_concat", "scaled_concat"] = "scaled_concat"
     """See :class:`mian.models.MianConfig`."""
     transformer: Literal["pre_ln", "post_ln", "none"] = "none"
@@ -55,7 +59,7 @@ class TargetAttention(nn.Module):
 
 
 class MianPlus(Mian):
-    """MIAN with target attention, and with a factorization machine beside it.
+    """MIAN with target attention, and with products of two fields beside it.
 
     Args:
         contract: says which fields each group has.
@@ -69,9 +73,14 @@ class MianPlus(Mian):
 
     def __init__(self, contract: Contract, config: MianPlusConfig) -> None:
         super().__init__(contract, config)
-        if config.factorization:
+        if config.interactions != "none":
             self.linear = LinearPart(contract)
             initialize(self.linear, config.init_std)
+        if config.interactions == "cin":
+            self.cin = CompressedInteraction(len(contract.fields), config.cin, "relu", split_half=False)
+            self.cin_logit = nn.Linear(self.cin.output_width, 1, bias=False)
+            for module in (self.cin, self.cin_logit):
+                initialize(module, config.init_std)
 
     def _behavior_attention(self, contract: Contract, d_i: int, d_b: int) -> nn.Module:
         if not self.config.target_attention:
@@ -84,13 +93,9 @@ class MianPlus(Mian):
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
         logits, _, embedded = self._run(batch)
-        if not self.config.factorization:
+        if self.config.interactions == "none":
             return logits
-        groups = [embedded.candidate, embedded.user, embedded.context]
-        if embedded.behaviors is not None and embedded.packing is not None:
-            flat = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, F * d)
-            means, _ = pool(flat.new_zeros(len(flat)), flat, embedded.packing)
-            groups.append(means.view(-1, *embedded.behaviors.shape[1:]))  # (B, F, d)
-        fields = torch.cat([vectors for vectors in groups if vectors is not None], dim=1)
-        total: torch.Tensor = logits + self.linear(batch) + pairwise(fields)
+        fields = side_by_side(embedded)  # (B, F, d)
+        of_pairs = pairwise(fields) if self.config.interactions == "fm" else self.cin_logit(self.cin(fields)).squeeze(1)
+        total: torch.Tensor = logits + self.linear(batch) + of_pairs
         return total

@@ -140,6 +140,11 @@ class Peers:
 
     def xdeepfm(self, sample: Sample) -> float:
         vectors = self.of_fields("fields.embedding", sample)
+        cin = self.cin(vectors, self.config.cin_activation, self.config.cin_split_half)
+        deep = self.output("deep_logit", self.mlp("deep", np.concatenate(vectors)))
+        return self.linear("linear", sample) + cin + deep
+
+    def cin(self, vectors: list[Array], activation: str, split_half: bool) -> float:
         rows, p = vectors, []
         for layer in range(len(self.config.cin)):
             W = self.w[f"cin.weights.{layer}"]
@@ -147,14 +152,13 @@ class Peers:
             rows = [
                 sum(W_h[i, j] * rows[i] * vectors[j] for i in range(len(rows)) for j in range(len(vectors))) for W_h in of_pairs
             ]
-            if self.config.cin_activation == "relu":
+            if activation == "relu":
                 rows = [np.maximum(row, 0) for row in rows]
             out = rows
-            if self.config.cin_split_half and layer < len(self.config.cin) - 1:
+            if split_half and layer < len(self.config.cin) - 1:
                 rows, out = rows[: len(rows) // 2], rows[len(rows) // 2 :]
             p += [row.sum() for row in out]
-        deep = self.output("deep_logit", self.mlp("deep", np.concatenate(vectors)))
-        return self.linear("linear", sample) + self.output("cin_logit", np.array(p)) + deep
+        return self.output("cin_logit", np.array(p))
 
     def din(self, sample: Sample) -> float:
         q = [self.vector("embedding", field, sample[field.column]) for field in self.fields("candidate")]

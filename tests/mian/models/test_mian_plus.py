@@ -15,12 +15,14 @@ from tests.mian.models.paper_numpy import Array, Paper
 from tests.mian.models.peers_numpy import Peers
 from tests.mian.models.perturbed import perturbed
 
-SMALL = {"embedding_dim": 4, "heads": 2, "mlp": (8, 4), "unit": (7, 5), "init_std": 0.4}
+SMALL = {"embedding_dim": 4, "heads": 2, "mlp": (8, 4), "unit": (7, 5), "cin": (3,), "init_std": 0.4}
 OPTIONS = [
     {},
     {"transformer": "pre_ln"},
     {"target_attention": False},
-    {"factorization": False},
+    {"interactions": "none"},
+    {"interactions": "fm"},
+    {"cin": (3, 4)},
     {"without": ("gim",)},
     {"without": ("ibim",)},
     {"unit": (6,)},
@@ -28,20 +30,24 @@ OPTIONS = [
 
 
 class Plus(Paper):
-    """MIAN with DIN's unit in IBIM, and a factorization machine added to the logit."""
+    """MIAN with DIN's unit in IBIM, and a linear part and products of fields added to the logit."""
 
     def __init__(self, contract: Contract, config: Any, weights: Mapping[str, Any]) -> None:
         super().__init__(contract, config, weights)
-        self.fm = Peers(contract, config, weights)
+        self.peers = Peers(contract, config, weights)
         of_unit = {name.removeprefix("item_behaviors."): weight for name, weight in weights.items()}
         self.unit = Peers(contract, SimpleNamespace(unit_activation="relu", unit=config.unit), of_unit)
 
     def logit(self, sample: Mapping[str, Any]) -> float:
         logit = super().logit(sample)
-        if self.config.factorization:
-            v = self.fm.of_fields("embedding", sample)
-            logit += self.fm.linear("linear", sample) + sum(float(v[i] @ v[j]) for i in range(len(v)) for j in range(i))
-        return logit
+        if self.config.interactions == "none":
+            return logit
+        v = self.peers.of_fields("embedding", sample)
+        if self.config.interactions == "fm":
+            of_pairs = sum(float(v[i] @ v[j]) for i in range(len(v)) for j in range(i))
+        else:
+            of_pairs = self.peers.cin(v, "relu", split_half=False)
+        return logit + self.peers.linear("linear", sample) + of_pairs
 
     def interaction(self, name: str, e_i: Array, vectors: list[Array], shared: bool) -> Array:
         if name != "item_behaviors" or not self.config.target_attention:
@@ -74,9 +80,9 @@ def test_it_is_its_equations_over_every_contract(make_batch: Any, name: str) -> 
 
 
 def test_with_all_of_its_own_switched_off_it_is_mian(contract: Contract, make_batch: Any) -> None:
-    options = {"target_attention": False, "factorization": False, "global_fusion": "project", "transformer": "pre_ln"}
+    options = {"target_attention": False, "interactions": "none", "global_fusion": "project", "transformer": "pre_ln"}
     plus = make(contract, **options)
-    mian = build("mian", contract, {name: value for name, value in SMALL.items() if name != "unit"}).eval()
+    mian = build("mian", contract, {name: value for name, value in SMALL.items() if name not in ("unit", "cin")}).eval()
     mian.load_state_dict(plus.state_dict())
     batch = make_batch(contract)
     assert torch.equal(plus(batch), mian(batch))
