@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mian.config import ModelChoice, Strict, TrackingConfig, TrainConfig
-from mian.models import MODELS
+from mian.models import MODELS, model_options
 
 Point = tuple[tuple[str, Any], ...]
 """Of the grid: pairs of a key, with dots, and its value."""
@@ -81,7 +81,7 @@ class ExperimentConfig(Strict):
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     """The grid is searched with the first; the best point is trained with all."""
     training: dict[str, Any] = Field({})
-    """Settings of all trainings, as in a training's file."""
+    """Settings of all trainings, as in a training's file. Options of the model are those of the models that have them."""
     grid: dict[str, tuple[Any, ...]] | tuple[dict[str, Any], ...] = Field({})
     """Values by key, such as ``optimizer.learning_rate``; every combination is a point. Or a list of points, a value for each key. A model
     that lacks an option has fewer points."""
@@ -120,6 +120,12 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"{name}: there is no model {row.name!r}; there are {', '.join(sorted(MODELS))}")
         if not any(name not in self.ours for name in self.compared):
             raise ValueError("ours: every line of models is ours; there is nothing to compare with")
+        known = {option for row in self.rows.values() for option in MODELS[row.name].config.model_fields}
+        shared = {f"training.model.options.{option}": option for option in self._shared_options}
+        shared |= {f"grid: {key}": key.rpartition(".")[2] for key in self.grid_keys if key.startswith("model.options.")}
+        for place, option in shared.items():
+            if option not in known:
+                raise ValueError(f"{place}: no line's model has an option {option!r}")
         for name in self.rows:
             for point in self.points(name):
                 self.trial(name, point, self.seeds[0])
@@ -172,7 +178,10 @@ class ExperimentConfig(Strict):
         values: dict[str, Any] = {}
         for layer in (self.training, *(_nested(key, value) for key, value in point), row.training):
             values = _merged(values, layer)
-        model = ModelChoice(name=row.name, options={**values.pop("model", {}).get("options", {}), **row.options})
+        known = MODELS[row.name].config.model_fields
+        shared = {option: value for option, value in values.pop("model", {}).get("options", {}).items() if option in known}
+        # with all defaults, so that what was trained with other ones is another training
+        model = ModelChoice(name=row.name, options=model_options(row.name, {**shared, **row.options}))
         where = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point)
         tracking = self.tracking.model_copy(update={"run_name": " ".join(filter(None, (name, where, f"seed={seed}")))})
         own = {
@@ -184,6 +193,11 @@ class ExperimentConfig(Strict):
             "model": model,
         }
         return TrainConfig.model_validate({**values, **own})
+
+    @property
+    def _shared_options(self) -> Mapping[str, Any]:
+        model = self.training.get("model", {})
+        return model.get("options", {}) if isinstance(model, Mapping) else {}
 
     def lines(self) -> Iterator[tuple[str, Point]]:
         """Every line at every point of its grid."""

@@ -75,6 +75,15 @@ def model_columns(name: str, contract: Contract, options: Mapping[str, Any]) -> 
     return entry.columns(contract, config)
 
 
+def model_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a model, those left out with their defaults; arguments as for :func:`build`.
+
+    Raises:
+        ModelError: the name or an option is unknown, or an option's value is not allowed.
+    """
+    return _chosen(name, options)[1].model_dump(mode="json")
+
+
 def _chosen(name: str, options: Mapping[str, Any]) -> tuple[Entry, BaseModel]:
     if name not in MODELS:
         raise ModelError(f"there is no model {name!r}; {_hint(name, MODELS)}")

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from jobs.command import load_config
 from mian.experiments import ExperimentConfig
+from mian.models import MODELS
 from tests.mian.experiments.conftest import VALUES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,6 +46,7 @@ def test_a_point_goes_before_the_experiments_settings_and_a_line_before_both(mak
     assert trial.model.options["mlp"] == VALUES["models"]["MIAN"]["options"]["mlp"]
     assert config.trial("DIN", (), 7).optimizer.learning_rate == 5e-3
     assert config.trial("DIN", (), 7).model.options["mlp"] == [3]
+    assert "mlp" not in config.trial("LR", (), 7).model.options
 
 
 def test_a_training_does_not_read_the_test_split_and_says_in_its_runs_name_what_it_is(make_config: Any) -> None:
@@ -60,14 +62,28 @@ def test_the_papers_models_and_ablations_are_the_defaults(tmp_path: Any) -> None
         *("LR", "FM", "Wide&Deep", "Deep&Cross", "DCN-v2", "DeepFM", "xDeepFM", "DIN", "DIEN", "MIAN"),
     ]
     assert list(config.ablations)[:5] == ["w/o IUIM", "w/o ICIM", "w/o IBIM", "w/o GIM", "w/o IUIM&ICIM"]
-    assert config.trial("no Transformer", (), 1).model.options == {"transformer": "none"}
+    assert config.trial("no Transformer", (), 1).model.options["transformer"] == "none"
 
 
 def test_a_further_line_may_take_the_place_of_one_of_the_papers(tmp_path: Any) -> None:
     further = {"DIN": {"name": "din", "options": {"unit": [80]}}, "mine": {"name": "lr"}}
     config = ExperimentConfig(name="x", title="x", samples="s", output=str(tmp_path), further=further)
     assert list(config.compared)[-4:] == ["DIN", "DIEN", "MIAN", "mine"]
-    assert config.trial("DIN", (), 1).model.options == {"unit": [80]}
+    assert config.trial("DIN", (), 1).model.options["unit"] == [80]
+
+
+def test_a_model_with_another_default_is_another_training(make_experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folders() -> dict[str, Path]:
+        return {line: make_experiment().trial(line, (), 1).folder for line in ("LR", "DIN")}
+
+    before = folders()
+    monkeypatch.setattr(MODELS["din"].config.model_fields["softmax"], "default", True)
+    MODELS["din"].config.model_rebuild(force=True)
+    after = folders()
+    monkeypatch.undo()
+    MODELS["din"].config.model_rebuild(force=True)
+    assert before["LR"] == after["LR"]
+    assert before["DIN"] != after["DIN"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
@@ -91,6 +107,9 @@ def test_every_configuration_that_comes_along_is_one_and_names_the_samples_of_it
         ({"training": {"batch": 3}}, "batch"),
         ({"grid": {"optimizer.rate": [1.0]}}, "rate"),
         ({"grid": {RATE: [-1.0]}}, "greater than 0"),
+        ({"grid": {"model.options.droput": [0.5]}}, "grid: model.options.droput: no line's model has"),
+        ({"training": {"model": {"options": {"mpl": [3]}}}}, "training.model.options.mpl: no line's model has"),
+        ({"ablations": {"other": {"name": "mian", "options": {"mpl": [3]}}}}, "did you mean 'mlp'"),
         ({"seeds": []}, "seeds"),
         ({"model": {}}, "model"),
     ],
