@@ -14,6 +14,7 @@ from pipeline.config import DataConfig, FieldConfig, Source
 from tests.pipeline.importers.conftest import Imported
 
 ROOT = Path(__file__).resolve().parents[3]
+SPLIT_BY_USER = "movielens-100k-users"
 CONFIGURATIONS = {
     "amazon-2023": "amazon-2023",
     "amazon-books-2014": "amazon-2014",
@@ -21,7 +22,7 @@ CONFIGURATIONS = {
     "dmr": "dmr",
     "kuairand": "kuairand",
     "movielens-100k": "movielens-100k",
-    "movielens-100k-users": "movielens-100k",
+    SPLIT_BY_USER: "movielens-100k",
     "movielens-1m": "movielens-1m",
     "movielens-32m": "movielens-32m",
     "taobao-ads": "taobao-ads",
@@ -72,7 +73,7 @@ def test_every_column_and_field_is_there(spark: SparkSession, imported: Callable
         check_fields(joined(behaviors, [(items, "item_id")]).withColumn("action", F.lit("click")), config.fields.behaviors)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name != SPLIT_BY_USER])
 def test_the_splits_lie_within_the_days(imported: Callable[[str], Imported], name: str) -> None:
     logs = imported(CONFIGURATIONS[name])
     config = load_config(DataConfig, str(ROOT / "conf" / "data" / f"{name}.yaml"))
@@ -81,3 +82,18 @@ def test_the_splits_lie_within_the_days(imported: Callable[[str], Imported], nam
         assert {f"day={split.first}", f"day={split.last}"} <= days
     if CONFIGURATIONS[name] in ("amazon-2014", "dmr"):  # days that the importer makes: each has its split
         assert len(days) == sum((split.last - split.first).days + 1 for split in config.splits.values())
+
+
+def test_a_user_s_ratings_are_all_in_one_split_and_keep_their_hour_and_weekday(spark: SparkSession) -> None:
+    config = load_config(DataConfig, str(ROOT / "conf" / "data" / f"{SPLIT_BY_USER}.yaml"))
+    users = spark.range(1, 944).select(F.col("id").cast("string").alias("user_id"))
+    ends = users.withColumn("time", F.explode(F.expr("array(timestamp'1997-09-20 00:00:00', timestamp'1998-04-22 23:59:59')")))
+    moved = ends.withColumn("moved", F.expr(config.log.impressions.columns["time"]))
+    assert moved.where("hour(time) != hour(moved) or weekday(time) != weekday(moved)").isEmpty()
+    shares = {}
+    for name, split in config.splits.items():
+        held = moved.where(F.to_date("moved").between(split.first, split.last)).groupBy("user_id").count()
+        assert held.where("count != 2").isEmpty()  # both of a user's
+        shares[name] = held.count() / 943
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares == pytest.approx({"train": 0.64, "validation": 0.08, "test": 0.28}, abs=0.05)
