@@ -61,7 +61,7 @@ class PopularityBaseline:
 class LogisticRegressionBaseline:
     """Logistic regression as scikit-learn has it, untuned, on what :class:`SparseFeatures` makes of a sample.
 
-    Half a million rows of 50 values in 50,000 columns take L-BFGS, scikit-learn's default, some 550 iterations to converge.
+    Half a million rows of 50 values in 50,000 columns take L-BFGS, scikit-learn's default, some 550 to 1,200 iterations to converge.
     Stopped long before, it would be a little better on other days, as any model is that stops early; but what it gave would then
     depend on where it stopped.
 
@@ -70,7 +70,7 @@ class LogisticRegressionBaseline:
         max_iter: iterations at most; scikit-learn's own 100 would stop it early.
     """
 
-    def __init__(self, contract: Contract, max_iter: int = 1000) -> None:
+    def __init__(self, contract: Contract, max_iter: int = 5000) -> None:
         self._features = SparseFeatures(contract)
         self._model = LogisticRegression(max_iter=max_iter)
 
