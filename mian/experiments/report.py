@@ -213,7 +213,7 @@ def _efficiency(experiment: Experiment) -> Section:
     texts = [
         (
             str(line),
-            f"{row['seconds']:.1f}",
+            f"{row['seconds']:,.0f}" if row["seconds"] >= 100 else f"{row['seconds']:.3g}",
             f"{row['relative']:.2f}",
             f"{int(row['dense']):,}",
             f"{int(row['dense'] + row['tables']):,}",
@@ -265,6 +265,8 @@ def _shown(table: pd.DataFrame, published: Any) -> Table:
 
 
 def _mean(value: float, deviation: float) -> str:
+    if math.isnan(value):
+        return "-"
     return f"{value:.4f}" if math.isnan(deviation) else f"{value:.4f} \u00b1 {deviation:.4f}"
 
 

@@ -120,7 +120,6 @@ def scores(experiment: Experiment, trial: Trial) -> npt.NDArray[np.float32]:
     return kept
 
 
-def test_metrics(rows: HeldOutRows, probabilities: npt.ArrayLike, where: npt.NDArray[np.bool_] | None = None) -> dict[str, float]:
-    """AUC, logloss, gAUC and calibration over the rows, or over some."""
-    chosen = slice(None) if where is None else where
-    return evaluate(rows.labels[chosen], np.asarray(probabilities)[chosen], rows.users[chosen])
+def test_metrics(rows: HeldOutRows, probabilities: npt.ArrayLike) -> dict[str, float]:
+    """AUC, logloss, gAUC and calibration over the rows."""
+    return evaluate(rows.labels, np.asarray(probabilities), rows.users)

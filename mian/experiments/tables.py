@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 
 from mian.experiments.resampling import difference_of_auc
 from mian.experiments.scoring import HeldOutRows, test_metrics
-from mian.metrics import MetricError
+from mian.metrics import UndefinedMetricError, auc
 
 Probabilities = Mapping[str, Sequence[npt.NDArray[np.float32]]]
 """Of each line, an array a seed."""
@@ -117,8 +117,8 @@ def _sliced(
 
 def _mean_auc(rows: HeldOutRows, arrays: Sequence[npt.ArrayLike], where: npt.NDArray[np.bool_]) -> float:
     try:
-        return float(np.mean([test_metrics(rows, p, where)["auc"] for p in arrays]))
-    except MetricError:
+        return float(np.mean([auc(rows.labels[where], np.asarray(p)[where]) for p in arrays]))
+    except UndefinedMetricError:  # one class alone
         return math.nan
 
 

@@ -121,6 +121,7 @@ def test_the_report_has_every_table_and_figure(done: Laboratory) -> None:
     text = (report / "report.md").read_text()
     for title in ("Comparison with the peers", "What MIAN is without its parts", "Where the models differ", "Time and size"):
         assert f"## {title}" in text
+    assert "nan" not in text
     pictures = {"differences.png", "convergence.png", "attention.png", "slices-1.png", "slices-2.png"}
     assert {path.name for path in report.glob("*.png")} == pictures
     assert all(f"]({name})" in text for name in pictures)

@@ -90,10 +90,11 @@ def test_parts_are_disjoint_and_make_up_all_rows(world: Any) -> None:
     assert by_gap.loc["18 hours to 3 days", "rows"] == ((rows.gaps == 2**16) | (rows.gaps == 2**17)).sum()
 
 
-def test_a_part_of_one_class_has_no_auc(world: Any) -> None:
+def test_a_part_of_one_class_has_no_auc_and_nothing_is_logged_of_it(world: Any, caplog: pytest.LogCaptureFixture) -> None:
     rows, models = world
     labels = np.where(rows.lengths == 0, 0, rows.labels).astype(np.int32)
     other = HeldOutRows(labels, rows.users, rows.lengths, None, None, None, None)
     table = tables.slices(other, models, list(models))["behaviors in the history"]
     assert np.isnan(table.loc["0", "DIN"])
+    assert not caplog.records
     assert table.loc["0", "rate"] == 0
