@@ -16,7 +16,14 @@ from mian.experiments.attention import GlobalWeights
 from mian.experiments.tables import BEST
 
 #: Okabe and Ito's palette, which color-blind readers tell apart; a line style and a marker each besides.
-STYLES = (("#000000", "-", "o"), ("#D55E00", "--", "s"), ("#0072B2", ":", "^"), ("#009E73", "-.", "D"), ("#CC79A7", "-", "v"))
+STYLES = (
+    ("#000000", "-", "o"),
+    ("#D55E00", "--", "s"),
+    ("#0072B2", ":", "^"),
+    ("#009E73", "-.", "D"),
+    ("#CC79A7", "-", "v"),
+    ("#56B4E9", "--", "P"),
+)
 STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -71,7 +78,8 @@ def attention_cases(weights: GlobalWeights) -> Figure:
     """Figure 6 of Zhang et al. 2021: the weights of Eq. 15 for drawn samples, and beside them their mean over the test split."""
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     cases, mean = figure.subplots(1, 2, width_ratios=(len(weights.cases), 1.4), sharey=True)
-    top = float(max(weights.cases.max(), weights.mean.max()))
+    # even weights lie in the middle of the colors, or below
+    top = float(max(weights.cases.max(), weights.mean.max(), 2 / len(weights.parts)))
     for axes, values in ((cases, weights.cases.T), (mean, weights.mean[:, None])):
         image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=top)
         axes.spines[:].set_visible(False)
@@ -117,6 +125,7 @@ def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
         axes.plot(places + shift, table[line], linestyle="none", color=color, marker=marker, markersize=8, label=line)
     labels = [f"{part}\n{rows:,} rows" for part, rows in table["rows"].items()]
     axes.set_xticks(places, labels)
+    axes.set_xlim(-0.5, len(table) - 0.5)
     axes.set_xlabel(title)
     axes.set_ylabel("AUC, test split")
     axes.grid(axis="y", color="0.9")
