@@ -39,7 +39,8 @@ def _mian(**options: Any) -> Row:
 
 
 #: The lines of the paper's Table 2, and FM and DCN-v2 beside them. Its peers had the settings of DeepCTR (section 4.2), so these have the
-#: layers that are the defaults of DeepCTR-Torch 0.3.0; what the grid varies comes before its other defaults.
+#: layers that are the defaults of DeepCTR-Torch 0.3.0, but for DIEN's attention, which is its paper's; what the grid varies comes before
+#: DeepCTR's other defaults.
 MODELS_OF_TABLE_2 = {
     "LR": Row(name="lr"),
     "FM": Row(name="fm"),

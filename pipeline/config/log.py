@@ -46,8 +46,8 @@ class Log(Strict):
     field ``action`` is the key here. Where there are none, behaviors are the clicks (action ``click``)."""
     negatives: Negatives | None = None
     empty_days: list[dt.date] | Literal["any"] = Field([])
-    """Days that are known to have no impressions, such as holidays; any other empty day is an error. ``any``: none is, which is for
-    small logs that have a row now and then."""
+    """Days that are known to have no impressions, such as holidays; any other empty day is an error. ``any``: no empty day is
+    one, which is for small logs that have a row now and then."""
     complete_to: dt.date | None = None
     """The last day that the click log is known to be whole for. Where it is not given, a day's labels are final once there are clicks
     on the day after its attribution window."""
