@@ -20,7 +20,8 @@ check() {
 check "ruff check" ruff check .
 check "ruff format" ruff format --check .
 check "mypy" mypy
-check "pytest" pytest -n 2 --dist loadfile "$@"  # two files at a time: more would share cores and memory
+# Two files at a time, the long ones of tests/e2e first: more would share cores and memory.
+check "pytest" pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 
 printf '\nIn all %d s, %d of them set-up.\n' "$SECONDS" "$setup_seconds"
 [ -z "$failed" ] || { printf 'Not clean: %s.\n' "$failed"; exit 1; }

@@ -122,7 +122,7 @@ class ExperimentConfig(Strict):
         if not any(name not in self.ours for name in self.compared):
             raise ValueError("ours: every line of models is ours; there is nothing to compare with")
         known = {option for row in self.rows.values() for option in MODELS[row.name].config.model_fields}
-        shared = {f"training.model.options.{option}": option for option in self._shared_options}
+        shared = {f"training.model.options.{option}": option for option in _shared_options("training", self.training)}
         shared |= {f"grid: {key}": key.rpartition(".")[2] for key in self.grid_keys if key.startswith("model.options.")}
         for place, option in shared.items():
             if option not in known:
@@ -180,7 +180,7 @@ class ExperimentConfig(Strict):
         for layer in (self.training, *(_nested(key, value) for key, value in point), row.training):
             values = _merged(values, layer)
         known = MODELS[row.name].config.model_fields
-        shared = {option: value for option, value in values.pop("model", {}).get("options", {}).items() if option in known}
+        shared = {option: value for option, value in _shared_options(name, values).items() if option in known}
         # with all defaults, so that what was trained with other ones is another training
         model = ModelChoice(name=row.name, options=model_options(row.name, {**shared, **row.options}))
         where = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point)
@@ -195,16 +195,24 @@ class ExperimentConfig(Strict):
         }
         return TrainConfig.model_validate({**values, **own})
 
-    @property
-    def _shared_options(self) -> Mapping[str, Any]:
-        model = self.training.get("model", {})
-        return model.get("options", {}) if isinstance(model, Mapping) else {}
-
     def lines(self) -> Iterator[tuple[str, Point]]:
         """Every line at every point of its grid."""
         for name in self.rows:
             for point in self.points(name):
                 yield name, point
+
+
+def _shared_options(place: str, training: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options of whatever model a line has.
+
+    Raises:
+        ValueError: settings that name a model, or are no mapping.
+    """
+    model = training.get("model", {})
+    options = model.get("options", {}) if isinstance(model, Mapping) and model.keys() <= {"options"} else None
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{place}: model may hold options and nothing else, it is {model!r}; lines name their models themselves")
+    return options
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
