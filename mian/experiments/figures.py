@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "text.parse_math": False,
 }
+#: Letters that the width of a figure has room for.
+LETTERS = 70
 #: What a report of a training's progress is called, and its axis.
 CURVES = {"validation_logloss": "logloss, validation", "validation_auc": "AUC, validation"}
 
@@ -115,7 +118,7 @@ def differences(table: pd.DataFrame, against: str) -> Figure:
 
 def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
     """AUC of some lines within parts of the test split."""
-    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes: Axes = figure.subplots()
     shown = [line for line in (*lines, BEST) if line in table]
     places = np.arange(len(table))
@@ -123,11 +126,16 @@ def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
         color, _, marker = STYLES[number % len(STYLES)]
         shift = 0.12 * (number - (len(shown) - 1) / 2)
         axes.plot(places + shift, table[line], linestyle="none", color=color, marker=marker, markersize=8, label=line)
-    labels = [f"{part}\n{rows:,} rows" for part, rows in table["rows"].items()]
+    parts = [textwrap.wrap(str(part), max(1, LETTERS // len(table))) for part in table.index]
+    height = max(map(len, parts))
+    labels = [
+        "\n".join([*part, *[""] * (height - len(part)), f"{rows:,} rows"])
+        for part, rows in zip(parts, table["rows"], strict=True)
+    ]
     axes.set_xticks(places, labels)
     axes.set_xlim(-0.5, len(table) - 0.5)
     axes.set_xlabel(title)
     axes.set_ylabel("AUC, test split")
     axes.grid(axis="y", color="0.9")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
