@@ -126,13 +126,12 @@ def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
         color, _, marker = STYLES[number % len(STYLES)]
         shift = 0.12 * (number - (len(shown) - 1) / 2)
         axes.plot(places + shift, table[line], linestyle="none", color=color, marker=marker, markersize=8, label=line)
-    parts = [textwrap.wrap(str(part), max(1, LETTERS // len(table))) for part in table.index]
+    width = LETTERS // len(table)
+    parts = [textwrap.wrap(str(part), width) for part in table.index]
+    counts = [textwrap.wrap(f"{rows:,} rows", width) for rows in table["rows"]]
     height = max(map(len, parts))
-    labels = [
-        "\n".join([*part, *[""] * (height - len(part)), f"{rows:,} rows"])
-        for part, rows in zip(parts, table["rows"], strict=True)
-    ]
-    axes.set_xticks(places, labels)
+    labels = [[*part, *[""] * (height - len(part)), *count] for part, count in zip(parts, counts, strict=True)]
+    axes.set_xticks(places, ["\n".join(label) for label in labels])
     axes.set_xlim(-0.5, len(table) - 0.5)
     axes.set_xlabel(title)
     axes.set_ylabel("AUC, test split")

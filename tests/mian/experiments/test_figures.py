@@ -1,0 +1,83 @@
+"""Of every figure: axes have names, and no text lies on another or outside."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mian.experiments import figures
+from mian.experiments.attention import GlobalWeights
+from mian.experiments.tables import BEST, COUNTS, GAPS, LONGEST_GAP
+
+LINES = ("xDeepFM", "DIN", "MIAN", "MIAN, wide", "MIAN-plus")
+AUC = np.linspace(0.7, 0.8, len(LINES) + 1)
+
+
+def by_part(parts: list[str]) -> Figure:
+    table = pd.DataFrame([AUC] * len(parts), columns=[*LINES, BEST], index=parts)
+    table["rows"] = 12_345_678
+    return figures.slices(table, "what parts are by", LINES)
+
+
+def by_gap() -> Figure:
+    return by_part([*(name for *_, name in (*GAPS, LONGEST_GAP)), "no behavior"])
+
+
+def by_count() -> Figure:
+    return by_part([f"{low} to {high}" for low, high in COUNTS])
+
+
+def by_candidate() -> Figure:
+    return by_part(["candidate is in the history", "candidate is not", "no history"])
+
+
+def differences() -> Figure:
+    table = pd.DataFrame({"auc": AUC, "low": AUC - 0.71, "high": AUC - 0.69}, index=[*LINES, "post-LN Transformer"])
+    return figures.differences(table, "xDeepFM")
+
+
+def convergence() -> Figure:
+    curve = [(step, {"validation_logloss": 0.3 / step, "validation_auc": 0.7}) for step in (500, 1000, 1500)]
+    return figures.convergence({"MIAN": [curve, curve], "post-LN Transformer": [curve], "no Transformer": [curve]})
+
+
+def attention() -> Figure:
+    parts = ("e_i", "e_c", "e_b", "e_u", "R_IBIM", "R_IUIM", "R_ICIM")
+    even = np.full(len(parts), 1 / len(parts))
+    return figures.attention_cases(GlobalWeights(parts, np.tile(even, (14, 1)), even, 0 * even, np.arange(14)))
+
+
+def texts(figure: Figure) -> Iterator[Text]:
+    """All that are drawn; ticks beyond the ends of an axis are not."""
+    for axes in figure.axes:
+        for place, axis in enumerate((axes.xaxis, axes.yaxis)):
+            low, high = sorted(axis.get_view_interval())
+            yield from (label for label in axis.get_ticklabels() if low <= label.get_position()[place] <= high)
+            yield axis.label
+        yield from axes.texts
+    for legend in filter(None, [*figure.legends, *(axes.get_legend() for axes in figure.axes)]):
+        yield from legend.get_texts()
+
+
+@pytest.mark.parametrize(
+    "make", [by_gap, by_count, by_candidate, differences, convergence, attention], ids=lambda make: make.__name__
+)
+def test_axes_have_names_and_no_text_lies_on_another(make: Callable[[], Figure]) -> None:
+    with figures.style():
+        figure = make()
+        FigureCanvasAgg(figure).draw()
+        boxes = {text: text.get_window_extent() for text in texts(figure) if text.get_visible() and text.get_text()}
+    assert len(boxes) > 8
+    assert figure.axes[-1].get_xlabel() or figure.axes[0].get_xlabel()
+    assert figure.axes[0].get_ylabel()
+    for text, box in boxes.items():
+        assert figure.bbox.count_contains(box.corners()) == 4, text
+    for (one, box), (other, beside) in itertools.combinations(boxes.items(), 2):
+        assert not box.overlaps(beside), (one, other)
