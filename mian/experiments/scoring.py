@@ -34,7 +34,7 @@ class HeldOutRows:
         users: their keys.
         lengths: how many behaviors each has; None where the contract has no behaviors.
         seen: whether the candidate is among them; None where candidate and behaviors share no vocabulary.
-        seen_by: the columns that are compared for that.
+        known: whether the vocabulary has the candidate, so that it can be seen; None as ``seen`` is.
         gaps: seconds since the latest behavior, rounded down to a bucket's edge, NaN where there is none; None where no field tells.
         truth: the true probabilities of a simulated world, where they are given.
     """
@@ -43,7 +43,7 @@ class HeldOutRows:
     users: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int32] | None
     seen: npt.NDArray[np.bool_] | None
-    seen_by: tuple[str, str] | None
+    known: npt.NDArray[np.bool_] | None
     gaps: Floats | None
     truth: Floats | None
 
@@ -62,18 +62,18 @@ def read_held_out_rows(experiment: Experiment) -> HeldOutRows:
     if experiment.config.truth is not None:
         truth = true_probabilities(experiment.config.truth, impression_ids(contract, samples, SPLIT))
     lengths = columns.get(LENGTH_COLUMN)
-    seen_by = _item_columns(contract)
-    seen = None
-    if seen_by is not None and lengths is not None:
-        candidate, behaviors = (columns[name] for name in seen_by)
-        real = np.arange(behaviors.shape[1]) < np.asarray(lengths, np.int32)[:, None]
-        seen = np.asarray(((behaviors == candidate[:, None]) & real).any(axis=1))
+    items = _item_columns(contract)
+    seen = known = None
+    if items is not None and lengths is not None:
+        candidate, behaviors = (columns[name] for name in items)
+        known = np.asarray(candidate, np.int64) >= FIRST_ID
+        seen = np.asarray((behaviors == candidate[:, None]).any(axis=1)) & known
     return HeldOutRows(
         np.asarray(columns[LABEL_COLUMN], np.int32),
         np.asarray(columns[USER_COLUMN], np.int64),
         None if lengths is None else np.asarray(lengths, np.int32),
         seen,
-        seen_by,
+        known,
         _gaps(contract, columns, lengths),
         truth,
     )

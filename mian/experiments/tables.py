@@ -92,11 +92,12 @@ def slices(rows: HeldOutRows, probabilities: Probabilities, lines: Sequence[str]
         gaps = rows.gaps
         by_gap = {name: (gaps >= low) & (gaps < high) for low, high, name in (*GAPS, LONGEST_GAP)}
         parts["time since the latest behavior"] = by_gap | {"no behavior": np.isnan(gaps)}
-    if rows.seen is not None and rows.lengths is not None:
+    if rows.seen is not None and rows.known is not None and rows.lengths is not None:
         some = rows.lengths > 0
         parts["candidate and history"] = {
             "candidate is in the history": rows.seen,
-            "candidate is not": ~rows.seen & some,
+            "candidate is not": ~rows.seen & rows.known & some,
+            "candidate is unknown": ~rows.known & some,
             "no history": ~some,
         }
     return {name: _sliced(rows, probabilities, lines, by_part) for name, by_part in parts.items()}

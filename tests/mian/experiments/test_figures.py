@@ -35,7 +35,7 @@ def by_count() -> Figure:
 
 
 def by_candidate() -> Figure:
-    return by_part(["candidate is in the history", "candidate is not", "no history"])
+    return by_part(["candidate is in the history", "candidate is not", "candidate is unknown", "no history"])
 
 
 def differences() -> Figure:

@@ -20,9 +20,10 @@ def world() -> tuple[HeldOutRows, dict[str, list[Any]]]:
     truth = rng.uniform(0.05, 0.95, ROWS)
     labels = (rng.random(ROWS) < truth).astype(np.int32)
     lengths = rng.integers(0, 31, ROWS).astype(np.int32)
-    seen = (rng.random(ROWS) < 0.2) & (lengths > 0)
+    known = rng.random(ROWS) < 0.9
+    seen = (rng.random(ROWS) < 0.2) & (lengths > 0) & known
     gaps = np.where(lengths > 0, 2.0 ** rng.integers(10, 22, ROWS), np.nan)
-    rows = HeldOutRows(labels, rng.integers(0, 200, ROWS), lengths, seen, ("a", "b"), gaps, truth)
+    rows = HeldOutRows(labels, rng.integers(0, 200, ROWS), lengths, seen, known, gaps, truth)
     noise = {"LR": 0.4, "DIN": 0.15, "MIAN": 0.1}
     models = {
         line: [np.clip(truth + rng.normal(0, size, ROWS), 0.01, 0.99).astype(np.float32) for _ in range(3)]
@@ -86,6 +87,7 @@ def test_parts_are_disjoint_and_make_up_all_rows(world: Any) -> None:
     assert by_count.loc["6 to 15", "DIN"] == pytest.approx(expected)
     by_seen = parts["candidate and history"]
     assert by_seen.loc["candidate is in the history", "rows"] == rows.seen.sum()
+    assert by_seen.loc["candidate is unknown", "rows"] == (~rows.known & (rows.lengths > 0)).sum()
     by_gap = parts["time since the latest behavior"]
     assert by_gap.loc["18 hours to 3 days", "rows"] == ((rows.gaps == 2**16) | (rows.gaps == 2**17)).sum()
 
