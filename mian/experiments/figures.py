@@ -65,7 +65,8 @@ def convergence(curves: Mapping[str, Sequence[Curve]]) -> Figure:
     for axes, (key, name) in zip(figure.subplots(2, 1, sharex=True), CURVES.items(), strict=True):
         for (line, of_seeds), (color, dashes, marker) in zip(curves.items(), STYLES, strict=False):
             table = pd.DataFrame([{step: values[key] for step, values in curve if key in values} for curve in of_seeds])
-            table = table.reindex(columns=sorted(table.columns))
+            # as far as all seeds went; some end early
+            table = table.reindex(columns=sorted(table.columns)).dropna(axis="columns")
             mean = table.mean()
             axes.plot(mean.index, mean, color=color, linestyle=dashes, marker=marker, markersize=5, label=line)
             if len(table) > 1:

@@ -152,7 +152,8 @@ def _ablations(
     if len(transformers) > 1:
         curves = {line: [_curve(experiment, line, number) for number in range(len(config.seeds))] for line in transformers}
         caption = (
-            "Figure 5 of Zhang et al. 2021: the validation split while training goes on; the mean of the seeds and their range."
+            "Figure 5 of Zhang et al. 2021: the validation split while training goes on; the mean of the seeds and their range, as far "
+            "as all of them were trained."
         )
         section.pictures.append(Picture("convergence.png", caption, figures.png(figures.convergence(curves))))
     return section

@@ -81,3 +81,9 @@ def test_axes_have_names_and_no_text_lies_on_another(make: Callable[[], Figure])
         assert figure.bbox.count_contains(box.corners()) == 4, text
     for (one, box), (other, beside) in itertools.combinations(boxes.items(), 2):
         assert not box.overlaps(beside), (one, other)
+
+
+def test_a_curve_ends_where_the_first_of_its_seeds_does() -> None:
+    curve = [(step, {"validation_logloss": 0.3, "validation_auc": 0.7}) for step in (500, 1000, 1500)]
+    (line,) = figures.convergence({"MIAN": [curve, curve[:2]]}).axes[0].lines
+    assert list(line.get_xdata()) == [500, 1000]
