@@ -99,6 +99,14 @@ class ElasticTraining:
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.05)
 
+    def wait_for_steps(self, process: subprocess.Popen[bytes]) -> None:
+        """Until it trains; before that whoever goes on may not know of the run that the first rank began."""
+        deadline = time.monotonic() + SECONDS
+        while " samples/s" not in self.said():
+            assert process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+
     def workers(self) -> dict[str, psutil.Process]:
         """The workers that run, by the name of their host."""
         found = {}
@@ -149,7 +157,8 @@ def test_a_worker_that_ended_comes_back_while_the_other_goes_on(
     draw = random.Random(SEED + rank)
     with training.started() as process:
         training.wait_for(process, 2)
-        time.sleep(draw.uniform(0.5, 3))
+        training.wait_for_steps(process)
+        time.sleep(draw.uniform(0, 2))
         first = training.first()
         (other,) = set(HOSTS) - {first}
         training.workers()[(first, other)[rank]].send_signal(ended_by)
