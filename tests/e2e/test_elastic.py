@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,16 +93,15 @@ class ElasticTraining:
 
     def wait_for(self, process: subprocess.Popen[bytes], *worlds: int) -> None:
         """Until it has gone through these worlds."""
-        deadline = time.monotonic() + SECONDS
-        while self.worlds() != list(worlds):
-            assert process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
+        self._wait(process, lambda: self.worlds() == list(worlds))
 
     def wait_for_steps(self, process: subprocess.Popen[bytes]) -> None:
         """Until it trains; before that whoever goes on may not know of the run that the first rank began."""
+        self._wait(process, lambda: " samples/s" in self.said())
+
+    def _wait(self, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SECONDS
-        while " samples/s" not in self.said():
+        while not reached():
             assert process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.05)
