@@ -86,8 +86,10 @@ def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             device=arguments.device,
             precision=arguments.precision,
         )
+        names = ("mian", "din", "dien")
         steps = {
-            **{name: ours(name) for name in ("mian", "din", "dien")},
+            **{name: ours(name) for name in names},
+            **({f"{name}_unrecorded": ours(name, graphs=False) for name in names} if arguments.device == "cuda" else {}),
             **({"mian_compiled": ours("mian", compiled=True)} if arguments.compile else {}),
             "deepctr_din": deepctr_step("DIN", SIZES[size], samples, batch_size, arguments.device),
             "deepctr_dien": deepctr_step("DIEN", SIZES[size], samples, batch_size, arguments.device),
@@ -131,11 +133,12 @@ def our_step(
     device: str = "cpu",
     precision: Precision = "fp32",
     compiled: bool = False,
+    graphs: bool = True,
 ) -> Step:
-    """A step as ``jobs/train.py`` does it."""
+    """A step as ``jobs/train.py`` does it; a step without ``graphs`` gives a GPU one operator after the other."""
     model = build(name, made_up_contract(fields(), vocabulary_sizes(size)), {"mlp": MLP}).to(device)
-    step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), precision, compiled)
-    batches = [beside(model, batch) for batch in cut(samples, batch_size)]
+    step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), precision, compiled, graphs=graphs)
+    batches = [beside(model, batch, few_shapes=step.few_shapes) for batch in cut(samples, batch_size)]
 
     def run(number: int) -> None:
         with threads(default_threads(batch_size, torch.get_num_threads())):

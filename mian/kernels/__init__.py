@@ -1,13 +1,14 @@
-"""What torch's own operators are slow at on a CPU, compiled; on other devices, or where it is not compiled, torch's own.
+"""What torch's own operators are slow at: on a CPU compiled, on a GPU in Triton; elsewhere, or where neither is there, torch's own.
 
 Histories lie packed: the positions of all samples one after the other, without padding; see :class:`mian.kernels.packing.Packing`.
 """
 
 from mian.kernels.attention import attention
 from mian.kernels.dropout import Dropout
-from mian.kernels.load import is_compiled
-from mian.kernels.packing import Packing, moved
+from mian.kernels.load import fits_gpu, is_compiled
+from mian.kernels.packing import Packing
 from mian.kernels.pool import pool
+from mian.kernels.recurrence import recurrence
 from mian.kernels.rows import distinct, field_rows, lazy_adam_, rowwise_adagrad_, sum_by_place
 
 __all__ = [
@@ -16,10 +17,11 @@ __all__ = [
     "attention",
     "distinct",
     "field_rows",
+    "fits_gpu",
     "is_compiled",
     "lazy_adam_",
-    "moved",
     "pool",
+    "recurrence",
     "rowwise_adagrad_",
     "sum_by_place",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mian.kernels.load import fits_as_float32
+from mian.kernels.load import fits_histories
 from mian.kernels.packing import Packing
 
 
@@ -22,9 +22,9 @@ def attention(query_key_value: torch.Tensor, packing: Packing, heads: int) -> to
         heads: how many.
 
     Returns:
-        ``(P, heads * head_dim)``, of the same type, the heads one after the other. On a CPU bfloat16 is worked on in float32.
+        ``(P, heads * head_dim)``, of the same type, the heads one after the other; bfloat16 is worked on in float32.
     """
-    if fits_as_float32(query_key_value):
+    if fits_histories(query_key_value):
         output: torch.Tensor = _Compiled.apply(query_key_value.float().contiguous(), packing.offsets, heads)  # type: ignore[no-untyped-call]
         return output.to(query_key_value.dtype)
     B, T = packing.shape

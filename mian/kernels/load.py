@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
+import sys
 from pathlib import Path
 
 import torch
@@ -41,6 +44,8 @@ def _load() -> bool:
         )
         return False
     shapes.register()
+    if torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:  # a torch for GPUs brings it
+        importlib.import_module("mian.kernels.gpu").register()
     return True
 
 
@@ -52,6 +57,17 @@ def fits(*tensors: torch.Tensor) -> bool:
 def fits_as_float32(*tensors: torch.Tensor) -> bool:
     """Whether they take these tensors of floats once they are made float32: what autocast has made bfloat16 as well."""
     return all(tensor.dtype in (torch.float32, torch.bfloat16) for tensor in tensors) and fits_devices(*tensors)
+
+
+def fits_gpu(*tensors: torch.Tensor) -> bool:
+    """Whether the operators of a GPU take these tensors of floats, once they are made float32."""
+    fits_one = all(tensor.device.type == "cuda" and tensor.dtype in (torch.float32, torch.bfloat16) for tensor in tensors)
+    return fits_one and is_compiled() and "mian.kernels.gpu" in sys.modules
+
+
+def fits_histories(*tensors: torch.Tensor) -> bool:
+    """Whether operators over packed histories take these tensors of floats: those of a CPU, or those of a GPU."""
+    return fits_gpu(*tensors) or fits_as_float32(*tensors)
 
 
 def fits_devices(*tensors: torch.Tensor) -> bool:

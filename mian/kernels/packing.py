@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 
 from mian.kernels.load import fits_devices
 
-_TENSORS = ("lengths", "offsets", "places", "samples", "steps")
+_TENSORS = ("lengths", "offsets", "places", "samples", "steps", "summed")
 
 
 class Packing:
@@ -22,9 +23,11 @@ class Packing:
     Attributes:
         shape: ``(B, T)``.
         lengths: int64 ``(B,)``, none over T.
+        real: how many positions are real: P, unless it was rounded up, see :meth:`rounded_up`.
         offsets: int64 ``(B + 1,)``; the positions of sample b are ``offsets[b]`` to ``offsets[b + 1]``.
         places: int64 ``(P,)``, where the real positions lie among all ``B * T``.
         samples: int64 ``(P,)``, the sample of each.
+        summed: the same, but B where a position is not real.
         steps: int64 ``(P,)``, the number of each in its history, from 0, the most recent.
     """
 
@@ -34,28 +37,47 @@ class Packing:
         pack = torch.ops.mian.pack if fits_devices(lengths) else self._found
         found: tuple[torch.Tensor, ...] = pack(self.lengths, longest)
         self.offsets, self.places, self.samples, self.steps = found
+        self.summed = self.samples
+        self.real = len(self.places)
+        self._is_rounded = False
 
     def _found(self, lengths: torch.Tensor, longest: int) -> tuple[torch.Tensor, ...]:
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         places = self.mask.view(-1).nonzero().squeeze(1)
         return offsets, places, torch.div(places, longest, rounding_mode="floor"), places % longest
 
-    def to(self, device: torch.device, pin: bool = False) -> Packing:
-        """The same on another device; see :func:`moved`."""
-        there = copy.copy(self)
-        there.__dict__.pop("mask", None)
-        for name in _TENSORS:
-            setattr(there, name, moved(getattr(self, name), device, pin))
-        return there
+    def rounded_up(self, multiple: int) -> Packing:
+        """The same with positions that are not real behind those that are, so that P is a multiple of ``multiple``, or all of ``B * T``.
 
-    def tensors(self) -> list[torch.Tensor]:
-        """All that it holds."""
-        return [getattr(self, name) for name in _TENSORS]
+        For a GPU, to which batches of few sizes are easier to give. What is there is not attended to, nor added up.
+        """
+        wanted = min(-(-self.real // multiple) * multiple, self.shape[0] * self.shape[1])
+        others = (~self.mask).view(-1).nonzero().squeeze(1)[: wanted - self.real]
+        rounded = copy.copy(self)
+        rounded.places = torch.cat([self.places, others])
+        rounded.samples = torch.cat([self.samples, torch.div(others, self.shape[1], rounding_mode="floor")])
+        rounded.steps = torch.cat([self.steps, others % self.shape[1]])
+        rounded.summed = torch.cat([self.samples, torch.full_like(others, self.shape[0])])
+        rounded._is_rounded = True
+        return rounded
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packing:
+        """The same with other tensors in the place of its own, which are given to ``change`` in an order that is always the same."""
+        changed = copy.copy(self)
+        changed.__dict__.pop("mask", None)
+        for name in _TENSORS:
+            setattr(changed, name, change(getattr(self, name)))
+        return changed
 
     @cached_property
     def mask(self) -> torch.Tensor:
         """Bool ``(B, T)``, true where a position is real."""
         return torch.arange(self.shape[1], device=self.lengths.device) < self.lengths[:, None]
+
+    @property
+    def counted(self) -> torch.Tensor | None:
+        """Bool ``(P,)``, true where a position is real; None where all are, because nothing was rounded up."""
+        return self.summed < self.shape[0] if self._is_rounded else None
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """The real positions: from ``(B, T, ...)`` to ``(P, ...)``."""
@@ -68,9 +90,5 @@ class Packing:
 
     def sum(self, packed: torch.Tensor) -> torch.Tensor:
         """Each sample's sum: from ``(P, ...)`` to ``(B, ...)``."""
-        return packed.new_zeros(self.shape[0], *packed.shape[1:]).index_add(0, self.samples, packed)
-
-
-def moved(tensor: torch.Tensor, device: torch.device, pin: bool = False) -> torch.Tensor:
-    """A tensor on another device; ``pin``: by way of pinned memory, on the current stream, which is not waited for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if pin else tensor.to(device)
+        count = self.shape[0] + self._is_rounded
+        return packed.new_zeros(count, *packed.shape[1:]).index_add(0, self.summed, packed)[: self.shape[0]]

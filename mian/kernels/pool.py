@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mian.kernels.load import fits_as_float32
+from mian.kernels.load import fits_histories
 from mian.kernels.packing import Packing
 
 
@@ -22,12 +22,12 @@ def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple
         The sums ``(B, d)``, of the vectors' type, a zero vector where a history is empty; and the weights, float ``(P,)``, through which
         no gradient flows.
     """
-    if fits_as_float32(scores, vectors):
+    if fits_histories(scores, vectors):
         floats = scores.float().contiguous(), vectors.float().contiguous()
         sums, weights = _Compiled.apply(*floats, packing.offsets)  # type: ignore[no-untyped-call]
         return sums.to(vectors.dtype), weights
     padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
-    weights = packing.pack(torch.softmax(padded, dim=1))
+    weights = packing.pack(torch.softmax(padded, dim=1).masked_fill(~packing.mask, 0.0))  # those of an empty history are even
     return packing.sum(weights[:, None] * vectors).to(vectors.dtype), weights.detach()
 
 

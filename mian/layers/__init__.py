@@ -14,7 +14,7 @@ from mian.layers.lookup import Lookup, Prepared
 from mian.layers.mlp import MLP
 from mian.layers.pairwise import pairwise
 from mian.layers.placement import Placement, split_tables
-from mian.layers.recurrence import GRU, OldestFirst
+from mian.layers.recurrence import GRU, OldestFirst, reading_order
 from mian.layers.score import Score, ScoreActivation
 from mian.layers.transformer import Transformer
 
@@ -46,6 +46,7 @@ __all__ = [
     "VectorCross",
     "initialize",
     "pairwise",
+    "reading_order",
     "shared_fields",
     "side_by_side",
     "split_tables",

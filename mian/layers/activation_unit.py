@@ -10,6 +10,7 @@ from torch import nn
 
 from mian.kernels import Packing
 from mian.layers.activations import Activation, make_activation
+from mian.layers.dice import BatchNormalization
 from mian.layers.embedding import FieldEmbedding
 from mian.layers.mlp import MLP
 from pipeline.contract import Contract
@@ -92,6 +93,9 @@ class ActivationUnit(nn.Module):
         Returns:
             Float ``(P,)``.
         """
+        for module in self.modules():
+            if isinstance(module, BatchNormalization):
+                module.counted = packing.counted
         of_sample = self.of_candidate(candidate)  # (B, hidden)
         if self.of_difference is None or self.of_product is None:
             first = self.of_behavior(behaviors)

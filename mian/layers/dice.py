@@ -20,6 +20,7 @@ class BatchNormalization(nn.Module):
         momentum: by how much of the way an average moves towards a batch's.
 
     Attributes:
+        counted: bool ``(N,)``, which rows of what comes next are a batch's; None: all. Others are normalized, and change nothing.
         moving: the averages, ``(2, width)``: mean and variance.
         of_batch: those of the newest batch, ``(2, width)``.
     """
@@ -28,6 +29,7 @@ class BatchNormalization(nn.Module):
         super().__init__()
         self._eps = eps
         self._momentum = momentum
+        self.counted: torch.Tensor | None = None
         self.moving: torch.Tensor
         self.of_batch: torch.Tensor
         start = torch.stack([torch.zeros(width), torch.ones(width)])
@@ -40,11 +42,25 @@ class BatchNormalization(nn.Module):
             if self.training:
                 self.of_batch.copy_(self.moving)
             return F.batch_norm(x, self.moving[0], self.moving[1], eps=self._eps)
+        if self.counted is not None:
+            return self._of_counted(x, self.counted[:, None])
         normalized, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, self._eps)
         with torch.no_grad():
             self.of_batch[0].copy_(mean)
             self.of_batch[1].copy_(inverse.pow(-2) - self._eps)
         return normalized
+
+    def _of_counted(self, x: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        """How many rows count is not asked for, so that a GPU is not waited for."""
+        rows = counted.sum()
+        mean = (x * counted).sum(dim=0) / rows.clamp(min=1)
+        away = x - mean
+        variance = (away * away * counted).sum(dim=0) / rows.clamp(min=1)
+        has_variance = rows >= 2
+        with torch.no_grad():
+            self.of_batch.copy_(torch.where(has_variance, torch.stack([mean, variance]), self.moving))
+        elsewhere = (x - self.moving[0]) * (self.moving[1] + self._eps).rsqrt()
+        return torch.where(has_variance, away * (variance + self._eps).rsqrt(), elsewhere)
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -50,6 +50,7 @@ class FieldEmbedding(nn.Module):
         shared: whether fields of one vocabulary share its rows, as above; otherwise each field has rows of its own.
 
     Attributes:
+        shared: see above. It decides, for a contract, where the rows of a batch lie.
         columns: by group, its columns in the order of their vectors: the categorical ones, then the numeric ones.
         rows: by vocabulary, or by column where nothing is shared, where its rows lie in ``table``.
         numbers: the numeric columns, in the order of their ``number_vectors``.
@@ -57,6 +58,7 @@ class FieldEmbedding(nn.Module):
 
     def __init__(self, contract: Contract, width: int, shared: bool = True) -> None:
         super().__init__()
+        self.shared = shared
         self.rows: dict[str, slice] = {}
         vocabularies = {field.column: field.vocabulary for field in contract.fields if field.vocabulary is not None}
         names = {column: vocabulary if shared else column for column, vocabulary in vocabularies.items()}
@@ -85,13 +87,13 @@ class FieldEmbedding(nn.Module):
         Args:
             batch: columns by name, int32 or int64 ids or float32 numbers: ``(B,)``, those of the behaviors ``(B, T)``, and with them
                 ``behavior_length``, int ``(B,)``, how many of the T are real. One that is :class:`mian.layers.Prepared` brings its
-                lookup.
+                lookups.
 
         Raises:
             KeyError: the batch lacks a column.
             IndexError: an id is not in its vocabulary.
         """
-        lookup = batch.lookup if isinstance(batch, Prepared) else self.lookup(batch)
+        lookup = batch.lookups[self.shared] if isinstance(batch, Prepared) else self.lookup(batch)
         packing, shapes = lookup.packing, lookup.shapes
         vectors: dict[Group, torch.Tensor] = {}
         if lookup.rows is not None:
@@ -102,21 +104,38 @@ class FieldEmbedding(nn.Module):
         for group in GROUPS:
             parts = [vectors[group].view(*shapes[group], self.table.width)] if group in shapes else []
             for name in self._numbers[group]:
-                numbers = packing.pack(batch[name]) if packing is not None and group == "behaviors" else batch[name]
-                parts.append((numbers[:, None] * next(number_vectors))[:, None])  # (rows, 1, width)
+                parts.append((lookup.numbers[name][:, None] * next(number_vectors))[:, None])  # (rows, 1, width)
             embedded[group] = torch.cat(parts, dim=1) if len(parts) > 1 else next(iter(parts), None)
         return Embedded(**embedded, packing=packing)
 
-    def lookup(self, batch: Mapping[str, torch.Tensor]) -> Lookup:
-        """What :meth:`forward` looks up; arguments and errors are the same."""
+    def lookup(self, batch: Mapping[str, torch.Tensor], multiple: int = 1) -> Lookup:
+        """What :meth:`forward` looks up; arguments and errors are the same.
+
+        Args:
+            batch: as there.
+            multiple: that the number of positions is rounded up to, see :meth:`mian.kernels.Packing.rounded_up`. Those that are not real
+                have padding, and 0.
+        """
         packing = None
         if behaviors := self.columns["behaviors"]:
             packing = Packing(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
-        rows = {
-            group: self._rows(group, batch, packing if group == "behaviors" else None) for group in GROUPS if self._rows_of[group]
-        }  # each (rows, fields)
+        of_groups: dict[Group, Packing | None] = {group: packing if group == "behaviors" else None for group in GROUPS}
+        rows = {group: self._rows(group, batch, of) for group, of in of_groups.items() if self._rows_of[group]}  # (rows, fields)
+        numbers = {
+            name: batch[name] if of is None else of.pack(batch[name])
+            for group, of in of_groups.items()
+            for name in self._numbers[group]
+        }
+        if packing is not None and multiple > 1:
+            packing = packing.rounded_up(multiple)
+            more = len(packing.places) - packing.real
+            if "behaviors" in rows:
+                padding = [of_column.start + PADDING_ID for of_column in self._rows_of["behaviors"].values()]
+                rows["behaviors"] = torch.cat([rows["behaviors"], rows["behaviors"].new_tensor(padding).expand(more, -1)])
+            for name in self._numbers["behaviors"]:
+                numbers[name] = torch.cat([numbers[name], numbers[name].new_zeros(more)])
         joined = torch.cat([of_group.flatten() for of_group in rows.values()]) if rows else None
-        return Lookup(packing, {group: of_group.shape for group, of_group in rows.items()}, joined)
+        return Lookup(packing, {group: of_group.shape for group, of_group in rows.items()}, joined, numbers)
 
     def _rows(self, group: Group, batch: Mapping[str, torch.Tensor], packing: Packing | None) -> torch.Tensor:
         """The rows of a group's ids. An id past its vocabulary would be read as one of the next vocabulary's."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from mian.kernels import Packing, distinct, moved
+from mian.kernels import Packing, distinct
 from pipeline.contract.document import Group
+
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """Where the vectors of a batch lie.
+    """Where the vectors of a batch lie, and its numbers.
 
     How many behaviors and how many distinct rows a batch has is known when they are counted. Made on the CPU and moved with its batch, a
     GPU need not be waited for.
@@ -22,36 +24,49 @@ class Lookup:
         packing: of the histories; None where there are none.
         shapes: by group, how many rows of the embedding it has, and how many categorical fields; groups without any are left out.
         rows: of the table, int ``(N,)``, of all groups one after the other; None where there is no group.
-        found: what :func:`mian.kernels.distinct` gives of them, where it was asked already.
+        numbers: the numeric columns, float, one number a row of the embedding.
+        found: what :func:`mian.kernels.distinct` gives of the rows, where it was asked already.
     """
 
     packing: Packing | None
     shapes: dict[Group, torch.Size]
     rows: torch.Tensor | None
+    numbers: dict[str, torch.Tensor]
     found: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def to(self, device: torch.device, pin: bool = False) -> Lookup:
-        """The same on another device, its distinct rows found here; ``pin``: by way of pinned memory, without waiting."""
+    def resolved(self, multiple: int = 1) -> Lookup:
+        """The same with its distinct rows found; so often row 0, which is padding, besides that their number is a multiple."""
         if self.rows is None:
-            return Lookup(self.packing and self.packing.to(device, pin), self.shapes, None)
+            return self
         of_batch, places = self.found or distinct(self.rows)
-        rows, of_batch, places = (moved(tensor, device, pin) for tensor in (self.rows, of_batch, places))
-        return Lookup(self.packing and self.packing.to(device, pin), self.shapes, rows, (of_batch, places))
+        more = -len(of_batch) % multiple
+        of_batch = torch.cat([of_batch, of_batch.new_zeros(more)]) if more else of_batch
+        return Lookup(self.packing, self.shapes, self.rows, self.numbers, (of_batch, places))
 
-    def tensors(self) -> list[torch.Tensor]:
-        """All that it holds."""
-        of_packing = [] if self.packing is None else self.packing.tensors()
-        return [*of_packing, *([] if self.rows is None else [self.rows]), *(self.found or ())]
+    def map(self, change: Change) -> Lookup:
+        """The same with other tensors in the place of its own, which are given to ``change`` in an order that is always the same."""
+        return Lookup(
+            self.packing and self.packing.map(change),
+            self.shapes,
+            None if self.rows is None else change(self.rows),
+            {name: change(column) for name, column in self.numbers.items()},
+            self.found and (change(self.found[0]), change(self.found[1])),
+        )
 
 
 class Prepared(dict[str, torch.Tensor]):
-    """A batch, columns by name, with its lookup.
+    """A batch, columns by name, with what the embeddings of a model look up in it.
 
     Args:
         columns: of the batch.
-        lookup: made of the same columns, on the same device.
+        lookups: by :attr:`mian.layers.FieldEmbedding.shared`, each made of the same columns, on the same device.
     """
 
-    def __init__(self, columns: Mapping[str, torch.Tensor], lookup: Lookup) -> None:
+    def __init__(self, columns: Mapping[str, torch.Tensor], lookups: Mapping[bool, Lookup]) -> None:
         super().__init__(columns)
-        self.lookup = lookup
+        self.lookups = dict(lookups)
+
+    def map(self, change: Change) -> Prepared:
+        """The same with other tensors in the place of its own, which are given to ``change`` in an order that is always the same."""
+        columns = {name: change(column) for name, column in self.items()}
+        return Prepared(columns, {shared: lookup.map(change) for shared, lookup in self.lookups.items()})

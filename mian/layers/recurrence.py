@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from mian.kernels import Packing
+from mian.kernels import Packing, fits_gpu, recurrence
+
+
+class ReadingOrder(Protocol):
+    """The order in which a recurrent network is given the behaviors of a batch."""
+
+    def arrange(self, packed: torch.Tensor) -> torch.Tensor:
+        """From the packed order to this one, ``(P, ...)``."""
+
+    def restore(self, arranged: torch.Tensor) -> torch.Tensor:
+        """Back to the packed order, ``(P, ...)``."""
+
+    def read(self, x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
+        """All steps of :class:`GRU`, from the products of its inputs, ``(P, 3 H)``, in this order."""
+
+
+def reading_order(packing: Packing, vectors: torch.Tensor) -> ReadingOrder:
+    """How a recurrent network reads behaviors where these vectors are."""
+    return AsPacked(packing) if fits_gpu(vectors) else OldestFirst(packing)
+
+
+class AsPacked:
+    """The packed order itself: a GPU reads each history from its end, all of it by one operator.
+
+    Args:
+        packing: in which a history's most recent behavior is the first.
+    """
+
+    def __init__(self, packing: Packing) -> None:
+        self._offsets = packing.offsets
+
+    def arrange(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return packed
+
+    def restore(self, arranged: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return arranged
+
+    def read(self, x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return recurrence(x, attention, recurrent, self._offsets)
 
 
 class OldestFirst:
-    """The behaviors of a batch in the order in which a recurrent network reads them: every history's oldest, then every second oldest.
+    """Every history's oldest behavior, then every second oldest: what is one step of the network lies side by side.
 
     Longer histories come first, so that the histories that still go on at a step are the first of those of the step before.
 
@@ -33,6 +74,19 @@ class OldestFirst:
         self.back = torch.empty_like(self.places)
         self.back[self.places] = torch.arange(len(self.places), device=self.places.device)
         self.counts: list[int] = goes_on.sum(dim=1).tolist()
+
+    def arrange(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return packed.index_select(0, self.places)
+
+    def restore(self, arranged: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return arranged.index_select(0, self.back)
+
+    def read(self, x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        states: torch.Tensor = _Recurrence.apply(x, attention, recurrent, self.counts)  # type: ignore[no-untyped-call]
+        return states
 
 
 class GRU(nn.Module):
@@ -56,12 +110,12 @@ class GRU(nn.Module):
         self.inputs = nn.Linear(width, 3 * hidden)  # W_r, W_u, W_h, one under the other, and their b
         self.recurrent = nn.Parameter(torch.zeros(3 * hidden, hidden))  # U_r, U_u, U_h
 
-    def forward(self, vectors: torch.Tensor, counts: list[int], attention: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, vectors: torch.Tensor, order: ReadingOrder, attention: torch.Tensor | None = None) -> torch.Tensor:
         """Read histories.
 
         Args:
-            vectors: ``i``, float ``(P, width)``, in the order of :class:`OldestFirst`.
-            counts: see there.
+            vectors: ``i``, float ``(P, width)``, in that order.
+            order: of the behaviors.
             attention: ``a``, float ``(P,)``, in this order; 1 where it is None.
 
         Returns:
@@ -71,8 +125,7 @@ class GRU(nn.Module):
         dtype = self.recurrent.dtype
         weights = vectors.new_ones(len(vectors)) if attention is None else attention
         with torch.autocast(x.device.type, enabled=False):
-            states: torch.Tensor = _Recurrence.apply(x.to(dtype), weights.to(dtype), self.recurrent, counts)  # type: ignore[no-untyped-call]
-        return states
+            return order.read(x.to(dtype), weights.to(dtype), self.recurrent)
 
 
 class _Recurrence(torch.autograd.Function):

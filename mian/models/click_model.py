@@ -40,6 +40,16 @@ class ClickModel(nn.Module, ABC):
         lengths = (LENGTH_COLUMN,) if contract.group("behaviors") else ()
         return (*(field.column for field in contract.fields), *lengths)
 
+    @property
+    def has_fixed_work(self) -> bool:
+        """Whether the shapes of a batch and of its lookups say all that a step of training does.
+
+        Then a GPU is given batches of few shapes, see :meth:`mian.kernels.Packing.rounded_up`, and the steps of each shape in one piece.
+        A model says no that asks its tensors for values on the way (``item()``, ``tolist()``, a loop over what a batch holds), or that
+        adds up positions otherwise than a packing does.
+        """
+        return True
+
     def calibrate(self, negatives_kept: float) -> None:
         """Say that the model learns from samples of which only a share of the negatives was kept.
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field as Option
 from torch import nn
 
-from mian.kernels import Packing
-from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, OldestFirst, initialize, shared_fields
+from mian.kernels import Packing, fits_gpu
+from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, initialize, reading_order, shared_fields
 from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
 from mian.models.options import Count, Deviation, Options, Share
@@ -88,6 +88,11 @@ class DIEN(ClickModel):
         self.logit = nn.Linear(self.mlp.output_width, 1)
         initialize(self, config.init_std)
 
+    @property
+    def has_fixed_work(self) -> bool:
+        """Where one operator reads the histories; elsewhere how many of them go on at a step is asked for."""
+        return fits_gpu(self.logit.weight)
+
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
         return self._run(batch)[0]
@@ -98,7 +103,8 @@ class DIEN(ClickModel):
         logloss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
         if not self.config.auxiliary_weight:
             return logloss, logloss
-        negatives = e.index_select(0, torch.randperm(len(e)).to(e.device))
+        drawn = torch.rand(len(e), device=e.device) * packing.offsets[-1]  # of the real ones, and not asking how many there are
+        negatives = e.index_select(0, drawn.long())
         return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, negatives, packing)
 
     def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, negatives: torch.Tensor, packing: Packing) -> torch.Tensor:
@@ -116,11 +122,12 @@ class DIEN(ClickModel):
         Returns:
             Scalar; 0 where no behavior came after another one.
         """
-        before = packing.steps.nonzero().squeeze(1)  # all but the most recent of each history: the next one lies one place before
-        h, e, negatives = h.index_select(0, before), e.index_select(0, before - 1), negatives.index_select(0, before - 1)
+        # All but the most recent of each history: the next one lies one place before.
+        has_next = (packing.steps > 0) & (packing.summed < packing.shape[0])
+        h, e, negatives = h[1:], e[:-1], negatives[:-1]
         of_next = F.softplus(-self._came_next(h, e))  # -log sigmoid
         of_other = F.softplus(self._came_next(h, negatives)) * (negatives != e).any(dim=1)  # -log (1 - sigmoid)
-        return (of_next + of_other).sum() / max(len(before), 1)
+        return ((of_next + of_other) * has_next[1:]).sum() / has_next.sum().clamp(min=1)
 
     def _came_next(self, h: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
         """Logits, float ``(N,)``."""
@@ -136,15 +143,16 @@ class DIEN(ClickModel):
         assert embedded.candidate is not None and embedded.behaviors is not None and packing is not None, "see need_histories"
         e_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
         e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, width)
-        order = OldestFirst(packing)
+        order = reading_order(packing, e_b)
 
-        states = self.extractor(e_b.index_select(0, order.places), order.counts)  # Eqs. 2-5, oldest first
-        h = states.index_select(0, order.back)  # sample after sample
-        a = self._attention(e_a, h, packing).index_select(0, order.places)  # Eq. 14, oldest first
-        evolved = self.evolution(states, order.counts, a).index_select(0, order.back)
+        states = self.extractor(order.arrange(e_b), order)  # Eqs. 2-5
+        h = order.restore(states)
+        a = order.arrange(self._attention(e_a, h, packing))  # Eq. 14
+        evolved = order.restore(self.evolution(states, order, a))
         # The state after the most recent behavior, which is the first of its sample; a zero vector for an empty history.
-        last = evolved.index_select(0, (packing.steps == 0).nonzero().squeeze(1))
-        h_t = last.new_zeros(len(e_a), last.shape[1]).index_copy(0, packing.lengths.nonzero().squeeze(1), last)
+        evolved = torch.cat([evolved, evolved.new_zeros(1, evolved.shape[1])])
+        last = torch.where(packing.lengths > 0, packing.offsets[:-1], len(evolved) - 1)
+        h_t = evolved.index_select(0, last)
 
         others = [group.flatten(1) for group in (embedded.user, embedded.context) if group is not None]
         logits = self.logit(self.mlp(torch.cat([e_a, h_t, *others], dim=1))).squeeze(1)

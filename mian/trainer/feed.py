@@ -10,27 +10,31 @@ from typing import TypeVar
 
 import torch
 
-from mian.kernels import moved
-from mian.layers import FieldEmbedding, Prepared
+from mian.layers import FieldEmbedding, Lookup, Prepared
 from mian.models import ClickModel
+from mian.trainer.sent import Sent, sent
 
 AHEAD = 2
 """So many batches are on a GPU before they are asked for."""
+SHAPES = 16
+"""So many different numbers of positions, and of distinct rows, batches of one size have where they are to have few."""
 
 Batch = Mapping[str, torch.Tensor]
-Sent = TypeVar("Sent")
+Result = TypeVar("Result")
 
 
-def beside(model: ClickModel, batch: Batch, pin: bool = False) -> Batch:
+def beside(model: ClickModel, batch: Batch, pin: bool = False, few_shapes: bool = False) -> Batch:
     """A batch on the model's device; on the CPU the batch itself.
 
     What can be told from ids and lengths alone is found before it leaves the CPU: that an id is none of its vocabulary's, where the
-    behaviors lie, which rows are distinct. A GPU would have to be waited for to learn how many they are.
+    behaviors lie, which rows are distinct. A GPU would have to be waited for to learn how many they are. All of it travels as one piece.
 
     Args:
         model: which is to read it.
         batch: columns by name, on the CPU.
         pin: whether it goes by way of pinned memory, on the current stream, and is not waited for.
+        few_shapes: whether numbers of positions and of distinct rows are rounded up, to one of :data:`SHAPES` of them, so that the same
+            ones come again and again.
 
     Raises:
         IndexError: an id is not in its vocabulary.
@@ -38,14 +42,24 @@ def beside(model: ClickModel, batch: Batch, pin: bool = False) -> Batch:
     device = next(model.parameters()).device
     if device.type == "cpu":
         return batch
-    columns = {name: moved(column, device, pin) for name, column in batch.items()}
-    embeddings = [module for module in model.modules() if isinstance(module, FieldEmbedding)]
-    return Prepared(columns, embeddings[0].lookup(batch).to(device, pin)) if len(embeddings) == 1 else columns
+    lookups: dict[bool, Lookup] = {}
+    for embedding in model.modules():
+        if isinstance(embedding, FieldEmbedding) and embedding.shared not in lookups:
+            lookups[embedding.shared] = _lookup(embedding, batch, few_shapes)
+    return sent(Prepared(batch, lookups), device, pin)
+
+
+def _lookup(embedding: FieldEmbedding, batch: Batch, few_shapes: bool) -> Lookup:
+    if not few_shapes:
+        return embedding.lookup(batch).resolved()
+    places = max((batch[name].numel() for name in embedding.columns["behaviors"]), default=0)
+    lookup = embedding.lookup(batch, multiple=-(-places // SHAPES))
+    return lookup.resolved(multiple=1 if lookup.rows is None else -(-len(lookup.rows) // SHAPES))
 
 
 @contextmanager
-def fed(model: ClickModel, batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
-    """Batches on the model's device, in their order.
+def fed(model: ClickModel, batches: Iterator[Batch], few_shapes: bool = False) -> Iterator[Iterator[Batch]]:
+    """Batches on the model's device, in their order; ``few_shapes``: see :func:`beside`.
 
     A GPU gets them on a stream of its own, from a thread of its own, while it works on those before; on the CPU they are what they were,
     read when they are asked for.
@@ -58,24 +72,23 @@ def fed(model: ClickModel, batches: Iterator[Batch]) -> Iterator[Iterator[Batch]
 
     def send(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(stream):
-            return beside(model, batch, pin=True), stream.record_event()
+            return beside(model, batch, True, few_shapes), stream.record_event()
 
-    with reading_ahead(batches, send) as sent:
-        yield (_received(batch, arrived, device) for batch, arrived in sent)
+    with reading_ahead(batches, send) as ahead:
+        yield (_received(batch, arrived, device) for batch, arrived in ahead)
 
 
 def _received(batch: Batch, arrived: torch.cuda.Event, device: torch.device) -> Batch:
     """The batch, for the current stream, which waits for it where it has not arrived; the CPU does not."""
     here = torch.cuda.current_stream(device)
     here.wait_event(arrived)
-    of_lookup = batch.lookup.tensors() if isinstance(batch, Prepared) else []
-    for tensor in (*batch.values(), *of_lookup):
-        tensor.record_stream(here)  # else its memory would be the next batch's as soon as no name holds it, in use or not
+    assert isinstance(batch, Sent), "what is sent is"
+    batch.memory.record_stream(here)  # else it would be the next batch's as soon as no name holds it, in use or not
     return batch
 
 
 @contextmanager
-def reading_ahead(batches: Iterator[Batch], send: Callable[[Batch], Sent]) -> Iterator[Iterator[Sent]]:
+def reading_ahead(batches: Iterator[Batch], send: Callable[[Batch], Result]) -> Iterator[Iterator[Result]]:
     """Read and send batches in another thread, :data:`AHEAD` of them before they are asked for.
 
     What reading or sending raises is raised where the batch is asked for. After the ``with`` block nobody reads any more.
@@ -86,15 +99,15 @@ def reading_ahead(batches: Iterator[Batch], send: Callable[[Batch], Sent]) -> It
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
 
-    def one() -> Sent | None:
+    def one() -> Result | None:
         batch = next(batches, None)
         return None if batch is None else send(batch)
 
-    def all_of_them() -> Iterator[Sent]:
+    def all_of_them() -> Iterator[Result]:
         waiting = deque(thread.submit(one) for _ in range(AHEAD))
-        while (sent := waiting.popleft().result()) is not None:
+        while (result := waiting.popleft().result()) is not None:
             waiting.append(thread.submit(one))
-            yield sent
+            yield result
 
     try:
         yield all_of_them()

@@ -43,6 +43,9 @@ class Optimizer:
         model: the model to train; its dense weights are moved into one piece of memory.
         config: the settings.
         ranks: who takes part.
+
+    Attributes:
+        of_passes: by table, what each pass of this step has given so far.
     """
 
     def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:
@@ -59,7 +62,7 @@ class Optimizer:
         self._adam.state[self._dense.weight] = {"step": self._dense.weight.new_zeros(()), **moments}
         self._tables = model.tables()
         self._of_tables = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
-        self._of_passes: dict[str, list[RowGradients]] = {}
+        self.of_passes: dict[str, list[RowGradients]] = {}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the optimizers remember, by name: the tensors themselves."""
@@ -78,7 +81,7 @@ class Optimizer:
     def begin(self) -> None:
         """Begin a step: no gradients."""
         self._dense.gradient.zero_()
-        self._of_passes = {name: [] for name in self._tables}
+        self.of_passes = {name: [] for name in self._tables}
         for table in self._tables.values():
             table.weight.grad = None
 
@@ -93,7 +96,7 @@ class Optimizer:
             loss.backward()  # type: ignore[no-untyped-call]
         for name, table in self._tables.items():
             if table.weight.grad is not None:
-                self._of_passes[name].append((table.weight.grad._indices()[0], table.weight.grad._values()))
+                self.of_passes[name].append((table.weight.grad._indices()[0], table.weight.grad._values()))
                 table.weight.grad = None
 
     @torch.no_grad()
@@ -115,7 +118,7 @@ class Optimizer:
             return self._update(loss, progress, stop)
 
     def _update(self, loss: torch.Tensor, progress: float, stop: bool) -> bool:
-        of_rows = {name: _sum(passes) for name, passes in self._of_passes.items() if passes}
+        of_rows = {name: _sum(passes) for name, passes in self.of_passes.items() if passes}
         whole = {name: rows for name, rows in of_rows.items() if not self._tables[name].is_split}
         # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a split table's
         # gradient holds may be of another rank's batch: it stops all, and does not say that it is this one's.

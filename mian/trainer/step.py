@@ -10,7 +10,9 @@ from torch.autograd.profiler import record_function
 from mian.config import Precision
 from mian.layers import FieldEmbedding
 from mian.models import ClickModel
+from mian.trainer.graphs import StepGraphs
 from mian.trainer.optimizer import Optimizer
+from mian.trainer.sent import Sent
 from pipeline.contract.document import LABEL_COLUMN
 
 Losses = Callable[[Mapping[str, torch.Tensor], torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -27,6 +29,10 @@ class TrainingStep:
         compiled: whether torch.compile makes the forward and backward pass, but for the embedding's. The model itself stays as it is:
             called otherwise than here, it is not compiled.
         passes: so many parts of a batch, of one size, go forward and backward one after the other, which takes the memory of one.
+        graphs: whether a GPU gets forward and backward pass in one piece, where the model and the other settings allow it.
+
+    Attributes:
+        few_shapes: whether batches should have few shapes, see :func:`mian.trainer.feed.beside`.
     """
 
     def __init__(
@@ -36,12 +42,17 @@ class TrainingStep:
         precision: Precision = "fp32",
         compiled: bool = False,
         passes: int = 1,
+        graphs: bool = True,
     ) -> None:
         self._device = next(model.parameters()).device.type
         self._losses: Losses = _compiled(model) if compiled else model.losses
         self._rounds = precision == "bf16"
         self._optimizer = optimizer
         self._passes = passes
+        self.few_shapes = (
+            graphs and self._device == "cuda" and passes == 1 and model.has_fixed_work and not model.is_split
+        )
+        self._graphs = StepGraphs(self._pass, optimizer) if self.few_shapes else None
 
     def __call__(self, batch: Mapping[str, torch.Tensor], progress: float, stop: bool = False) -> tuple[torch.Tensor, bool]:
         """Train on a batch.
@@ -58,7 +69,10 @@ class TrainingStep:
             NotFiniteError: the loss or a gradient of a rank is no number; no weight has changed.
         """
         self._optimizer.begin()
-        losses = [self._pass(part) for part in _cut(batch, self._passes)]
+        if self._graphs is not None and isinstance(batch, Sent):
+            losses = [self._graphs(batch)]
+        else:
+            losses = [self._pass(part) for part in _cut(batch, self._passes)]
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss, self._optimizer.step(loss, progress, stop)
 

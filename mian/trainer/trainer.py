@@ -118,7 +118,12 @@ class Trainer:
         self._saving.share(self.model.state_dict())
         self._diagnosis = Diagnosis(self.model, config, contract, ranks)
         self._train_step = TrainingStep(
-            self.model, self._optimizer, config.precision, config.compile, config.backward_passes_per_step
+            self.model,
+            self._optimizer,
+            config.precision,
+            config.compile,
+            config.backward_passes_per_step,
+            config.cuda_graphs,
         )
         steps = config.epochs * streams.train.steps
         self.progress = Progress(
@@ -230,7 +235,7 @@ class Trainer:
         evaluations = self._evaluations(steps)
         self.model.train()
         epoch = self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.legs)
-        with closing(epoch), fed(self.model, epoch) as batches:
+        with closing(epoch), fed(self.model, epoch, self._train_step.few_shapes) as batches:
             while (drawn := _next(batches)) is not None:
                 batch, waited = drawn
                 exchanged = self._ranks.exchange_seconds

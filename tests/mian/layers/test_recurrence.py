@@ -24,7 +24,7 @@ def test_the_oldest_behaviors_come_first_those_of_long_histories_before_others()
 def test_no_behaviors_at_all_have_no_states():
     order = OldestFirst(Packing(torch.zeros(3), 6))
     assert order.counts == []
-    assert GRU(4, 2)(torch.zeros(0, 4), order.counts).shape == (0, 2)
+    assert GRU(4, 2)(torch.zeros(0, 4), order).shape == (0, 2)
 
 
 def test_without_attention_it_is_torchs_gru_whose_gate_is_turned_around():
@@ -39,7 +39,7 @@ def test_without_attention_it_is_torchs_gru_whose_gate_is_turned_around():
         "bias_hh_l0": torch.zeros(6),
     }
     x = torch.randn(13, 4)
-    states = ours(x[ORDER.places], ORDER.counts)[ORDER.back]
+    states = ORDER.restore(ours(ORDER.arrange(x), ORDER))
     for sample, (begin, end) in enumerate(zip(PACKING.offsets[:-1], PACKING.offsets[1:], strict=True)):
         if LENGTHS[sample]:
             expected, _ = functional_call(theirs, weights, (x[begin:end].flip(0),))
@@ -51,8 +51,8 @@ def test_attention_of_0_keeps_the_state_and_of_1_is_none(attention):
     layer = GRU(4, 2)
     initialize(layer, 0.7)
     x = torch.randn(13, 4)
-    states = layer(x, ORDER.counts, torch.full((13,), attention))
-    torch.testing.assert_close(states, layer(x, ORDER.counts) if attention else torch.zeros(13, 2))
+    states = layer(x, ORDER, torch.full((13,), attention))
+    torch.testing.assert_close(states, layer(x, ORDER) if attention else torch.zeros(13, 2))
 
 
 def test_gradients_are_those_of_the_function():
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_the_function():
 
     def states(x, attention, weight, bias, recurrent):
         weights = {"inputs.weight": weight, "inputs.bias": bias, "recurrent": recurrent}
-        return functional_call(layer, weights, (x, ORDER.counts, attention))
+        return functional_call(layer, weights, (x, ORDER, attention))
 
     x = torch.randn(13, 3, dtype=torch.double, requires_grad=True)
     attention = torch.rand(13, dtype=torch.double, requires_grad=True)

@@ -1,5 +1,6 @@
 """What a GPU is given, as far as it can be seen without one, and the choice of it."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mian.config import OptimizerConfig
-from mian.layers import Prepared
+from mian.layers import FieldEmbedding, Prepared
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
 from mian.trainer import DeviceError, Ranks, training_key
 from mian.trainer.device import choose_device
-from mian.trainer.feed import AHEAD, Batch, beside, fed, reading_ahead
+from mian.trainer.feed import AHEAD, Batch, _lookup, beside, fed, reading_ahead
 from mian.trainer.optimizer import Optimizer
+from mian.trainer.sent import sent
 from tests.mian.sample_data import SMALL_MODEL
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
@@ -87,18 +89,45 @@ def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices
 
 def test_a_batch_that_brings_its_lookup_gives_what_it_gives_without(samples: Any) -> None:
     model, batch = small_model(samples).eval(), batches(samples)[0]
-    lookup = model.get_submodule("embedding").lookup(batch).to(torch.device("cpu"))
-    results = []
-    for given in (batch, Prepared(batch, lookup)):
-        model.zero_grad()
-        logits = model(given)
-        logits.square().sum().backward()
-        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        results.append([logits.detach(), *(grad.to_dense() if grad.is_sparse else grad.clone() for grad in grads)])
-    for one, other in zip(*results, strict=True):
-        assert torch.equal(one, other)
+    prepared = Prepared(batch, {True: model.get_submodule("embedding").lookup(batch).resolved()})
+    one, other = (results(model, given) for given in (batch, sent(prepared, torch.device("cpu"))))
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
     with torch.inference_mode():
-        assert torch.equal(model(Prepared(batch, lookup)), model(batch))
+        assert torch.equal(model(prepared), model(batch))
+
+
+def results(model: ClickModel, batch: Batch) -> dict[str, torch.Tensor]:
+    """Logits and gradients."""
+    model.zero_grad()
+    logits = model(batch)
+    logits.square().sum().backward()
+    grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {"logits": logits.detach()} | {name: grad.to_dense() if grad.is_sparse else grad.clone() for name, grad in grads.items()}
+
+
+@pytest.mark.parametrize("name", ["mian", "mian_plus", "din", "wide_deep", "xdeepfm"])
+def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("attention", "dropout", "packing", "pool", "rows"):  # as on a GPU: the compiled operators are the CPU's
+        for fits in ("fits", "fits_as_float32", "fits_devices", "fits_histories"):
+            monkeypatch.setattr(sys.modules[f"mian.kernels.{module}"], fits, lambda *_: False, raising=False)
+    torch.manual_seed(3)
+    model = build(name, samples.contract, {}).train(name == "din")  # whose statistics are of a batch then
+    assert model.has_fixed_work
+    shapes = set()
+    for batch in batches(samples, 12):
+        batch["behavior_length"][3] = 0
+        for column in ("behavior_item_id", "behavior_category"):  # what stands where no behavior is changes nothing
+            batch[column][3] = 5
+        embeddings = [module for module in model.modules() if isinstance(module, FieldEmbedding)]
+        lookups = {module.shared: _lookup(module, batch, few_shapes=True) for module in embeddings}
+        rounded = sent(Prepared(batch, lookups), torch.device("cpu"))
+        shapes.add(rounded.layout)
+        expected, got = results(model, batch), results(model, rounded)
+        assert expected.keys() == got.keys()
+        for key, tensor in expected.items():
+            torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-6, msg=lambda said, key=key: f"{key}: {said}")
+    assert len(shapes) < 9, "the shapes of twelve batches should not be twelve"
 
 
 def test_an_id_outside_of_its_vocabulary_is_found_before_it_is_on_the_device(samples: Any) -> None:

@@ -1,13 +1,15 @@
 """The same training on a GPU, where there is one."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from mian.kernels import Packing, attention, pool
+from mian.layers import GRU, reading_order
 from mian.stream import SampleStream
 from mian.trainer import CheckpointStore, Trained, Trainer, TrainingStopped
 from mian.trainer.feed import fed
@@ -41,6 +43,10 @@ def train(samples: Any, **values: Any) -> tuple[Trained, list[float]]:
     return trainer_of(samples, curves, **values).run(), losses(curves)
 
 
+def samples_of(samples: Any) -> Any:
+    return SampleStream(str(samples.folder), samples.contract, "train", 64, seed=1).epoch(0)
+
+
 @pytest.mark.parametrize("tables", ["lazy_adam", "rowwise_adagrad"])
 def test_steps_on_a_gpu_have_the_losses_of_those_on_the_cpu(samples: Any, tables: str) -> None:
     optimizer = {**SETTINGS["optimizer"], "tables": tables}
@@ -49,8 +55,7 @@ def test_steps_on_a_gpu_have_the_losses_of_those_on_the_cpu(samples: Any, tables
     assert got == pytest.approx(expected, abs=1e-4)
     assert on_cpu.test is not None
     assert on_gpu.test is not None
-    np.testing.assert_allclose(on_gpu.test.probabilities, on_cpu.test.probabilities, atol=1e-3)
-    np.testing.assert_array_equal(on_gpu.test.labels, on_cpu.test.labels)
+    assert on_gpu.test.metrics == pytest.approx(on_cpu.test.metrics, abs=1e-3)
 
 
 @pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
@@ -82,11 +87,8 @@ def test_two_ranks_on_one_gpu_have_the_losses_of_one_rank_on_the_cpu(samples: An
 def test_batches_come_to_the_gpu_as_the_stream_has_them(samples: Any) -> None:
     model = trainer_of(samples, device="cuda").model
 
-    def epoch() -> Any:
-        return SampleStream(str(samples.folder), samples.contract, "train", 64, seed=1).epoch(0)
-
-    with fed(model, epoch()) as batches:
-        for batch, expected in zip(batches, epoch(), strict=True):
+    with fed(model, samples_of(samples)) as batches:
+        for batch, expected in zip(batches, samples_of(samples), strict=True):
             for name, column in expected.items():
                 assert batch[name].is_cuda
                 assert torch.equal(batch[name].cpu(), column), name
@@ -97,6 +99,69 @@ def test_rounded_products_learn_there_too(samples: Any) -> None:
     longer: dict[str, Any] = {"max_steps": None, "epochs": 3, "optimizer": {"learning_rate": 3e-3}, "device": "cuda"}
     exact, rounded = (train(samples, precision=precision, **longer)[0] for precision in ("fp32", "bf16"))
     assert rounded.validation["logloss"] == pytest.approx(exact.validation["logloss"], rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["mian", "mian_plus", "din", "dien", "wide_deep"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_have_the_losses_of_those_that_are_not(samples: Any, name: str, precision: str) -> None:
+    model = {"name": name, "options": {"dropout": 0.0}}
+    found = []
+    for graphs in (True, False):
+        curves = Curves()
+        trainer = trainer_of(samples, curves, device="cuda", cuda_graphs=graphs, precision=precision, model=model)
+        trainer.run()
+        found.append(losses(curves))
+        recorded = trainer._train_step._graphs
+        assert (recorded is not None) == graphs
+        assert recorded is None or (recorded._works and recorded._graphs), "steps were recorded"
+    assert found[0] == pytest.approx(found[1], abs=1e-4 if precision == "fp32" else 5e-3)
+
+
+def test_dropout_is_drawn_anew_in_each_recorded_step(samples: Any) -> None:
+    trainer = trainer_of(samples, device="cuda", options={"dropout": 0.5}, optimizer={"learning_rate": 1e-12})
+    step, batch = trainer._train_step, next(samples_of(samples))
+    with fed(trainer.model.train(), iter([batch] * 8), step.few_shapes) as batches:
+        drawn = [float(step(given, 0.0)[0]) for given in batches]
+    assert step._graphs is not None
+    assert step._graphs._graphs
+    assert len(set(drawn)) == 8
+
+
+def test_a_recurrent_network_reads_histories_as_on_the_cpu() -> None:
+    torch.manual_seed(0)
+    packing = Packing(torch.tensor([0, 1, 30, 32, 33, 7, 5, 0, *[3] * 12]), 33)
+    layer, results = GRU(10, 20), []
+    torch.nn.init.normal_(layer.recurrent, std=0.3)
+    operands, grads = (torch.randn(packing.real, 10), torch.rand(packing.real)), torch.randn(packing.real, 20)
+    for device in ("cpu", "cuda"):
+        there = packing.map(lambda tensor, device=device: tensor.to(device))
+        vectors, weights = (tensor.to(device).requires_grad_() for tensor in operands)
+        layer.to(device).zero_grad()
+        order = reading_order(there, vectors)
+        states = order.restore(layer(order.arrange(vectors), order, order.arrange(weights)))
+        states.backward(grads.to(device))
+        found = [states.detach(), vectors.grad, weights.grad, *(parameter.grad for parameter in layer.parameters())]
+        results.append([tensor.cpu() for tensor in found])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_operators_of_histories_are_those_of_the_cpu(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    packing = Packing(torch.tensor([0, 1, 30, 32, 33, 70, 5, 0]), 70)
+    results = []
+    operands = [torch.randn(packing.real, 3 * 5 * 12), torch.randn(packing.real), torch.randn(packing.real, 100)]
+    grads = [torch.randn(packing.real, 5 * 12), torch.randn(8, 100)]
+    for device in ("cpu", "cuda"):
+        there = packing.map(lambda tensor, device=device: tensor.to(device))
+        given = [tensor.to(device, dtype).requires_grad_() for tensor in operands]
+        outputs = [attention(given[0], there, 5), *pool(given[1], given[2], there)]
+        torch.autograd.backward(outputs[:2], [grad.to(device, dtype) for grad in grads])
+        results.append([tensor.float().cpu() for tensor in (*outputs, *(tensor.grad for tensor in given))])
+    assert "mian.kernels.gpu" in sys.modules
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4 if dtype == torch.float32 else 2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
 @pytest.mark.long

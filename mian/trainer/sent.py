@@ -1,0 +1,77 @@
+"""A batch in one piece of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from mian.layers import Prepared
+
+_ALIGNED = 16
+
+Layout = tuple[tuple[str, torch.dtype, torch.Size], ...]
+"""Of all tensors of a batch, in their order: the column's name, where it is one, type and shape."""
+
+
+class Sent(Prepared):
+    """A batch whose tensors, those of its lookups too, lie one after the other in one piece of memory.
+
+    Args:
+        batch: of which it has all but the values.
+        memory: uint8, what the values are read from; see :func:`sent`.
+
+    Attributes:
+        memory: see above.
+        layout: two batches of one layout differ in their values alone.
+    """
+
+    def __init__(self, batch: Prepared, memory: torch.Tensor) -> None:
+        places = _places(batch)
+        views = (memory[start:stop].view(tensor.dtype).view(tensor.shape) for tensor, start, stop in places)
+        there = batch.map(lambda _: next(views))
+        super().__init__(there, there.lookups)
+        self.memory = memory
+        names = [*batch, *[""] * (len(places) - len(batch))]
+        self.layout: Layout = tuple(
+            (name, tensor.dtype, tensor.shape) for name, (tensor, _, _) in zip(names, places, strict=True)
+        )
+
+    def at(self, memory: torch.Tensor) -> Sent:
+        """The batch that has this layout and whose values lie in other memory of the same size."""
+        return Sent(self, memory)
+
+
+def sent(batch: Prepared, device: torch.device, pin: bool = False) -> Sent:
+    """Send a batch that lies on the CPU to another device, as one piece.
+
+    Args:
+        batch: which.
+        device: where to.
+        pin: whether it goes by way of pinned memory, on the current stream, and is not waited for.
+    """
+    places = _places(batch)
+    memory = torch.empty(places[-1][2] if places else 0, dtype=torch.uint8, pin_memory=pin)
+    for tensor, start, stop in places:
+        memory[start:stop].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+    return Sent(batch, memory.to(device, non_blocking=pin))
+
+
+def _places(batch: Prepared) -> list[tuple[torch.Tensor, int, int]]:
+    """The tensors of a batch, in their order, and of each where its bytes begin and end."""
+    tensors: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    batch.map(note)
+    return list(_one_after_the_other(tensors))
+
+
+def _one_after_the_other(tensors: list[torch.Tensor]) -> Iterator[tuple[torch.Tensor, int, int]]:
+    end = 0
+    for tensor in tensors:
+        start = -(-end // _ALIGNED) * _ALIGNED
+        end = start + tensor.numel() * tensor.element_size()
+        yield tensor, start, end
