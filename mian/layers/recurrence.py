@@ -25,7 +25,7 @@ class ReadingOrder(Protocol):
 
 def reading_order(packing: Packing, vectors: torch.Tensor) -> ReadingOrder:
     """How a recurrent network reads behaviors where these vectors are."""
-    return AsPacked(packing) if fits_gpu(vectors) else OldestFirst(packing)
+    return AsPacked(packing) if fits_gpu(vectors) and vectors.shape[1] <= 64 else OldestFirst(packing)
 
 
 class AsPacked:

@@ -91,7 +91,7 @@ class DIEN(ClickModel):
     @property
     def has_fixed_work(self) -> bool:
         """Where one operator reads the histories; elsewhere how many of them go on at a step is asked for."""
-        return fits_gpu(self.logit.weight)
+        return fits_gpu(self.logit.weight) and self.evolution.recurrent.shape[1] <= 64
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
