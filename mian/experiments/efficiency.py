@@ -85,7 +85,9 @@ def _step(trial: Trial, experiment: Experiment, ranks: Ranks, batches: Sequence[
     device = choose_device(config, ranks.local_rank)
     torch.manual_seed(config.seed)
     model = build(config.model.name, experiment.contract, config.model.options).to(device).train()
-    step = TrainingStep(model, Optimizer(model, config.optimizer, ranks), config.precision, config.compile, graphs=config.cuda_graphs)
+    step = TrainingStep(
+        model, Optimizer(model, config.optimizer, ranks), config.precision, config.compile, graphs=config.cuda_graphs
+    )
     at_device = itertools.cycle([beside(model, batch, few_shapes=step.few_shapes) for batch in batches])
     count = config.threads or default_threads(config.batch_size, ranks.cores)
 

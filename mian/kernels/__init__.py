@@ -5,10 +5,10 @@ Histories lie packed: the positions of all samples one after the other, without 
 
 from mian.kernels.attention import attention
 from mian.kernels.dropout import Dropout
-from mian.kernels.load import fits_gpu, is_compiled
+from mian.kernels.load import is_compiled
 from mian.kernels.packing import Packing
 from mian.kernels.pool import pool
-from mian.kernels.recurrence import recurrence
+from mian.kernels.recurrence import fits_recurrence, recurrence
 from mian.kernels.rows import distinct, field_rows, lazy_adam_, rowwise_adagrad_, sum_by_place
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "attention",
     "distinct",
     "field_rows",
-    "fits_gpu",
+    "fits_recurrence",
     "is_compiled",
     "lazy_adam_",
     "pool",

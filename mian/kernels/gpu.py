@@ -31,7 +31,9 @@ def register() -> None:
     )
     for name, function in _OPERATORS.items():
         _library.impl(name, function, "CUDA")
-    torch.library.register_fake("mian::recurrence", lambda x, attention, recurrent, offsets: x.new_empty(len(x), recurrent.shape[1]))
+    torch.library.register_fake(
+        "mian::recurrence", lambda x, attention, recurrent, offsets: x.new_empty(len(x), recurrent.shape[1])
+    )
     torch.library.register_fake(
         "mian::recurrence_backward",
         lambda grad_states, x, attention, *_: (
@@ -43,14 +45,14 @@ def register() -> None:
     )
 
 
-def attention(query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def attention(
+    query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """See :func:`mian.kernels.attention.attention`; and each row's greatest score, and 1 over the sum of its powers, for the way back."""
     positions, width = len(query_key_value), query_key_value.shape[1] // 3
     output = query_key_value.new_zeros(positions, width)
     tops, inverses = query_key_value.new_zeros(2, positions, heads)
-    _attention[(len(offsets) - 1, heads)](
-        query_key_value, offsets, output, tops, inverses, heads, **_of_heads(width, heads)
-    )
+    _attention[(len(offsets) - 1, heads)](query_key_value, offsets, output, tops, inverses, heads, **_of_heads(width, heads))
     return output, tops, inverses
 
 
@@ -147,7 +149,7 @@ def _of_states(hidden: int) -> dict[str, int]:
 
 
 def _wide(vectors: torch.Tensor) -> int:
-    return min(WIDEST, triton.next_power_of_2(vectors.shape[1]))
+    return min(WIDEST, int(triton.next_power_of_2(vectors.shape[1])))
 
 
 @triton.jit

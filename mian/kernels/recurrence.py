@@ -6,11 +6,21 @@ from typing import Any
 
 import torch
 
+from mian.kernels.load import fits_gpu
+
+WIDEST_STATE = 64
+"""A GPU keeps the three matrices U beside the states at hand; larger ones do not fit."""
+
+
+def fits_recurrence(vectors: torch.Tensor, hidden: int) -> bool:
+    """Whether :func:`recurrence` reads vectors where these are, with states of this width."""
+    return fits_gpu(vectors) and hidden <= WIDEST_STATE
+
 
 def recurrence(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """Read each history from its oldest behavior to the most recent one; the equations are those of :class:`mian.layers.GRU`.
 
-    Only where :func:`mian.kernels.fits_gpu` says so.
+    Only where :func:`fits_recurrence` says so.
 
     Args:
         x: float32 ``(P, 3 H)``: ``W i + b`` of r, of u, and of the candidate state.

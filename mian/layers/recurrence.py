@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from mian.kernels import Packing, fits_gpu, recurrence
+from mian.kernels import Packing, fits_recurrence, recurrence
 
 
 class ReadingOrder(Protocol):
@@ -23,9 +23,9 @@ class ReadingOrder(Protocol):
         """All steps of :class:`GRU`, from the products of its inputs, ``(P, 3 H)``, in this order."""
 
 
-def reading_order(packing: Packing, vectors: torch.Tensor) -> ReadingOrder:
-    """How a recurrent network reads behaviors where these vectors are."""
-    return AsPacked(packing) if fits_gpu(vectors) and vectors.shape[1] <= 64 else OldestFirst(packing)
+def reading_order(packing: Packing, vectors: torch.Tensor, hidden: int) -> ReadingOrder:
+    """How recurrent networks with states of this width read behaviors where these vectors are."""
+    return AsPacked(packing) if fits_recurrence(vectors, hidden) else OldestFirst(packing)
 
 
 class AsPacked:
@@ -107,6 +107,7 @@ class GRU(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
+        self.hidden = hidden
         self.inputs = nn.Linear(width, 3 * hidden)  # W_r, W_u, W_h, one under the other, and their b
         self.recurrent = nn.Parameter(torch.zeros(3 * hidden, hidden))  # U_r, U_u, U_h
 

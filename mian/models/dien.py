@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field as Option
 from torch import nn
 
-from mian.kernels import Packing, fits_gpu
+from mian.kernels import Packing, fits_recurrence
 from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, initialize, reading_order, shared_fields
 from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
@@ -91,7 +91,7 @@ class DIEN(ClickModel):
     @property
     def has_fixed_work(self) -> bool:
         """Where one operator reads the histories; elsewhere how many of them go on at a step is asked for."""
-        return fits_gpu(self.logit.weight) and self.evolution.recurrent.shape[1] <= 64
+        return fits_recurrence(self.logit.weight, self.evolution.hidden)
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
@@ -143,7 +143,7 @@ class DIEN(ClickModel):
         assert embedded.candidate is not None and embedded.behaviors is not None and packing is not None, "see need_histories"
         e_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
         e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, width)
-        order = reading_order(packing, e_b)
+        order = reading_order(packing, e_b, self.evolution.hidden)
 
         states = self.extractor(order.arrange(e_b), order)  # Eqs. 2-5
         h = order.restore(states)

@@ -49,9 +49,7 @@ class TrainingStep:
         self._rounds = precision == "bf16"
         self._optimizer = optimizer
         self._passes = passes
-        self.few_shapes = (
-            graphs and self._device == "cuda" and passes == 1 and model.has_fixed_work and not model.is_split
-        )
+        self.few_shapes = graphs and self._device == "cuda" and passes == 1 and model.has_fixed_work and not model.is_split
         self._graphs = StepGraphs(self._pass, optimizer) if self.few_shapes else None
 
     def __call__(self, batch: Mapping[str, torch.Tensor], progress: float, stop: bool = False) -> tuple[torch.Tensor, bool]:

@@ -103,7 +103,9 @@ def results(model: ClickModel, batch: Batch) -> dict[str, torch.Tensor]:
     logits = model(batch)
     logits.square().sum().backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    return {"logits": logits.detach()} | {name: grad.to_dense() if grad.is_sparse else grad.clone() for name, grad in grads.items()}
+    return {"logits": logits.detach()} | {
+        name: grad.to_dense() if grad.is_sparse else grad.clone() for name, grad in grads.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["mian", "mian_plus", "din", "wide_deep", "xdeepfm"])

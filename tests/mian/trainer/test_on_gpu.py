@@ -137,7 +137,7 @@ def test_a_recurrent_network_reads_histories_as_on_the_cpu() -> None:
         there = packing.map(lambda tensor, device=device: tensor.to(device))
         vectors, weights = (tensor.to(device).requires_grad_() for tensor in operands)
         layer.to(device).zero_grad()
-        order = reading_order(there, vectors)
+        order = reading_order(there, vectors, 20)
         states = order.restore(layer(order.arrange(vectors), order, order.arrange(weights)))
         states.backward(grads.to(device))
         found = [states.detach(), vectors.grad, weights.grad, *(parameter.grad for parameter in layer.parameters())]
@@ -161,7 +161,9 @@ def test_operators_of_histories_are_those_of_the_cpu(dtype: torch.dtype) -> None
         results.append([tensor.float().cpu() for tensor in (*outputs, *(tensor.grad for tensor in given))])
     assert "mian.kernels.gpu" in sys.modules
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-4 if dtype == torch.float32 else 2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2)
+        torch.testing.assert_close(
+            other, one, rtol=1e-4 if dtype == torch.float32 else 2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2
+        )
 
 
 @pytest.mark.long

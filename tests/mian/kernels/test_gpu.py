@@ -1,0 +1,21 @@
+"""What a GPU computes, told by Triton's interpreter where there is none; ``tests/mian/trainer/test_on_gpu.py`` has what runs on one."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="a torch without CUDA brings no Triton")
+def test_operators_of_a_gpu_are_those_of_torch() -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, Path(__file__).with_name("interpreted.py")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    differences = json.loads(ended.stdout.splitlines()[-1])
+    assert len(differences) == 6
+    assert max(differences.values()) < 1e-5, differences
