@@ -8,6 +8,7 @@
 Steps of training on batches that lie in memory, the same made-up samples for all: forward, loss, backward, optimizer. Ours, MIAN, DIN and
 DIEN, are those of ``jobs/train.py`` with MIAN's settings, on as many of the ``--threads`` as that takes for the batch. DeepCTR-Torch's are
 what its ``fit`` does with a batch, but for loading it, with its default settings, the same embeddings and layers, and all ``--threads``.
+On a GPU ours are measured without recorded steps as well (``_unrecorded``).
 All models take turns, ``--rounds`` times, and the medians are compared.
 
 Two sizes, those of Amazon's reviews of electronics and of books; histories of 1 to 30 behaviors. ``vs_deepctr_din`` is ``samples_per_s``

@@ -151,9 +151,9 @@ class TrainConfig(Strict):
     """Whether ``torch.compile`` makes the model's forward and backward pass in training, but for the embedding's. It needs a C++ compiler,
     and takes a minute at the start. The weights that come out are the same but for rounding, and for which entries dropout drops."""
     cuda_graphs: bool = True
-    """Whether a GPU gets forward and backward pass of a step in one piece, recorded once for each shape of batches. Models that cannot be
-    recorded (DIEN, those with Dice), split tables, and ``backward_passes_per_step`` over 1 do without. The weights that come out are the
-    same but for rounding."""
+    """Whether a GPU gets forward and backward pass of a step in one piece, recorded once for each shape of batches. Split tables,
+    ``backward_passes_per_step`` over 1, and models that ask for values on the way (DIEN with states wider than 64) do without. The weights
+    that come out are the same but for rounding."""
     threads: int | None = Field(None, ge=1)
     """Compute threads a rank. Where it is not given: the machine's cores over its ranks, but one for every 512 rows of a batch at most."""
     exchange_timeout_seconds: int = Field(600, ge=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT = 240  # seconds until ranks that wait for one another count as hanging
+TIMEOUT = 120  # seconds until ranks that wait for one another count as hanging
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def register() -> None:
     for name, function in _OPERATORS.items():
         _library.impl(name, function, "CUDA")
     torch.library.register_fake(
-        "mian::recurrence", lambda x, attention, recurrent, offsets: x.new_empty(len(x), recurrent.shape[1])
+        "mian::recurrence", lambda x, attention, recurrent, offsets: x.new_empty(x.shape[0], recurrent.shape[1])
     )
     torch.library.register_fake(
         "mian::recurrence_backward",

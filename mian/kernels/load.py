@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ log = logging.getLogger(__name__)
 
 
 _found: bool | None = None  # and no functools.cache, which torch.compile warns of
+_has_gpu = False
 
 
 def is_compiled() -> bool:
@@ -43,9 +43,11 @@ def _load() -> bool:
             "the compiled operators are not built; torch's own do, slower: run scripts/setup.sh where there is a C++ compiler"
         )
         return False
+    global _has_gpu
     shapes.register()
     if torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:  # a torch for GPUs brings it
         importlib.import_module("mian.kernels.gpu").register()
+        _has_gpu = True
     return True
 
 
@@ -62,7 +64,7 @@ def fits_as_float32(*tensors: torch.Tensor) -> bool:
 def fits_gpu(*tensors: torch.Tensor) -> bool:
     """Whether the operators of a GPU take these tensors of floats, once they are made float32."""
     fits_one = all(tensor.device.type == "cuda" and tensor.dtype in (torch.float32, torch.bfloat16) for tensor in tensors)
-    return fits_one and is_compiled() and "mian.kernels.gpu" in sys.modules
+    return fits_one and is_compiled() and _has_gpu
 
 
 def fits_histories(*tensors: torch.Tensor) -> bool:

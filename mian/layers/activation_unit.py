@@ -81,6 +81,7 @@ class ActivationUnit(nn.Module):
         self.activation = make_activation(activation, hidden[0])
         self.mlp = MLP(hidden[0], hidden[1:], 0.0, activation)
         self.score = nn.Linear(self.mlp.output_width, 1)
+        self._normalizations = [module for module in self.modules() if isinstance(module, BatchNormalization)]
 
     def forward(self, candidate: torch.Tensor, behaviors: torch.Tensor, packing: Packing) -> torch.Tensor:
         """Score behaviors.
@@ -93,9 +94,8 @@ class ActivationUnit(nn.Module):
         Returns:
             Float ``(P,)``.
         """
-        for module in self.modules():
-            if isinstance(module, BatchNormalization):
-                module.counted = packing.counted
+        for normalization in self._normalizations:
+            normalization.counted = packing.counted
         of_sample = self.of_candidate(candidate)  # (B, hidden)
         if self.of_difference is None or self.of_product is None:
             first = self.of_behavior(behaviors)

@@ -42,11 +42,16 @@ def beside(model: ClickModel, batch: Batch, pin: bool = False, few_shapes: bool 
     device = next(model.parameters()).device
     if device.type == "cpu":
         return batch
+    return sent(prepared(model, batch, few_shapes), device, pin)
+
+
+def prepared(model: ClickModel, batch: Batch, few_shapes: bool = False) -> Prepared:
+    """A batch on the CPU, with what the embeddings of a model look up in it; arguments and errors are those of :func:`beside`."""
     lookups: dict[bool, Lookup] = {}
     for embedding in model.modules():
         if isinstance(embedding, FieldEmbedding) and embedding.shared not in lookups:
             lookups[embedding.shared] = _lookup(embedding, batch, few_shapes)
-    return sent(Prepared(batch, lookups), device, pin)
+    return Prepared(batch, lookups)
 
 
 def _lookup(embedding: FieldEmbedding, batch: Batch, few_shapes: bool) -> Lookup:

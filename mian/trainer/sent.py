@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -12,6 +12,8 @@ _ALIGNED = 16
 
 Layout = tuple[tuple[str, torch.dtype, torch.Size], ...]
 """Of all tensors of a batch, in their order: the column's name, where it is one, type and shape."""
+Place = tuple[torch.Tensor, int, int]
+"""A tensor of a batch, and where its bytes begin and end."""
 
 
 class Sent(Prepared):
@@ -20,14 +22,14 @@ class Sent(Prepared):
     Args:
         batch: of which it has all but the values.
         memory: uint8, what the values are read from; see :func:`sent`.
+        places: where in it, see :func:`_places`.
 
     Attributes:
         memory: see above.
         layout: two batches of one layout differ in their values alone.
     """
 
-    def __init__(self, batch: Prepared, memory: torch.Tensor) -> None:
-        places = _places(batch)
+    def __init__(self, batch: Prepared, memory: torch.Tensor, places: Sequence[Place]) -> None:
         views = (memory[start:stop].view(tensor.dtype).view(tensor.shape) for tensor, start, stop in places)
         there = batch.map(lambda _: next(views))
         super().__init__(there, there.lookups)
@@ -39,7 +41,7 @@ class Sent(Prepared):
 
     def at(self, memory: torch.Tensor) -> Sent:
         """The batch that has this layout and whose values lie in other memory of the same size."""
-        return Sent(self, memory)
+        return Sent(self, memory, _places(self))
 
 
 def sent(batch: Prepared, device: torch.device, pin: bool = False) -> Sent:
@@ -54,10 +56,10 @@ def sent(batch: Prepared, device: torch.device, pin: bool = False) -> Sent:
     memory = torch.empty(places[-1][2] if places else 0, dtype=torch.uint8, pin_memory=pin)
     for tensor, start, stop in places:
         memory[start:stop].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-    return Sent(batch, memory.to(device, non_blocking=pin))
+    return Sent(batch, memory.to(device, non_blocking=pin), places)
 
 
-def _places(batch: Prepared) -> list[tuple[torch.Tensor, int, int]]:
+def _places(batch: Prepared) -> list[Place]:
     """The tensors of a batch, in their order, and of each where its bytes begin and end."""
     tensors: list[torch.Tensor] = []
 
@@ -69,7 +71,7 @@ def _places(batch: Prepared) -> list[tuple[torch.Tensor, int, int]]:
     return list(_one_after_the_other(tensors))
 
 
-def _one_after_the_other(tensors: list[torch.Tensor]) -> Iterator[tuple[torch.Tensor, int, int]]:
+def _one_after_the_other(tensors: list[torch.Tensor]) -> Iterator[Place]:
     end = 0
     for tensor in tensors:
         start = -(-end // _ALIGNED) * _ALIGNED

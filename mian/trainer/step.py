@@ -30,9 +30,6 @@ class TrainingStep:
             called otherwise than here, it is not compiled.
         passes: so many parts of a batch, of one size, go forward and backward one after the other, which takes the memory of one.
         graphs: whether a GPU gets forward and backward pass in one piece, where the model and the other settings allow it.
-
-    Attributes:
-        few_shapes: whether batches should have few shapes, see :func:`mian.trainer.feed.beside`.
     """
 
     def __init__(
@@ -49,8 +46,13 @@ class TrainingStep:
         self._rounds = precision == "bf16"
         self._optimizer = optimizer
         self._passes = passes
-        self.few_shapes = graphs and self._device == "cuda" and passes == 1 and model.has_fixed_work and not model.is_split
-        self._graphs = StepGraphs(self._pass, optimizer) if self.few_shapes else None
+        recorded = graphs and self._device == "cuda" and passes == 1 and model.has_fixed_work and not model.is_split
+        self._graphs = StepGraphs(self._pass, optimizer) if recorded else None
+
+    @property
+    def few_shapes(self) -> bool:
+        """Whether batches should have few shapes, see :func:`mian.trainer.feed.beside`."""
+        return self._graphs is not None
 
     def __call__(self, batch: Mapping[str, torch.Tensor], progress: float, stop: bool = False) -> tuple[torch.Tensor, bool]:
         """Train on a batch.

@@ -60,3 +60,13 @@ def test_what_is_stored_moves_no_weight():
     before = copy.deepcopy(layer.state_dict())
     layer(torch.randn(8, 2)).sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("count", [5, 2, 1, 0])
+def test_rows_that_do_not_count_change_no_statistics(count):
+    torch.manual_seed(0)
+    alone, beside = (BatchNormalization(3, 1e-8) for _ in range(2))
+    x = torch.randn(7, 3)
+    beside.counted = torch.arange(7) < count
+    torch.testing.assert_close(beside(x)[:count], alone(x[:count]))
+    torch.testing.assert_close(beside.of_batch, alone.of_batch)

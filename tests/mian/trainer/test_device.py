@@ -12,12 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mian.config import OptimizerConfig
-from mian.layers import FieldEmbedding, Prepared
+from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
 from mian.trainer import DeviceError, Ranks, training_key
 from mian.trainer.device import choose_device
-from mian.trainer.feed import AHEAD, Batch, _lookup, beside, fed, reading_ahead
+from mian.trainer.feed import AHEAD, Batch, beside, fed, prepared, reading_ahead
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.sent import sent
 from tests.mian.sample_data import SMALL_MODEL
@@ -89,21 +89,24 @@ def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices
 
 def test_a_batch_that_brings_its_lookup_gives_what_it_gives_without(samples: Any) -> None:
     model, batch = small_model(samples).eval(), batches(samples)[0]
-    prepared = Prepared(batch, {True: model.get_submodule("embedding").lookup(batch).resolved()})
-    one, other = (results(model, given) for given in (batch, sent(prepared, torch.device("cpu"))))
+    with_lookup = prepared(model, batch)
+    one, other = (results(model, given) for given in (batch, sent(with_lookup, torch.device("cpu"))))
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
     with torch.inference_mode():
-        assert torch.equal(model(prepared), model(batch))
+        assert torch.equal(model(with_lookup), model(batch))
 
 
 def results(model: ClickModel, batch: Batch) -> dict[str, torch.Tensor]:
-    """Logits and gradients."""
+    """Logits, gradients, and the statistics of the batch."""
     model.zero_grad()
     logits = model(batch)
     logits.square().sum().backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    return {"logits": logits.detach()} | {
+    statistics = {
+        name: module.of_batch.clone() for name, module in model.named_modules() if isinstance(module, BatchNormalization)
+    }
+    return {"logits": logits.detach(), **statistics} | {
         name: grad.to_dense() if grad.is_sparse else grad.clone() for name, grad in grads.items()
     }
 
@@ -121,9 +124,7 @@ def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str
         batch["behavior_length"][3] = 0
         for column in ("behavior_item_id", "behavior_category"):  # what stands where no behavior is changes nothing
             batch[column][3] = 5
-        embeddings = [module for module in model.modules() if isinstance(module, FieldEmbedding)]
-        lookups = {module.shared: _lookup(module, batch, few_shapes=True) for module in embeddings}
-        rounded = sent(Prepared(batch, lookups), torch.device("cpu"))
+        rounded = sent(prepared(model, batch, few_shapes=True), torch.device("cpu"))
         shapes.add(rounded.layout)
         expected, got = results(model, batch), results(model, rounded)
         assert expected.keys() == got.keys()

@@ -1,18 +1,21 @@
 """The same training on a GPU, where there is one."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from mian.kernels import Packing, attention, pool
+from mian.kernels.load import fits_gpu
 from mian.layers import GRU, reading_order
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, Trained, Trainer, TrainingStopped
+from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopped
+from mian.trainer.evaluation import scores
 from mian.trainer.feed import fed
+from mian.trainer.streams import held_out_stream
 from tests.launcher import on_ranks
 from tests.mian.trainer import rank_work
 from tests.mian.trainer.curves import Curves
@@ -56,6 +59,13 @@ def test_steps_on_a_gpu_have_the_losses_of_those_on_the_cpu(samples: Any, tables
     assert on_cpu.test is not None
     assert on_gpu.test is not None
     assert on_gpu.test.metrics == pytest.approx(on_cpu.test.metrics, abs=1e-3)
+    split = held_out_stream(samples.config(), samples.contract, Ranks(), "test")
+    rows = [
+        [np.concatenate(column) for column in zip(*scores(trained.model, split), strict=True)] for trained in (on_cpu, on_gpu)
+    ]
+    (labels, probabilities, _), (labels_there, probabilities_there, _) = rows
+    np.testing.assert_allclose(probabilities_there, probabilities, atol=1e-3)
+    np.testing.assert_array_equal(labels_there, labels)
 
 
 @pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
@@ -159,7 +169,7 @@ def test_operators_of_histories_are_those_of_the_cpu(dtype: torch.dtype) -> None
         outputs = [attention(given[0], there, 5), *pool(given[1], given[2], there)]
         torch.autograd.backward(outputs[:2], [grad.to(device, dtype) for grad in grads])
         results.append([tensor.float().cpu() for tensor in (*outputs, *(tensor.grad for tensor in given))])
-    assert "mian.kernels.gpu" in sys.modules
+    assert fits_gpu(torch.zeros(1, device="cuda")), "the operators in question"
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(
             other, one, rtol=1e-4 if dtype == torch.float32 else 2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2
