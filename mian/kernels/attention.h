@@ -9,42 +9,17 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <tuple>
 
 #include "mian/kernels/cpu.h"
+#include "mian/kernels/lanes.h"
 
 namespace mian {
 
-constexpr int64_t LANES = 16;
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t IntLanes __attribute__((vector_size(LANES * sizeof(int32_t))));
-
-using Scratch = std::unique_ptr<Lanes[], decltype(&std::free)>;
-
-Scratch scratch(int64_t lanes) {
-  return Scratch(static_cast<Lanes*>(std::aligned_alloc(sizeof(Lanes), lanes * sizeof(Lanes))), &std::free);
+template <int64_t L>
+INLINE Lanes<L> larger(Lanes<L> a, Lanes<L> b) {
+  return a > b ? a : b;
 }
-
-// e^x to 2 units in the last place, for x <= 0: 2^n times a polynomial (Cephes, expf). Lanes that no one reads may hold more.
-INLINE Lanes exp_lanes(Lanes x) {
-  const Lanes lowest = Lanes{} - 87.0f;
-  x = x < lowest ? lowest : x;
-  const Lanes shifted = x * 1.44269504088896341f + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number, kept in the low bits
-  const Lanes n = shifted - 12582912.0f;
-  const Lanes r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  Lanes y = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * (r * r) + (r + 1.0f);
-  const IntLanes exponent = (reinterpret_cast<IntLanes>(shifted) - 0x4B400000 + 127) << 23;
-  return y * reinterpret_cast<Lanes>(exponent);
-}
-
-INLINE Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
 
 // One head of one sample: T positions. Its queries, keys and values lie `joined` floats apart, those of the next position `row` further.
 struct Head {
@@ -56,108 +31,108 @@ struct Head {
   const float* value(int64_t position) const { return key(position) + joined; }
 };
 
-// Vectors of LANES positions from `first` on, turned so that positions lie along the lanes; 0 behind the last of T.
-template <int64_t W>
-INLINE void turn(const float* vectors, int64_t step, int64_t width, int64_t first, int64_t T, float scale, Lanes* turned) {
-  for (int64_t c = 0; c < (W ? W : width); c++) turned[c] = Lanes{};
-  const int64_t count = T - first < LANES ? T - first : LANES;
+// Vectors of L positions from `first` on, turned so that positions lie along the lanes; 0 behind the last of T.
+template <int64_t L, int64_t W>
+INLINE void turn(const float* vectors, int64_t step, int64_t width, int64_t first, int64_t T, float scale, Lanes<L>* turned) {
+  for (int64_t c = 0; c < (W ? W : width); c++) turned[c] = Lanes<L>{};
+  const int64_t count = T - first < L ? T - first : L;
   for (int64_t lane = 0; lane < count; lane++) {
     for (int64_t c = 0; c < (W ? W : width); c++) {
-      reinterpret_cast<float*>(turned)[c * LANES + lane] = vectors[(first + lane) * step + c] * scale;
+      reinterpret_cast<float*>(turned)[c * L + lane] = vectors[(first + lane) * step + c] * scale;
     }
   }
 }
 
-template <int64_t W>
-INLINE void turn_back(const Lanes* turned, int64_t step, int64_t width, int64_t first, int64_t T, float* vectors) {
-  const int64_t count = T - first < LANES ? T - first : LANES;
+template <int64_t L, int64_t W>
+INLINE void turn_back(const Lanes<L>* turned, int64_t step, int64_t width, int64_t first, int64_t T, float* vectors) {
+  const int64_t count = T - first < L ? T - first : L;
   for (int64_t lane = 0; lane < count; lane++) {
     for (int64_t c = 0; c < (W ? W : width); c++) {
-      vectors[(first + lane) * step + c] = reinterpret_cast<const float*>(turned)[c * LANES + lane];
+      vectors[(first + lane) * step + c] = reinterpret_cast<const float*>(turned)[c * L + lane];
     }
   }
 }
 
-template <int64_t W>
-INLINE Lanes dot(const Lanes* turned, const float* vector, int64_t width) {
-  Lanes sum = turned[0] * vector[0];
+template <int64_t L, int64_t W>
+INLINE Lanes<L> dot(const Lanes<L>* turned, const float* vector, int64_t width) {
+  Lanes<L> sum = turned[0] * vector[0];
   for (int64_t c = 1; c < (W ? W : width); c++) sum += turned[c] * vector[c];
   return sum;
 }
 
 // W is the head's width where it is known to the compiler, else 0. Queries lie along the lanes, so that nothing is added up across them.
 // `tops` and `inverses` keep each query's highest score and 1 over its softmax's sum, for the way back.
-template <int64_t W>
-INLINE void attend(const Head& head, float* output, float* tops, float* inverses, Lanes* memory) {
+template <int64_t L, int64_t W>
+INLINE void attend(const Head& head, float* output, float* tops, float* inverses, float* memory) {
   const int64_t width = W ? W : head.width;
-  Lanes registers[W ? 2 * W : 1];
-  Lanes* queries = W ? registers : memory;
-  Lanes* mixed = queries + width;
-  Lanes* __restrict__ scores = memory + 2 * width;
-  for (int64_t first = 0; first < head.T; first += LANES) {
-    turn<W>(head.query, head.row, width, first, head.T, head.scale, queries);
-    Lanes top = scores[0] = dot<W>(queries, head.key(0), width);
-    for (int64_t j = 1; j < head.T; j++) top = larger(top, scores[j] = dot<W>(queries, head.key(j), width));
-    Lanes sum = Lanes{};
-    for (int64_t c = 0; c < width; c++) mixed[c] = Lanes{};
+  Lanes<L> registers[W ? 2 * W : 1];
+  Lanes<L>* queries = W ? registers : reinterpret_cast<Lanes<L>*>(memory);
+  Lanes<L>* mixed = queries + width;
+  Lanes<L>* __restrict__ scores = reinterpret_cast<Lanes<L>*>(memory) + 2 * width;
+  for (int64_t first = 0; first < head.T; first += L) {
+    turn<L, W>(head.query, head.row, width, first, head.T, head.scale, queries);
+    Lanes<L> top = scores[0] = dot<L, W>(queries, head.key(0), width);
+    for (int64_t j = 1; j < head.T; j++) top = larger<L>(top, scores[j] = dot<L, W>(queries, head.key(j), width));
+    Lanes<L> sum = Lanes<L>{};
+    for (int64_t c = 0; c < width; c++) mixed[c] = Lanes<L>{};
     for (int64_t j = 0; j < head.T; j++) {
-      const Lanes weight = exp_lanes(scores[j] - top);
+      const Lanes<L> weight = exp_lanes<L>(scores[j] - top);
       sum += weight;
       for (int64_t c = 0; c < width; c++) mixed[c] += weight * head.value(j)[c];
     }
-    const Lanes inverse = 1.0f / sum;
+    const Lanes<L> inverse = 1.0f / sum;
     for (int64_t c = 0; c < width; c++) mixed[c] *= inverse;
-    turn_back<W>(mixed, head.joined, width, first, head.T, output);
-    turn_back<1>(&top, head.heads, 1, first, head.T, tops);
-    turn_back<1>(&inverse, head.heads, 1, first, head.T, inverses);
+    turn_back<L, W>(mixed, head.joined, width, first, head.T, output);
+    turn_back<L, 1>(&top, head.heads, 1, first, head.T, tops);
+    turn_back<L, 1>(&inverse, head.heads, 1, first, head.T, inverses);
   }
 }
 
-template <int64_t W>
+template <int64_t L, int64_t W>
 INLINE void attend_backward(
     const Head& head, const float* output, const float* tops, const float* inverses, const float* grad_output, float* grad,
-    Lanes* memory) {
+    float* memory) {
   const int64_t width = W ? W : head.width;
-  Lanes registers[W ? 4 * W : 1];
-  Lanes* one = W ? registers : memory;  // queries, then keys
-  Lanes* other = one + width;  // the output's gradient, then values
-  Lanes* grad_one = other + width;
-  Lanes* grad_other = grad_one + width;
-  float* __restrict__ along = reinterpret_cast<float*>(memory + 4 * width);  // of each query: its output times the output's gradient
+  Lanes<L> registers[W ? 4 * W : 1];
+  Lanes<L>* one = W ? registers : reinterpret_cast<Lanes<L>*>(memory);  // queries, then keys
+  Lanes<L>* other = one + width;  // the output's gradient, then values
+  Lanes<L>* grad_one = other + width;
+  Lanes<L>* grad_other = grad_one + width;
+  float* __restrict__ along = memory + 4 * width * L;  // of each query: its output times the output's gradient
 
-  for (int64_t first = 0; first < head.T; first += LANES) {  // gradients of queries, which lie along the lanes
-    turn<W>(head.query, head.row, width, first, head.T, head.scale, one);
-    turn<W>(grad_output, head.joined, width, first, head.T, 1.0f, other);
-    turn<W>(output, head.joined, width, first, head.T, 1.0f, grad_one);
-    Lanes top, inverse, projected = Lanes{};
+  for (int64_t first = 0; first < head.T; first += L) {  // gradients of queries, which lie along the lanes
+    turn<L, W>(head.query, head.row, width, first, head.T, head.scale, one);
+    turn<L, W>(grad_output, head.joined, width, first, head.T, 1.0f, other);
+    turn<L, W>(output, head.joined, width, first, head.T, 1.0f, grad_one);
+    Lanes<L> top, inverse, projected = Lanes<L>{};
     for (int64_t c = 0; c < width; c++) projected += grad_one[c] * other[c];
-    turn<1>(tops, head.heads, 1, first, head.T, 1.0f, &top);
-    turn<1>(inverses, head.heads, 1, first, head.T, 1.0f, &inverse);
-    turn_back<1>(&projected, 1, 1, first, head.T, along);
-    for (int64_t c = 0; c < width; c++) grad_one[c] = Lanes{};
+    turn<L, 1>(tops, head.heads, 1, first, head.T, 1.0f, &top);
+    turn<L, 1>(inverses, head.heads, 1, first, head.T, 1.0f, &inverse);
+    turn_back<L, 1>(&projected, 1, 1, first, head.T, along);
+    for (int64_t c = 0; c < width; c++) grad_one[c] = Lanes<L>{};
     for (int64_t j = 0; j < head.T; j++) {
-      const Lanes weight = exp_lanes(dot<W>(one, head.key(j), width) - top) * inverse;
-      const Lanes grad_score = weight * (dot<W>(other, head.value(j), width) - projected) * head.scale;
+      const Lanes<L> weight = exp_lanes<L>(dot<L, W>(one, head.key(j), width) - top) * inverse;
+      const Lanes<L> grad_score = weight * (dot<L, W>(other, head.value(j), width) - projected) * head.scale;
       for (int64_t c = 0; c < width; c++) grad_one[c] += grad_score * head.key(j)[c];
     }
-    turn_back<W>(grad_one, head.row, width, first, head.T, grad);
+    turn_back<L, W>(grad_one, head.row, width, first, head.T, grad);
   }
-  for (int64_t first = 0; first < head.T; first += LANES) {  // gradients of keys and values, which lie along the lanes
-    turn<W>(head.key(0), head.row, width, first, head.T, head.scale, one);
-    turn<W>(head.value(0), head.row, width, first, head.T, 1.0f, other);
-    for (int64_t c = 0; c < width; c++) grad_one[c] = grad_other[c] = Lanes{};
+  for (int64_t first = 0; first < head.T; first += L) {  // gradients of keys and values, which lie along the lanes
+    turn<L, W>(head.key(0), head.row, width, first, head.T, head.scale, one);
+    turn<L, W>(head.value(0), head.row, width, first, head.T, 1.0f, other);
+    for (int64_t c = 0; c < width; c++) grad_one[c] = grad_other[c] = Lanes<L>{};
     for (int64_t i = 0; i < head.T; i++) {
       const float* query = head.query + i * head.row;
       const float* grad_o = grad_output + i * head.joined;
-      const Lanes weight = exp_lanes(dot<W>(one, query, width) - tops[i * head.heads]) * inverses[i * head.heads];
-      const Lanes grad_score = weight * (dot<W>(other, grad_o, width) - along[i]) * head.scale;
+      const Lanes<L> weight = exp_lanes<L>(dot<L, W>(one, query, width) - tops[i * head.heads]) * inverses[i * head.heads];
+      const Lanes<L> grad_score = weight * (dot<L, W>(other, grad_o, width) - along[i]) * head.scale;
       for (int64_t c = 0; c < width; c++) {
         grad_one[c] += grad_score * query[c];
         grad_other[c] += weight * grad_o[c];
       }
     }
-    turn_back<W>(grad_one, head.row, width, first, head.T, grad + head.joined);
-    turn_back<W>(grad_other, head.row, width, first, head.T, grad + 2 * head.joined);
+    turn_back<L, W>(grad_one, head.row, width, first, head.T, grad + head.joined);
+    turn_back<L, W>(grad_other, head.row, width, first, head.T, grad + 2 * head.joined);
   }
 }
 
@@ -176,25 +151,25 @@ INLINE Head head_of(const Attention& of, int64_t sample, int64_t h) {
   return {of.query_key_value + start * 3 * joined + h * of.width, T, 3 * joined, joined, of.heads, of.width, scale};
 }
 
-FOR_EACH_CPU
-void attend_samples(const Attention& of, int64_t first, int64_t last, Lanes* memory) {
+template <int64_t L>
+INLINE void attend_samples_by(const Attention& of, int64_t first, int64_t last, float* memory) {
   for (int64_t sample = first; sample < last; sample++) {
     for (int64_t h = 0; h < of.heads; h++) {
       const Head head = head_of(of, sample, h);
       float* output = of.output + of.offsets[sample] * head.joined + h * of.width;
       const int64_t at = of.offsets[sample] * of.heads + h;
       switch (head.width) {
-        case 4: attend<4>(head, output, of.tops + at, of.inverses + at, memory); break;
-        case 8: attend<8>(head, output, of.tops + at, of.inverses + at, memory); break;
-        default: attend<0>(head, output, of.tops + at, of.inverses + at, memory);
+        case 4: attend<L, 4>(head, output, of.tops + at, of.inverses + at, memory); break;
+        case 8: attend<L, 8>(head, output, of.tops + at, of.inverses + at, memory); break;
+        default: attend<L, 0>(head, output, of.tops + at, of.inverses + at, memory);
       }
     }
   }
 }
 
-FOR_EACH_CPU
-void attend_samples_backward(
-    const Attention& of, const float* grad_outputs, float* grads, int64_t first, int64_t last, Lanes* memory) {
+template <int64_t L>
+INLINE void attend_samples_backward_by(
+    const Attention& of, const float* grad_outputs, float* grads, int64_t first, int64_t last, float* memory) {
   for (int64_t sample = first; sample < last; sample++) {
     for (int64_t h = 0; h < of.heads; h++) {
       const Head head = head_of(of, sample, h);
@@ -203,13 +178,20 @@ void attend_samples_backward(
       const float* grad_output = grad_outputs + start * head.joined + h * of.width;
       float* grad = grads + start * head.row + h * of.width;
       switch (head.width) {
-        case 4: attend_backward<4>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
-        case 8: attend_backward<8>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
-        default: attend_backward<0>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory);
+        case 4: attend_backward<L, 4>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
+        case 8: attend_backward<L, 8>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
+        default: attend_backward<L, 0>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory);
       }
     }
   }
 }
+
+FOR_EACH_REGISTER(
+    attend_samples, (const Attention& of, int64_t first, int64_t last, float* memory), (of, first, last, memory))
+FOR_EACH_REGISTER(
+    attend_samples_backward,
+    (const Attention& of, const float* grad_outputs, float* grads, int64_t first, int64_t last, float* memory),
+    (of, grad_outputs, grads, first, last, memory))
 
 int64_t longest_of(const int64_t* offsets, int64_t samples) {
   int64_t longest = 0;
@@ -247,7 +229,7 @@ at::Tensor attention_backward(
       const_cast<float*>(inverses.const_data_ptr<float>())};
   const int64_t longest = longest_of(of.offsets, samples);
   at::parallel_for(0, samples, SAMPLES_PER_TASK, [&](int64_t first, int64_t last) {
-    const Scratch memory = scratch(4 * of.width + (longest + LANES - 1) / LANES);
+    const Scratch memory = scratch(4 * of.width + (longest + MOST_LANES - 1) / MOST_LANES);
     attend_samples_backward(
         of, grad_output.const_data_ptr<float>(), grad.mutable_data_ptr<float>(), first, last, memory.get());
   });

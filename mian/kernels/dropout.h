@@ -28,7 +28,7 @@ void drop(const float* x, float* kept, int64_t first, int64_t last, uint64_t see
   const float scale = static_cast<float>(1.0 / (1.0 - probability));
   for (int64_t i = first; i < last; i++) {
     const uint32_t drawn = mixed(mixed(static_cast<uint32_t>(i) ^ before) + after);
-    kept[i] = drawn >= threshold ? x[i] * scale : 0.0f;
+    kept[i] = x[i] * (drawn >= threshold ? scale : 0.0f);  // a product for each, dropped or not, so that there is no branch
   }
 }
 

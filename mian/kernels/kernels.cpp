@@ -6,6 +6,7 @@
 #include "mian/kernels/dropout.h"
 #include "mian/kernels/packing.h"
 #include "mian/kernels/pool.h"
+#include "mian/kernels/recurrence.h"
 #include "mian/kernels/rows.h"
 
 TORCH_LIBRARY(mian, library) {
@@ -15,6 +16,10 @@ TORCH_LIBRARY(mian, library) {
       "int heads) -> Tensor");
   library.def("pool(Tensor scores, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("pool_backward(Tensor grad_sums, Tensor weights, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
+  library.def("recurrence(Tensor x, Tensor attention, Tensor recurrent, Tensor offsets) -> Tensor");
+  library.def(
+      "recurrence_backward(Tensor grad_states, Tensor x, Tensor attention, Tensor recurrent, Tensor offsets, Tensor states) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
   library.def("dropout(Tensor x, float probability, int seed) -> Tensor");
   library.def("field_rows(Tensor[] columns, Tensor? places, int[] starts, int[] sizes, bool is_long) -> (Tensor, int)");
   library.def("distinct(Tensor rows) -> (Tensor, Tensor)");
@@ -32,6 +37,8 @@ TORCH_LIBRARY_IMPL(mian, CPU, library) {
   library.impl("attention_backward", &mian::attention_backward);
   library.impl("pool", &mian::pool);
   library.impl("pool_backward", &mian::pool_backward);
+  library.impl("recurrence", &mian::recurrence);
+  library.impl("recurrence_backward", &mian::recurrence_backward);
   library.impl("dropout", &mian::dropout);
   library.impl("field_rows", &mian::field_rows);
   library.impl("distinct", &mian::distinct);

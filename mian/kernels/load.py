@@ -28,7 +28,7 @@ def is_compiled() -> bool:
 
 def _load() -> bool:
     if hasattr(torch.ops.mian, "attention"):  # by another copy of this package: a served model brings its own
-        return True
+        return _is_whole()
     libraries = sorted(Path(__file__).parent.glob("compiled.*"))
     try:
         for library in libraries:
@@ -43,12 +43,24 @@ def _load() -> bool:
             "the compiled operators are not built; torch's own do, slower: run scripts/setup.sh where there is a C++ compiler"
         )
         return False
+    if not _is_whole():
+        return False
     global _has_gpu
     shapes.register()
     if torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:  # a torch for GPUs brings it
         importlib.import_module("mian.kernels.gpu").register()
         _has_gpu = True
     return True
+
+
+def _is_whole() -> bool:
+    missing = [name for name in shapes.LIKE if not hasattr(torch.ops.mian, name)]
+    if missing:
+        log.warning(
+            "the compiled operators are of another version, and have no %s; torch's own do, slower: run scripts/setup.sh",
+            missing[0],
+        )
+    return not missing
 
 
 def fits(*tensors: torch.Tensor) -> bool:

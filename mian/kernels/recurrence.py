@@ -1,4 +1,4 @@
-"""The steps of a gated recurrent unit over packed histories, on a GPU."""
+"""The steps of a gated recurrent unit over packed histories."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from mian.kernels.load import fits_gpu
+from mian.kernels.load import fits_histories
 
-WIDEST_STATE = 64
-"""A GPU keeps the three matrices U beside the states at hand; larger ones do not fit."""
+WIDEST_STATE = {"cuda": 64, "cpu": 128}
+"""By device: larger matrices U do not fit beside the states at hand, and one product for all histories at a step is faster."""
 
 
 def fits_recurrence(vectors: torch.Tensor, hidden: int) -> bool:
-    """Whether :func:`recurrence` reads vectors where these are, with states of this width."""
-    return fits_gpu(vectors) and hidden <= WIDEST_STATE
+    """Whether :func:`recurrence` reads such vectors where these are, with states of this width."""
+    return fits_histories(vectors) and hidden <= WIDEST_STATE[vectors.device.type]
 
 
 def recurrence(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

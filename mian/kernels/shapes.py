@@ -10,7 +10,7 @@ import torch
 
 def register() -> None:
     """Tell torch, once they are loaded, of those that a model's layers call."""
-    for name, like in _LIKE.items():
+    for name, like in LIKE.items():
         torch.library.register_fake(f"mian::{name}", like)
 
 
@@ -45,9 +45,27 @@ def _pool_backward(
     return torch.empty_like(weights), torch.empty_like(vectors)
 
 
-_LIKE: Mapping[str, Callable[..., Any]] = {
+def _recurrence(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.shape[0], recurrent.shape[1])
+
+
+def _recurrence_backward(
+    grad_states: torch.Tensor,
+    x: torch.Tensor,
+    attention: torch.Tensor,
+    recurrent: torch.Tensor,
+    offsets: torch.Tensor,
+    states: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.empty_like(x), torch.empty_like(attention), torch.empty_like(x), torch.empty_like(states)
+
+
+#: By operator.
+LIKE: Mapping[str, Callable[..., Any]] = {
     "attention": _attention,
     "attention_backward": _attention_backward,
     "pool": _pool,
     "pool_backward": _pool_backward,
+    "recurrence": _recurrence,
+    "recurrence_backward": _recurrence_backward,
 }

@@ -29,7 +29,7 @@ def reading_order(packing: Packing, vectors: torch.Tensor, hidden: int) -> Readi
 
 
 class AsPacked:
-    """The packed order itself: a GPU reads each history from its end, all of it by one operator.
+    """The packed order itself: one operator reads each history from its end, all of it.
 
     Args:
         packing: in which a history's most recent behavior is the first.

@@ -10,12 +10,18 @@ from mian.kernels import (
     attention,
     distinct,
     field_rows,
+    fits_recurrence,
     is_compiled,
     lazy_adam_,
+    load,
     pool,
+    recurrence,
     rowwise_adagrad_,
+    shapes,
     sum_by_place,
 )
+from mian.layers import OldestFirst, reading_order
+from mian.layers.recurrence import AsPacked
 
 LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
 
@@ -63,6 +69,45 @@ def test_pooling_and_its_gradients(lengths, width):
     weights = [pool(scores.to(dtype), vectors.to(dtype), packing)[1].double() for dtype in (torch.float32, torch.float64)]
     torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(packing.sum(weights[0]), (packing.lengths > 0).double(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("hidden", [1, 5, 32, 40, 128])
+def test_a_gated_recurrent_unit_and_its_gradients(lengths, hidden):
+    packing = Packing(torch.tensor(lengths), 33)
+
+    def read(x, attention, recurrent):
+        order = reading_order(packing, x, hidden)
+        assert isinstance(order, AsPacked if x.dtype == torch.float32 else OldestFirst)
+        return order.restore(order.read(order.arrange(x), order.arrange(attention), recurrent))
+
+    P = sum(lengths)
+    inputs = torch.randn(P, 3 * hidden), torch.rand(P), torch.randn(3 * hidden, hidden) / hidden**0.5
+    for mine, expected in zip(*both(read, *inputs), strict=True):
+        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_gated_recurrent_unit_does_not_lose_a_gate_that_is_wide_open_or_shut_nor_a_nan():
+    packing = Packing(torch.tensor([4]), 4)
+    x = torch.tensor([[0.0, -200.0, 9.0], [200.0, 200.0, 200.0], [200.0, 200.0, -200.0], [-200.0, 0.0, 0.0]])
+    states = recurrence(x, torch.ones(4), torch.ones(3, 1), packing.offsets)
+    torch.testing.assert_close(states, torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    x[2, 0] = torch.nan
+    states = recurrence(x, torch.ones(4), torch.ones(3, 1), packing.offsets)
+    assert states.isnan().squeeze(1).tolist() == [True, True, True, False]
+
+
+def test_states_that_are_very_wide_are_read_a_step_at_a_time():
+    assert fits_recurrence(torch.zeros(1), 128)
+    assert not fits_recurrence(torch.zeros(1), 129)
+    assert isinstance(reading_order(Packing(torch.tensor([1]), 1), torch.zeros(1), 129), OldestFirst)
+
+
+def test_operators_of_another_version_are_not_used(monkeypatch, caplog):
+    monkeypatch.setattr(shapes, "LIKE", {**shapes.LIKE, "to_come": shapes.LIKE["pool"]})
+    monkeypatch.setattr(load, "_found", None)
+    assert not is_compiled()
+    assert "have no to_come; torch's own do, slower: run scripts/setup.sh" in caplog.text
 
 
 def test_the_number_of_threads_changes_nothing():
