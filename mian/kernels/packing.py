@@ -10,7 +10,7 @@ import torch
 
 from mian.kernels.load import fits_devices
 
-_TENSORS = ("lengths", "offsets", "places", "samples", "steps", "summed")
+_TENSORS = ("lengths", "offsets", "places", "samples", "steps")
 
 
 class Packing:
@@ -67,6 +67,7 @@ class Packing:
         changed.__dict__.pop("mask", None)
         for name in _TENSORS:
             setattr(changed, name, change(getattr(self, name)))
+        changed.summed = change(self.summed) if self._is_rounded else changed.samples
         return changed
 
     @cached_property

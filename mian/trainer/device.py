@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 import shutil
 import sys
 
 import torch
 
 from mian.config import TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 class DeviceError(RuntimeError):
@@ -42,6 +46,16 @@ def choose_device(config: TrainConfig, local_rank: int) -> torch.device:
                 "train with precision=fp32"
             )
     return device
+
+
+def warn_of_slow_products(config: TrainConfig, device: torch.device) -> None:
+    """Say so where rounding to bfloat16 makes a training slower: x86 processors without AVX-512 have no instructions for it."""
+    has_instructions = "AVX512" in torch.backends.cpu.get_cpu_capability() or platform.machine() not in ("x86_64", "AMD64")
+    if config.precision == "bf16" and device.type == "cpu" and not has_instructions:
+        log.warning(
+            "precision: bf16 makes this training several times as slow: this processor has no AVX-512, and its products of bfloat16 are "
+            "emulated; train with precision=fp32"
+        )
 
 
 def _check_compiler(config: TrainConfig) -> None:

@@ -21,7 +21,7 @@ from mian.models import ClickModel, build
 from mian.stream import SampleStream, StreamError
 from mian.trainer.checkpoints import CheckpointStore
 from mian.trainer.compression import packing16
-from mian.trainer.device import choose_device
+from mian.trainer.device import choose_device, warn_of_slow_products
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
 from mian.trainer.evaluation import evaluate_split
 from mian.trainer.feed import fed
@@ -101,6 +101,8 @@ class Trainer:
         self._stopping = stopping
         self._trace = Trace(trace)
         self._device = choose_device(config, ranks.local_rank)
+        if ranks.is_first:
+            warn_of_slow_products(config, self._device)
         ranks.limit_exchanges(config.exchange_timeout_seconds)
         ranks.compute_on(self._device)
         ranks.pack_gradients(packing16(config.optimizer.compression))

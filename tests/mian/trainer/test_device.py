@@ -1,5 +1,6 @@
 """What a GPU is given, as far as it can be seen without one, and the choice of it."""
 
+import platform
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
 from mian.trainer import DeviceError, Ranks, training_key
-from mian.trainer.device import choose_device
+from mian.trainer.device import choose_device, warn_of_slow_products
 from mian.trainer.feed import AHEAD, Batch, beside, fed, prepared, reading_ahead
 from mian.trainer.optimizer import Optimizer
 from mian.trainer.sent import sent
@@ -52,6 +53,24 @@ def test_where_there_is_no_gpu_the_cpu_is_taken_unless_a_gpu_is_asked_for(sample
     assert choose_device(samples.config(device="cpu", precision="bf16"), 3).type == "cpu"
     with pytest.raises(DeviceError, match="device: cuda needs a GPU that torch can use"):
         choose_device(samples.config(device="cuda"), 0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "machine", "is_slow"),
+    [
+        ("bf16", "AVX2", "x86_64", True),
+        ("bf16", "AVX512", "x86_64", False),
+        ("bf16", "DEFAULT", "aarch64", False),
+        ("fp32", "AVX2", "x86_64", False),
+    ],
+)
+def test_bfloat16_where_a_processor_has_no_instructions_for_it_is_warned_of(
+    precision: str, capability: str, machine: str, is_slow: bool, samples: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    warn_of_slow_products(samples.config(precision=precision), torch.device("cpu"))
+    assert ("train with precision=fp32" in caplog.text) == is_slow
 
 
 def test_a_checkpoint_is_of_a_precision_and_of_no_device(samples: Any) -> None:
