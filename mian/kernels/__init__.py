@@ -7,7 +7,7 @@ from mian.kernels.attention import attention
 from mian.kernels.dropout import Dropout
 from mian.kernels.load import is_compiled
 from mian.kernels.packing import Packing
-from mian.kernels.pool import pool
+from mian.kernels.pool import pool, softmax
 from mian.kernels.recurrence import fits_recurrence, recurrence
 from mian.kernels.rows import distinct, field_rows, lazy_adam_, rowwise_adagrad_, sum_by_place
 
@@ -23,5 +23,6 @@ __all__ = [
     "pool",
     "recurrence",
     "rowwise_adagrad_",
+    "softmax",
     "sum_by_place",
 ]

@@ -159,8 +159,11 @@ INLINE void attend_samples_by(const Attention& of, int64_t first, int64_t last, 
       float* output = of.output + of.offsets[sample] * head.joined + h * of.width;
       const int64_t at = of.offsets[sample] * of.heads + h;
       switch (head.width) {
+        case 2: attend<L, 2>(head, output, of.tops + at, of.inverses + at, memory); break;
         case 4: attend<L, 4>(head, output, of.tops + at, of.inverses + at, memory); break;
+        case 6: attend<L, 6>(head, output, of.tops + at, of.inverses + at, memory); break;
         case 8: attend<L, 8>(head, output, of.tops + at, of.inverses + at, memory); break;
+        case 10: attend<L, 10>(head, output, of.tops + at, of.inverses + at, memory); break;
         default: attend<L, 0>(head, output, of.tops + at, of.inverses + at, memory);
       }
     }
@@ -178,8 +181,11 @@ INLINE void attend_samples_backward_by(
       const float* grad_output = grad_outputs + start * head.joined + h * of.width;
       float* grad = grads + start * head.row + h * of.width;
       switch (head.width) {
+        case 2: attend_backward<L, 2>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
         case 4: attend_backward<L, 4>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
+        case 6: attend_backward<L, 6>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
         case 8: attend_backward<L, 8>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
+        case 10: attend_backward<L, 10>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory); break;
         default: attend_backward<L, 0>(head, output, of.tops + at, of.inverses + at, grad_output, grad, memory);
       }
     }

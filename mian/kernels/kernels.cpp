@@ -14,6 +14,8 @@ TORCH_LIBRARY(mian, library) {
   library.def(
       "attention_backward(Tensor grad_output, Tensor query_key_value, Tensor offsets, Tensor output, Tensor tops, Tensor inverses, "
       "int heads) -> Tensor");
+  library.def("softmax(Tensor scores, Tensor offsets) -> Tensor");
+  library.def("softmax_backward(Tensor grad_weights, Tensor weights, Tensor offsets) -> Tensor");
   library.def("pool(Tensor scores, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("pool_backward(Tensor grad_sums, Tensor weights, Tensor vectors, Tensor offsets) -> (Tensor, Tensor)");
   library.def("recurrence(Tensor x, Tensor attention, Tensor recurrent, Tensor offsets) -> Tensor");
@@ -35,6 +37,8 @@ TORCH_LIBRARY(mian, library) {
 TORCH_LIBRARY_IMPL(mian, CPU, library) {
   library.impl("attention", &mian::attention);
   library.impl("attention_backward", &mian::attention_backward);
+  library.impl("softmax", &mian::softmax);
+  library.impl("softmax_backward", &mian::softmax_backward);
   library.impl("pool", &mian::pool);
   library.impl("pool_backward", &mian::pool_backward);
   library.impl("recurrence", &mian::recurrence);

@@ -1,4 +1,4 @@
-"""A softmax over each sample's positions, and the sum of their vectors by weight."""
+"""A softmax over each sample's positions, alone, or with the sum of their vectors by weight."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import torch
 
 from mian.kernels.load import fits_histories
 from mian.kernels.packing import Packing
+
+
+def softmax(scores: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Weights of each sample's positions that add up to 1.
+
+    Args:
+        scores: float ``(P,)``.
+        packing: which sample each of the P positions is of.
+
+    Returns:
+        Float ``(P,)``.
+    """
+    if fits_histories(scores):
+        weights: torch.Tensor = _Softmax.apply(scores.float().contiguous(), packing.offsets)  # type: ignore[no-untyped-call]
+        return weights
+    padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
+    return packing.pack(torch.softmax(padded, dim=1).masked_fill(~packing.mask, 0.0))  # those of an empty history are even
 
 
 def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,14 +41,26 @@ def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple
     """
     if fits_histories(scores, vectors):
         floats = scores.float().contiguous(), vectors.float().contiguous()
-        sums, weights = _Compiled.apply(*floats, packing.offsets)  # type: ignore[no-untyped-call]
+        sums, weights = _Pool.apply(*floats, packing.offsets)  # type: ignore[no-untyped-call]
         return sums.to(vectors.dtype), weights
-    padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
-    weights = packing.pack(torch.softmax(padded, dim=1).masked_fill(~packing.mask, 0.0))  # those of an empty history are even
+    weights = softmax(scores, packing)
     return packing.sum(weights[:, None] * vectors).to(vectors.dtype), weights.detach()
 
 
-class _Compiled(torch.autograd.Function):
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        weights = torch.ops.mian.softmax(scores, offsets)
+        ctx.save_for_backward(weights, offsets)
+        return weights  # type: ignore[no-any-return]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_weights: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.ops.mian.softmax_backward(grad_weights.contiguous(), *ctx.saved_tensors), None
+
+
+class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, scores: torch.Tensor, vectors: torch.Tensor, offsets: torch.Tensor

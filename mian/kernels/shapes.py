@@ -34,6 +34,14 @@ def _attention_backward(
     return torch.empty_like(query_key_value)
 
 
+def _softmax(scores: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(scores)
+
+
+def _softmax_backward(grad_weights: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(weights)
+
+
 def _pool(scores: torch.Tensor, vectors: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     groups = offsets.shape[0] - 1  # len() would make a constant of it
     return torch.empty_like(scores), vectors.new_empty(groups, vectors.shape[1])
@@ -64,6 +72,8 @@ def _recurrence_backward(
 LIKE: Mapping[str, Callable[..., Any]] = {
     "attention": _attention,
     "attention_backward": _attention_backward,
+    "softmax": _softmax,
+    "softmax_backward": _softmax_backward,
     "pool": _pool,
     "pool_backward": _pool_backward,
     "recurrence": _recurrence,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field as Option
 from torch import nn
 
-from mian.kernels import Packing, fits_recurrence
+from mian.kernels import Packing, fits_recurrence, softmax
 from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, initialize, reading_order, shared_fields
 from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
@@ -83,6 +83,8 @@ class DIEN(ClickModel):
         else:
             shared = shared_fields(contract, self.embedding)
             self.unit = ActivationUnit(d, candidate, behaviors, shared, config.unit, config.unit_activation)
+        self.signs: torch.Tensor
+        self.register_buffer("signs", torch.tensor([[-1.0], [1.0]]), persistent=False)  # see auxiliary_loss
         self.evolution = GRU(width, width)
         self.mlp = MLP(d * len(contract.fields), config.mlp, config.dropout, config.activation)
         self.logit = nn.Linear(self.mlp.output_width, 1)
@@ -103,11 +105,12 @@ class DIEN(ClickModel):
         logloss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
         if not self.config.auxiliary_weight:
             return logloss, logloss
-        drawn = torch.rand(len(e), device=e.device) * packing.offsets[-1]  # of the real ones, and not asking how many there are
-        negatives = e.index_select(0, drawn.long())
-        return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, negatives, packing)
+        drawn = (
+            torch.rand(len(e), device=e.device) * packing.offsets[-1]
+        ).long()  # of the real ones, not asking how many there are
+        return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, drawn, packing)
 
-    def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, negatives: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, drawn: torch.Tensor, packing: Packing) -> torch.Tensor:
         """How badly each interest tells the behavior that came next from another one, Eq. 6.
 
         The paper sums over a history and takes the mean over histories; here it is the mean over all behaviors that came next, as in the
@@ -116,24 +119,27 @@ class DIEN(ClickModel):
         Args:
             h: the states after each behavior, float ``(P, width)``.
             e: the behaviors, float ``(P, width)``.
-            negatives: in the place of each behavior another one, float ``(P, width)``.
+            drawn: in the place of each behavior another one, int64 ``(P,)``.
             packing: which sample each is of, the most recent first.
 
         Returns:
             Scalar; 0 where no behavior came after another one.
         """
         # All but the most recent of each history: the next one lies one place before.
-        has_next = (packing.steps > 0) & (packing.summed < packing.shape[0])
-        h, e, negatives = h[1:], e[:-1], negatives[:-1]
-        of_next = F.softplus(-self._came_next(h, e))  # -log sigmoid
-        of_other = F.softplus(self._came_next(h, negatives)) * (negatives != e).any(dim=1)  # -log (1 - sigmoid)
-        return ((of_next + of_other) * has_next[1:]).sum() / has_next.sum().clamp(min=1)
+        has_next = ((packing.steps > 0) & (packing.summed < packing.shape[0]))[1:]
+        places = torch.stack([torch.arange(len(e), device=e.device), drawn])[:, :-1]
+        next_and_other = e.index_select(0, places.flatten()).view(*places.shape, e.shape[1])  # one gather, one way back
+        is_other = (next_and_other[0] != next_and_other[1]).any(dim=1)
+        # -log sigmoid of what came next, -log (1 - sigmoid) of the other one
+        losses = F.softplus(self._came_next(h[1:], next_and_other) * self.signs)
+        counted = torch.stack([has_next, has_next & is_other])
+        return (losses * counted).sum() / has_next.sum().clamp(min=1)
 
     def _came_next(self, h: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
-        """Logits, float ``(N,)``."""
+        """Logits, float ``(2, N)``, of states ``(N, width)`` and two behaviors for each, ``(2, N, width)``."""
         if self.config.auxiliary == "inner_product":
-            return (h * e).sum(dim=1)
-        logits: torch.Tensor = self.auxiliary(torch.cat([h, e], dim=1)).squeeze(1)
+            return (h * e).sum(dim=2)
+        logits: torch.Tensor = self.auxiliary(torch.cat([h.expand_as(e), e], dim=2)).squeeze(2)
         return logits
 
     def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Packing]:
@@ -149,10 +155,7 @@ class DIEN(ClickModel):
         h = order.restore(states)
         a = order.arrange(self._attention(e_a, h, packing))  # Eq. 14
         evolved = order.restore(self.evolution(states, order, a))
-        # The state after the most recent behavior, which is the first of its sample; a zero vector for an empty history.
-        evolved = torch.cat([evolved, evolved.new_zeros(1, evolved.shape[1])])
-        last = torch.where(packing.lengths > 0, packing.offsets[:-1], len(evolved) - 1)
-        h_t = evolved.index_select(0, last)
+        h_t = _last_states(evolved, packing)
 
         others = [group.flatten(1) for group in (embedded.user, embedded.context) if group is not None]
         logits = self.logit(self.mlp(torch.cat([e_a, h_t, *others], dim=1))).squeeze(1)
@@ -164,5 +167,12 @@ class DIEN(ClickModel):
             scores = (self.attention(e_a).index_select(0, packing.samples) * h).sum(dim=1)  # h_t W e_a
         else:
             scores = self.unit(e_a, h, packing)
-        padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
-        return packing.pack(torch.softmax(padded, dim=1))
+        return softmax(scores, packing)
+
+
+def _last_states(states: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Those after the most recent behaviors, each the first of its sample: ``(B, width)``, a zero vector for an empty history."""
+    if not len(states):
+        return states.new_zeros(packing.shape[0], states.shape[1])
+    first = packing.offsets[:-1].clamp(max=len(states) - 1)
+    return states.index_select(0, first) * (packing.lengths > 0)[:, None]

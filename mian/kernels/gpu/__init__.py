@@ -7,15 +7,19 @@ on a few samples, so many positions at a time, so that histories of any length f
 import torch
 
 from mian.kernels.gpu.attention import attention, attention_backward
-from mian.kernels.gpu.pool import pool, pool_backward
+from mian.kernels.gpu.pool import pool, pool_backward, softmax, softmax_backward
 from mian.kernels.gpu.recurrence import recurrence, recurrence_backward
 
-__all__ = ["attention", "attention_backward", "pool", "pool_backward", "recurrence", "recurrence_backward", "register"]
+_OPERATORS = (
+    *(attention, attention_backward),
+    *(softmax, softmax_backward, pool, pool_backward),
+    *(recurrence, recurrence_backward),
+)
 
 _library = torch.library.Library("mian", "FRAGMENT")  # held: what it adds goes with it
 
 
 def register() -> None:
     """Tell torch that ``torch.ops.mian`` has these for a GPU."""
-    for function in (attention, attention_backward, pool, pool_backward, recurrence, recurrence_backward):
+    for function in _OPERATORS:
         _library.impl(function.__name__, function, "CUDA")

@@ -40,6 +40,11 @@ def main() -> None:
         output, *kept = gpu.attention(x.detach(), OFFSETS, heads)
         grad = gpu.attention_backward(came, x.detach(), OFFSETS, output, *kept, heads)
         found[f"attention {heads} {of_head}"] = off([(output, expected), (grad, x.grad)])
+    scores, came = torch.randn(P, requires_grad=True), torch.randn(P)
+    weights = torch.cat([torch.softmax(of_sample, 0) for of_sample in histories(scores)])
+    weights.backward(came)
+    got = gpu.softmax(scores.detach(), OFFSETS)
+    found["softmax"] = off([(got, weights), (gpu.softmax_backward(came, got, OFFSETS), scores.grad)])
     for width in (7, 100):
         scores, vectors = torch.randn(P, requires_grad=True), torch.randn(P, width, requires_grad=True)
         weights = torch.cat([torch.softmax(of_sample, 0) for of_sample in histories(scores)])

@@ -17,5 +17,5 @@ def test_operators_of_a_gpu_are_those_of_torch() -> None:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     differences = json.loads(ended.stdout.splitlines()[-1])
-    assert len(differences) == 6
+    assert len(differences) == 7
     assert max(differences.values()) < 1e-5, differences

@@ -18,6 +18,7 @@ from mian.kernels import (
     recurrence,
     rowwise_adagrad_,
     shapes,
+    softmax,
     sum_by_place,
 )
 from mian.layers import OldestFirst, reading_order
@@ -44,7 +45,7 @@ def both(run, *inputs):
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-@pytest.mark.parametrize(("heads", "width"), [(8, 4), (1, 1), (3, 5), (2, 16)])
+@pytest.mark.parametrize(("heads", "width"), [(8, 4), (1, 1), (3, 5), (2, 16), (8, 2), (4, 6), (8, 8), (8, 10)])
 def test_attention_and_its_gradient(lengths, heads, width):
     packing = Packing(torch.tensor(lengths), 33)
     query_key_value = 2 * torch.randn(sum(lengths), 3 * heads * width)
@@ -57,6 +58,13 @@ def test_attention_over_scores_far_apart_is_neither_nan_nor_off():
     query_key_value = torch.tensor([[100.0, 100.0, 1.0], [-100.0, -100.0, 2.0], [0.0, 50.0, 3.0], [1.0, 0.0, 4.0]])
     for mine, expected in zip(*both(lambda x: attention(x, packing, 1), query_key_value), strict=True):
         torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_a_softmax_and_its_gradient(lengths):
+    packing = Packing(torch.tensor(lengths), 33)
+    for mine, expected in zip(*both(lambda scores: softmax(scores, packing), 3 * torch.randn(sum(lengths))), strict=True):
+        torch.testing.assert_close(mine.double(), expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)

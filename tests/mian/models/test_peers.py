@@ -138,10 +138,10 @@ def test_diens_auxiliary_loss_is_the_papers(make, make_batch, contract, auxiliar
     model, batch = make("dien", contract, {**SMALL["dien"], "auxiliary": auxiliary}).double(), make_batch(contract)
     _, h, e, packing = model._run(batch)
     torch.manual_seed(5)
-    negatives = e[torch.randperm(len(e))]
-    negatives[::4] = e[::4]  # some are no negatives
-    expected = Peers(contract, model.config, model.state_dict()).auxiliary_loss(batch, packing.pad(negatives).detach().numpy())
-    assert model.auxiliary_loss(h, e, negatives, packing).item() == pytest.approx(expected, abs=1e-10)
+    drawn = torch.randperm(len(e))
+    drawn[::4] = torch.arange(len(e))[::4]  # some are no negatives
+    expected = Peers(contract, model.config, model.state_dict()).auxiliary_loss(batch, packing.pad(e[drawn]).detach().numpy())
+    assert model.auxiliary_loss(h, e, drawn, packing).item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_dien_shows_the_logloss_and_makes_it_and_the_auxiliary_loss_smaller(make, make_batch, contract):
@@ -177,4 +177,13 @@ def test_dien_sees_the_order_of_behaviors_and_din_does_not(make, make_batch, con
 def test_a_history_without_a_next_behavior_has_no_auxiliary_loss(make, contract):
     model = make("dien", contract, SMALL["dien"])
     e = torch.randn(3, 12)
-    assert model.auxiliary_loss(e, e, e.flip(0), Packing(torch.tensor([1, 0, 1, 1]), 6)) == 0
+    assert model.auxiliary_loss(e, e, torch.tensor([2, 1, 0]), Packing(torch.tensor([1, 0, 1, 1]), 6)) == 0
+    none = torch.zeros(0, 12)
+    assert model.auxiliary_loss(none, none, torch.zeros(0, dtype=torch.int64), Packing(torch.tensor([0, 0]), 6)) == 0
+
+
+def test_dien_scores_a_batch_without_any_behavior(make, make_batch, contract):
+    model, batch = make("dien", contract, SMALL["dien"]), make_batch(contract)
+    batch["behavior_length"][:3] = 0
+    without = {name: column[:3] for name, column in batch.items()}
+    torch.testing.assert_close(model(without), model(batch)[:3])

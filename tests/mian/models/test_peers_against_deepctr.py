@@ -204,12 +204,13 @@ def test_diens_auxiliary_loss_is_twice_deepctrs_which_is_the_mean_over_its_two_t
     )
     batch = make_batch(contract)
     _, h, e, packing = ours._run(batch)
-    negatives = torch.randn(e.shape)
+    drawn = torch.arange(len(e)).roll(len(e) // 2)
+    assert (e[drawn] != e).any(dim=1).all()  # DeepCTR leaves none out
     lengths = packing.lengths
     turned = (lengths[:, None] - 1 - torch.arange(6)).clamp(min=0)[:, :, None].expand(-1, -1, 8)  # the oldest first
-    states, next_ones, others = (packing.pad(vectors).gather(1, turned)[lengths > 0] for vectors in (h, e, negatives))
+    states, next_ones, others = (packing.pad(vectors).gather(1, turned)[lengths > 0] for vectors in (h, e, e[drawn]))
     expected = extractor._cal_auxiliary_loss(states[:, :-1], next_ones[:, 1:], others[:, 1:], lengths[lengths > 0] - 1)
-    torch.testing.assert_close(ours.auxiliary_loss(h, e, negatives, packing), 2 * expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.auxiliary_loss(h, e, drawn, packing), 2 * expected, atol=1e-5, rtol=0)
 
 
 def test_dien_with_the_attention_that_deepctr_has(contract, dien, make_batch):
