@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest
 
 from mian.metrics.checks import MetricError, as_labels, as_probabilities
 
@@ -43,6 +42,8 @@ def reliability_table(
     counts: npt.NDArray[np.int64], predicted: npt.NDArray[np.float64], clicks: npt.NDArray[np.int64]
 ) -> pd.DataFrame:
     """The table of :func:`reliability`, from each bin's rows, mean probability and clicks, ``(bins,)``, none without rows."""
+    from scipy.stats import binomtest  # here, because it takes a second, and a training's other ranks do without
+
     intervals = [
         binomtest(int(hits), int(count)).proportion_ci(confidence_level=0.95, method="wilson")
         for hits, count in zip(clicks, counts, strict=True)

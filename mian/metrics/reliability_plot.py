@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Okabe and Ito's palette, which color-blind readers tell apart; each model has a marker of its own as well.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
@@ -23,6 +26,8 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], title: str = "Reliabili
     Raises:
         ValueError: no table, or more than six.
     """
+    from matplotlib.figure import Figure  # here, because it takes a second, and a training's other ranks draw nothing
+
     if not 1 <= len(tables) <= len(STYLES):
         raise ValueError(f"plot_reliability draws 1 to {len(STYLES)} models, got {len(tables)}")
     figure = Figure(figsize=(6, 6), layout="constrained")

@@ -103,6 +103,14 @@ class Training:
         )
 
 
+@pytest.fixture(scope="module")
+def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of a training that nothing happened to."""
+    training = Training(tmp_path_factory.mktemp("whole"), samples)
+    training.finish()
+    return training.weights()
+
+
 def steps_of_epoch(samples: Path) -> int:
     return sum(day.rows for day in read_contract(str(samples)).split("train")) // (2 * BATCH_SIZE)
 
@@ -125,10 +133,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
-def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, tmp_path: Path) -> None:
-    whole = Training(tmp_path / "whole", samples)
-    whole.finish()
-    expected = whole.weights()
+def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
     draw = random.Random(int(os.environ.get("MIAN_SEED", "0")))
     found: list[int] = []
     for attempt in itertools.count():
@@ -146,7 +151,7 @@ def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, tmp_pat
             kept += 1
         assert len(training.models()) == kept
         assert processes_with(training.folder) == []
-        assert_same(training.weights(), expected)
+        assert_same(training.weights(), whole)
         assert not (training.folder / "models" / "checkpoints").exists()
         assert not checkpointed or f"goes on after step {checkpointed:,}" in output
     print(f"newest checkpoint when killed: {found}, of {EPOCHS * steps_of_epoch(samples)} steps")
@@ -168,7 +173,9 @@ def kill_a_rank(training: Training, process: subprocess.Popen[str], draw: random
         time.sleep(0.02)
 
 
-def test_a_training_that_is_asked_to_stop_saves_and_goes_on(samples: Path, tmp_path: Path) -> None:
+def test_a_training_that_is_asked_to_stop_saves_and_goes_on(
+    samples: Path, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     training = Training(tmp_path / "stopped", samples)
     with training.start() as process:
         deadline = time.monotonic() + SECONDS
@@ -183,6 +190,4 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on(samples: Path, tmp_p
     assert 20 < stopped_at < EPOCHS * steps_of_epoch(samples)
     output = training.finish()
     assert f"goes on after step {stopped_at:,}" in output
-    whole = Training(tmp_path / "whole", samples)
-    whole.finish()
-    assert_same(training.weights(), whole.weights())
+    assert_same(training.weights(), whole)
