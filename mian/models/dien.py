@@ -105,9 +105,8 @@ class DIEN(ClickModel):
         logloss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
         if not self.config.auxiliary_weight:
             return logloss, logloss
-        drawn = (
-            torch.rand(len(e), device=e.device) * packing.offsets[-1]
-        ).long()  # of the real ones, not asking how many there are
+        # of the real ones, not asking how many there are
+        drawn = (torch.rand(len(e), device=e.device) * packing.offsets[-1]).long()
         return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, drawn, packing)
 
     def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, drawn: torch.Tensor, packing: Packing) -> torch.Tensor:
