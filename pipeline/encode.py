@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyspark.core.broadcast import Broadcast
 from pyspark.sql import DataFrame
 
-from pipeline.contract import Contract, Encoder
+from pipeline.contract import Contract, Encoder, Vocabulary
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
 from pipeline.contract.encoder import padded, padding
 from pipeline.hashing import uniform
@@ -58,7 +58,7 @@ def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str,
         if kind == REJECTED:
             files, facts = _rejected(payloads)
         else:
-            rows = _Samples(payloads, plan.contract, _encoder(plan.contract, tables))
+            rows = _Samples(payloads, plan.contract, worker_encoder(plan.contract.vocabularies, tables))
             number = group.column("day")[0].cast(pa.int32()).as_py()
             files = rows.files(plan.examples.get(number, 0.0) if file == 0 else 0.0)
             facts = rows.counts()
@@ -174,13 +174,16 @@ def _rejected(payloads: list[pa.Buffer]) -> tuple[dict[str, pa.Table], Counts]:
     return {QUARANTINE: table}, {"rejected": dict(sorted(reasons.items()))}
 
 
-_encoders: dict[int, Encoder] = {}
+_latest: tuple[dict[str, pa.Array], Encoder] | None = None
 
 
-def _encoder(contract: Contract, tables: Broadcast[dict[str, pa.Array]]) -> Encoder:
-    """One encoder a worker process: its tables are built once, not for every file."""
-    key = id(tables.value)
-    if key not in _encoders:
-        _encoders.clear()
-        _encoders[key] = Encoder(contract.vocabularies, tables.value)
-    return _encoders[key]
+def worker_encoder(vocabularies: Iterable[Vocabulary], tables: Broadcast[dict[str, pa.Array]]) -> Encoder:
+    """One encoder a worker process and broadcast: its tables are built once, not for every file.
+
+    Workers outlive builds. The broadcast's value is kept beside its encoder, for without it a later one could have its address.
+    """
+    global _latest
+    values = tables.value
+    if _latest is None or _latest[0] is not values:
+        _latest = values, Encoder(vocabularies, values)
+    return _latest[1]
