@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import matplotlib.pyplot as plt
 import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
@@ -144,9 +143,8 @@ class Tracker:
             self._try(lambda: mlflow.MlflowClient().log_batch(self._run(), metrics=points))
 
     def figure(self, figure: Figure, name: str) -> None:
-        """A plot."""
+        """A plot, made without pyplot."""
         self._try(lambda: mlflow.log_figure(figure, name))
-        plt.close(figure)
 
     def table(self, rows: pd.DataFrame, name: str) -> None:
         """A table, as CSV."""

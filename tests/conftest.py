@@ -1,4 +1,4 @@
-"""What all tests share: one small Spark session."""
+"""What all tests share: one small Spark session, and how JVMs are run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.session import spark_session
+
+#: Most JVMs here, those that tests start as processes of their own included, live for less than optimizing them takes.
+os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+#: What ranks find. Horovod's threads look for work every 5 ms, not every one: they share the cores with the ranks here.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HOROVOD_CYCLE_TIME": "5", "PYTHONPATH": str(ROOT)}
 TIMEOUT = 120  # seconds until ranks that wait for one another count as hanging
 
 
@@ -35,12 +37,10 @@ def on_ranks(ranks: int, program: Path, *arguments: object, folder: Path, timeou
     """Run ``python program arguments`` on so many ranks of this machine, in a folder; fails where it does not end by itself."""
     launcher = Path(sys.executable).with_name("horovodrun")
     command = [str(launcher), "-np", str(ranks), "--gloo", sys.executable, str(program), *map(str, arguments)]
-    # Horovod's threads look for work every 5 ms, not every one: they share the cores with the ranks here
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HOROVOD_CYCLE_TIME": "5", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=os.environ | ENVIRONMENT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

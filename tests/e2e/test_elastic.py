@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.e2e.trainings import the_run, write_training
-from tests.launcher import ROOT, processes_with
+from tests.launcher import ENVIRONMENT, ROOT, processes_with
 from tests.mian.sample_data import write_samples
 
 #: So many trainings are killed at drawn moments: MIAN_KILLS=10 MIAN_SEED=3.
@@ -69,7 +69,7 @@ class ElasticTraining:
             process = subprocess.Popen(
                 [*launcher, *elastic, *patience, *job],
                 cwd=self.folder,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                env=os.environ | ENVIRONMENT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

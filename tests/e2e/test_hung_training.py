@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.trainings import the_run, write_training
-from tests.launcher import ROOT, Launched, processes_with
+from tests.launcher import ENVIRONMENT, ROOT, Launched, processes_with
 from tests.mian.sample_data import write_samples
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
@@ -48,7 +48,7 @@ def train_until_hung(place: Path, hang: Callable[[], object], gloo: int, *overri
     with subprocess.Popen(
         [str(part) for part in [*command, *job]],
         cwd=place,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=os.environ | ENVIRONMENT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ import torch
 from mian.trainer import CheckpointStore
 from pipeline.contract import read_contract
 from tests.e2e.trainings import write_training
-from tests.launcher import ROOT, processes_with
+from tests.launcher import ENVIRONMENT, ROOT, processes_with
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 
 #: More of them take longer and say more: MIAN_KILLS=20.
@@ -62,7 +62,7 @@ class Training:
         return subprocess.Popen(
             [launcher, "-np", "2", "--gloo", *job],
             cwd=self.folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env=os.environ | ENVIRONMENT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

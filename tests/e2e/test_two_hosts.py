@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.hosts import Host, missing, two_hosts
 from tests.e2e.trainings import the_run, write_training
-from tests.launcher import ROOT, processes_with
+from tests.launcher import ENVIRONMENT, ROOT, processes_with
 from tests.mian.sample_data import write_samples
 
 SECONDS = 120
@@ -65,7 +65,7 @@ class Training:
         launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", *options, "--network-interfaces", "eth0"]
         job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(self.config)]
         # horovodrun keeps a cache in HOME
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
+        environment = os.environ | ENVIRONMENT | {"HOME": str(self.folder)}
         with self._output.open("wb") as output:
             process = subprocess.Popen(
                 host.command(self.folder, *launcher, "--gloo-timeout-seconds", str(GLOO_SECONDS), *job),

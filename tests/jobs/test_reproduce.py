@@ -21,7 +21,7 @@ from jobs import reproduce
 from mian.evaluation import load_model
 from mian.experiments.trials import RESULT
 from tests.jobs.conftest import one_error, working_in
-from tests.launcher import ROOT, on_ranks
+from tests.launcher import ENVIRONMENT, ROOT, on_ranks
 from tests.mian.sample_data import SMALL_MODEL
 from tests.stores import new_store
 
@@ -49,7 +49,7 @@ class Laboratory:
         return [sys.executable, str(ROOT / "jobs" / "reproduce.py"), "--config", str(self.config)]
 
     def start(self) -> subprocess.Popen[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | ENVIRONMENT
         return subprocess.Popen(
             self.command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
