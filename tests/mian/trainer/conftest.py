@@ -1,3 +1,4 @@
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from mian.trainer import CheckpointStore, Ranks, Trainer, open_streams
 from pipeline.contract import Contract
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.mian.trainer.curves import Curves
+from tests.mian.trainer.launches import Launches
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,11 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """The same with labels shuffled: nothing to learn."""
     folder = tmp_path_factory.mktemp("noise")
     return Samples(folder, write_samples(folder, change_labels=lambda labels, rng: rng.permutation(labels)))
+
+
+@pytest.fixture(scope="session")
+def launches(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Launches:
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "launches"
+    folder.mkdir(exist_ok=True)
+    return Launches(samples, folder)

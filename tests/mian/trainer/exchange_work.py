@@ -1,12 +1,8 @@
-"""Exchanges of made-up gradients, run on each rank: ``horovodrun -np N python exchange_work.py FOLDER``.
-
-Each rank leaves ``exchanged-I.pt``: by compression what it had and what came of it, and how many bytes it sent for that.
-"""
+"""Exchanges of made-up gradients, a work of each rank."""
 
 import os
 import socket
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +17,16 @@ SIZES = {"usual": 1e-5, "tiny": 1e-20, "large": 1e6}
 _TCP_BYTES_SENT = 200  # where Linux's struct tcp_info has tcpi_bytes_sent
 
 
-def work(folder: Path) -> None:
-    ranks = Ranks()
+def exchanged(ranks: Ranks) -> dict[str, Any]:
+    """By compression what this rank had and what came of it, and how many bytes it sent for that."""
     results: dict[str, Any] = {}
     for compression in ("none", "fp16", "bf16"):
         ranks.pack_gradients(packing16(compression))  # type: ignore[arg-type]
         results[compression] = {name: exchange(ranks, size) for name, size in SIZES.items()}
         results[compression]["flags"] = {name: flag(ranks, name) for name in ("nobody", "stop", "nan", "inf")}
         results[compression]["swapped"] = swap(ranks)
-    torch.save(results, folder / f"exchanged-{ranks.rank}.pt")
     ranks.wait()
+    return results
 
 
 def exchange(ranks: Ranks, size: float) -> dict[str, Any]:
@@ -83,7 +79,3 @@ def sent() -> int:
         except OSError:  # closed since, or not of TCP
             continue
     return total
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

@@ -1,9 +1,14 @@
 """What the tests run on each rank: ``horovodrun -np N python rank_work.py FOLDER``.
 
-FOLDER holds ``work.json``: ``config``, a training's configuration, with ``checkpoints``, where its checkpoints go, and ``stop_at``, the
-step after which it is to stop, or ``weights`` to score the test split with instead of training; ``failing``, configurations by name of
-trainings that end in an error. Each rank leaves ``rank-I-of-N.pt`` there: its curve, its weights, how many rows of which tables it
-has, the metrics that it came to, and the errors.
+FOLDER holds ``works.json``, works by name, which are done one after the other. Each is one of these:
+
+- ``config``, a training's configuration; with ``checkpoints``, where its checkpoints go, and ``stop_at``, the step after which it is to
+  stop; with ``fails``, where it must end in an error.
+- ``config`` and ``weights``, a file of what a rank left and the name of a work in it: to score the test split with its weights.
+- ``exchange``, see ``exchange_work``; ``scored_rows``, see ``scored_work``.
+
+Each rank leaves ``rank-I-of-N.pt`` there, by name: of a training its curve, its weights, how many rows of which tables it has, and the
+metrics that it came to; or its error.
 """
 
 import json
@@ -20,18 +25,27 @@ from mian.stream import StreamError
 from mian.trainer import CheckpointStore, RankError, Ranks, Trainer, TrainingError, TrainingStopped, open_streams
 from mian.trainer.evaluation import evaluate_split
 from pipeline.contract import read_contract
+from tests.mian.trainer import exchange_work, scored_work
 from tests.mian.trainer.curves import Curves
 
 
 def work(folder: Path) -> None:
-    plan = json.loads((folder / "work.json").read_text())
     ranks = Ranks()
-    result = {"errors": {name: error_of(config, ranks) for name, config in plan.get("failing", {}).items()}}
-    if "weights" in plan:
-        result["metrics"] = score(plan["config"], plan["weights"], ranks)
-    elif "config" in plan:
-        result |= train(plan["config"], ranks, plan.get("checkpoints"), plan.get("stop_at"))
-    torch.save(result, folder / f"rank-{ranks.rank}-of-{ranks.size}.pt")
+    works = json.loads((folder / "works.json").read_text())
+    results = {name: result_of(work, ranks, folder) for name, work in works.items()}
+    torch.save(results, folder / f"rank-{ranks.rank}-of-{ranks.size}.pt")
+
+
+def result_of(work: dict[str, Any], ranks: Ranks, folder: Path) -> Any:
+    if "exchange" in work:
+        return exchange_work.exchanged(ranks)
+    if "scored_rows" in work:
+        return scored_work.scored(folder / "spilled")
+    if "fails" in work:
+        return error_of(work["config"], ranks)
+    if "weights" in work:
+        return score(work["config"], work["weights"], ranks)
+    return train(work["config"], ranks, work.get("checkpoints"), work.get("stop_at"))
 
 
 def train(values: dict[str, Any], ranks: Ranks, checkpoints: str | None = None, stop_at: int | None = None) -> dict[str, Any]:
@@ -55,13 +69,14 @@ def train(values: dict[str, Any], ranks: Ranks, checkpoints: str | None = None, 
     }
 
 
-def score(values: dict[str, Any], weights: str, ranks: Ranks) -> dict[str, float]:
+def score(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dict[str, float]:
     config = TrainConfig.model_validate(values)
     contract = read_contract(config.samples)
     with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
         model = build(config.model.name, contract, config.model.options)
     own = {name: table.placement for name, table in model.tables().items()}
-    whole = torch.load(weights, weights_only=True)
+    file, name = weights
+    whole = torch.load(file, weights_only=True)[name]["weights"]
     model.load_state_dict({name: of[own[name].rank :: own[name].size] if name in own else of for name, of in whole.items()})
     streams = open_streams(config, contract, ranks)
     assert streams.test is not None

@@ -1,11 +1,5 @@
-"""What the tests run on each rank: ``horovodrun -np N python scored_work.py FOLDER``.
+"""Metrics of made-up rows that memory has no room for, a work of each rank."""
 
-Each rank leaves ``rank-I-of-N.json`` there: by case, the metrics that it came to, its reliability table, and how many rows at most
-travelled to a rank at a time; and what it said of rows that are wrong.
-"""
-
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,14 +119,18 @@ def error_of(rows: Any, ranks: Ranks, folder: Path) -> str:
     raise AssertionError("such rows have no metrics")
 
 
-def work(folder: Path) -> None:
+def scored(folder: Path) -> dict[str, Any]:
+    """By case, the metrics that this rank came to, its reliability table, and how many rows at most travelled to a rank at a time.
+
+    Also what it said of rows that are wrong.
+
+    Args:
+        folder: where rows are spilled.
+    """
     ranks = CountingRanks()
-    result = {
-        "cases": {name: evaluate(case, ranks, folder / "spilled") for name, case in CASES.items()},
-        "errors": {name: error_of(rows, ranks, folder / "spilled") for name, rows in WRONG.items()},
+    found = {
+        "cases": {name: evaluate(case, ranks, folder) for name, case in CASES.items()},
+        "errors": {name: error_of(rows, ranks, folder) for name, rows in WRONG.items()},
     }
-    (folder / f"rank-{ranks.rank}-of-{ranks.size}.json").write_text(json.dumps(result))
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    assert list(folder.iterdir()) == [], "nothing is left there"
+    return found

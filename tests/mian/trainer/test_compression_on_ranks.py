@@ -1,15 +1,12 @@
 """Two and four real ranks whose gradients travel in 16 bits: what is sent, what comes of it, and what a training loses by it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.launcher import on_ranks
-from tests.mian.trainer import exchange_work
 from tests.mian.trainer.exchange_work import DENSE, ROWS, SIZES, TABLE_ROWS, WIDTH
-from tests.mian.trainer.test_ranks import STEPS, configuration, work_on
+from tests.mian.trainer.launches import STEPS, Launches
 
 pytestmark = pytest.mark.horovod
 
@@ -19,12 +16,9 @@ COMPRESSIONS = ("fp16", "bf16")
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)], ids=lambda ranks: f"{ranks} ranks")
-def exchanged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def exchanged(request: pytest.FixtureRequest, launches: Launches) -> list[dict[str, Any]]:
     """What each rank leaves, see ``exchange_work``."""
-    folder, ranks = tmp_path_factory.mktemp("exchanged"), request.param
-    launched = on_ranks(ranks, Path(exchange_work.__file__), folder, folder=folder)
-    assert launched.code == 0, launched.output
-    return [torch.load(folder / f"exchanged-{rank}.pt") for rank in range(ranks)]
+    return launches.of(request.param, "exchange")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -76,12 +70,6 @@ def test_of_a_split_table_gradients_are_rounded_and_vectors_are_not(exchanged: l
         assert error.max() > 0
 
 
-@pytest.fixture(scope="module")
-def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one rank has after the training, which exchanges nothing."""
-    return work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1))[0]
-
-
 @pytest.mark.parametrize(
     ("ranks", "tables", "compression"),
     [
@@ -94,11 +82,10 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     ],
 )
 def test_a_training_has_the_loss_curve_of_one_rank_and_all_ranks_the_same_weights(
-    samples: Any, alone: dict[str, Any], tmp_path: Path, ranks: int, tables: str, compression: str
+    launches: Launches, ranks: int, tables: str, compression: str
 ) -> None:
-    config = configuration(samples, ranks, tables)
-    config["optimizer"]["compression"] = compression
-    trained = work_on(tmp_path, ranks, config=config)
+    (alone,) = launches.of(1, "training, replicated")
+    trained = launches.of(ranks, f"training, {tables}, {compression}")
     one, many = alone["curve"], trained[0]["curve"]
     assert list(one) == list(many) == list(range(1, STEPS + 1))
     differences = [abs(one[step] - many[step]) for step in one]
@@ -110,20 +97,10 @@ def test_a_training_has_the_loss_curve_of_one_rank_and_all_ranks_the_same_weight
                 assert torch.equal(weight, trained[0]["weights"][name]), name
 
 
-@pytest.fixture(scope="module")
-def fast(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What two ranks have after a training at ten times the rate, in which rounding grows from step to step."""
-    return work_on(tmp_path_factory.mktemp("fast"), 2, config=fast_configuration(samples, "none"))[0]
-
-
-def fast_configuration(samples: Any, compression: str) -> dict[str, Any]:
-    return configuration(samples, 2, batch_size=24, optimizer={"learning_rate": 1e-2, "compression": compression})
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_training_learns_as_much(samples: Any, fast: dict[str, Any], tmp_path: Path, compression: str) -> None:
-    rounded = work_on(tmp_path, 2, config=fast_configuration(samples, compression))[0]
+def test_a_training_learns_as_much(launches: Launches, compression: str) -> None:
+    fast, rounded = (launches.of(2, f"fast, {packing}")[0] for packing in ("none", compression))
     aucs = fast["metrics"]["auc"], rounded["metrics"]["auc"]
     print(f"AUC of the test split, none and {compression}: {aucs}")
     assert fast["metrics"]["auc"] > 0.7
@@ -131,14 +108,8 @@ def test_a_training_learns_as_much(samples: Any, fast: dict[str, Any], tmp_path:
     assert any(not torch.equal(weight, rounded["weights"][name]) for name, weight in fast["weights"].items()), "it is rounded"
 
 
-def test_a_loss_that_is_no_number_ends_it_before_a_weight_changes(samples: Any, tmp_path: Path) -> None:
-    config = configuration(samples, 2) | {"log_every": 4}
-    failing = {
-        f"{compression} {tables}": config
-        | {"optimizer": {"learning_rate": 1e30, "compression": compression}, "tables": {"placement": tables}}
-        for compression, tables in (("fp16", "replicated"), ("fp16", "split"), ("bf16", "replicated"))
-    }
-    first, second = (rank["errors"] for rank in work_on(tmp_path, 2, failing=failing))
-    for name in failing:
-        assert first[name].startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")
-        assert second[name] == "RankError: rank 0 could not go on"
+@pytest.mark.parametrize(("tables", "compression"), [("replicated", "fp16"), ("split", "fp16"), ("replicated", "bf16")])
+def test_a_loss_that_is_no_number_ends_it_before_a_weight_changes(launches: Launches, tables: str, compression: str) -> None:
+    first, second = launches.of(2, f"diverges, {tables}, {compression}")
+    assert first.startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")
+    assert second == "RankError: rank 0 could not go on"

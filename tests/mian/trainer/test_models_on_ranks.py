@@ -1,7 +1,5 @@
 """What models have that MIAN has not, on two real ranks: moving averages, two tables."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,23 +9,9 @@ from mian.evaluation import score
 from mian.metrics import evaluate
 from mian.models import build
 from mian.stream import SampleStream
-from tests.launcher import on_ranks
-from tests.mian.trainer import rank_work
+from tests.mian.trainer.launches import MODELS, Launches
 
 pytestmark = pytest.mark.horovod
-
-MODELS: dict[str, dict[str, Any]] = {
-    "din": {"name": "din", "options": {"embedding_dim": 8, "mlp": [16, 8], "unit": [8]}},
-    "deepfm": {"name": "deepfm", "options": {"embedding_dim": 8, "mlp": [16, 8]}},
-}
-
-
-def work(samples: Any, folder: Path, name: str, tables: str) -> list[dict[str, Any]]:
-    values = {"model": MODELS[name], "tables": {"placement": tables}, "max_steps": 30, "evaluation_batch_size": 50}
-    (folder / "work.json").write_text(json.dumps({"config": samples.config(**values).model_dump()}))
-    launched = on_ranks(2, Path(rank_work.__file__), folder, folder=folder)
-    assert launched.code == 0, launched.output
-    return [torch.load(folder / f"rank-{rank}-of-2.pt") for rank in range(2)]
 
 
 def assert_one_process_comes_to(metrics: dict[str, float], samples: Any, weights: dict[str, torch.Tensor], name: str) -> None:
@@ -37,8 +21,8 @@ def assert_one_process_comes_to(metrics: dict[str, float], samples: Any, weights
     assert evaluate(*score(model, stream)) == pytest.approx(metrics, abs=1e-6)
 
 
-def test_moving_averages_are_those_of_all_ranks_so_that_metrics_are_too(samples: Any, tmp_path: Path) -> None:
-    first, second = work(samples, tmp_path, "din", "replicated")
+def test_moving_averages_are_those_of_all_ranks_so_that_metrics_are_too(samples: Any, launches: Launches) -> None:
+    first, second = launches.of(2, "din")
     assert set(first["weights"]) == set(second["weights"])
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
@@ -51,9 +35,9 @@ def test_moving_averages_are_those_of_all_ranks_so_that_metrics_are_too(samples:
     assert_one_process_comes_to(first["metrics"], samples, first["weights"], "din")
 
 
-def test_two_split_tables_are_looked_up_in_one_order(samples: Any, tmp_path: Path) -> None:
+def test_two_split_tables_are_looked_up_in_one_order(samples: Any, launches: Launches) -> None:
     """Also where one rank has batches to score and the other has none left."""
-    first, second = work(samples, tmp_path, "deepfm", "split")
+    first, second = launches.of(2, "deepfm")
     assert len(first["table_rows"]) == 2
     assert first["metrics"] == second["metrics"]
     assert_one_process_comes_to(first["metrics"], samples, first["weights"], "deepfm")

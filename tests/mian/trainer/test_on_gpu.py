@@ -1,6 +1,5 @@
 """The same training on a GPU, where there is one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopp
 from mian.trainer.evaluation import scores
 from mian.trainer.feed import fed
 from mian.trainer.streams import held_out_stream
-from tests.launcher import on_ranks
-from tests.mian.trainer import rank_work
 from tests.mian.trainer.curves import Curves
+from tests.mian.trainer.launches import work_on
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 
@@ -87,11 +85,8 @@ def test_two_ranks_on_one_gpu_have_the_losses_of_one_rank_on_the_cpu(samples: An
     values: dict[str, Any] = {"stream": {"order": "global"}, "device": "cuda", "tables": {"placement": tables}}
     expected = train(samples, stream={"order": "global"}, device="cpu")[1]
     config = samples.config(EXACT, **{**SETTINGS, **values, "batch_size": 16}).model_dump()
-    (tmp_path / "work.json").write_text(json.dumps({"config": config}))
-    launched = on_ranks(2, Path(rank_work.__file__), tmp_path, folder=tmp_path)
-    assert launched.code == 0, launched.output
-    left = torch.load(tmp_path / "rank-0-of-2.pt", map_location="cpu")
-    assert list(left["curve"].values()) == pytest.approx(expected, abs=1e-4)
+    first, _ = work_on(tmp_path, 2, {"training": {"config": config}})["training"]
+    assert list(first["curve"].values()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_batches_come_to_the_gpu_as_the_stream_has_them(samples: Any) -> None:

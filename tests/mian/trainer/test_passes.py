@@ -17,9 +17,9 @@ from mian.trainer.step import TrainingStep
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.mian.trainer.conftest import Samples
 from tests.mian.trainer.curves import Curves
+from tests.mian.trainer.launches import work_on
 from tests.mian.trainer.spoiled import spoil
 from tests.mian.trainer.test_checkpoints import assert_same, stopped, trainer_of
-from tests.mian.trainer.test_ranks import work_on
 
 STEPS = 50
 
@@ -49,7 +49,7 @@ def configuration(samples: Any, passes: int, ranks: int = 1, tables: str = "repl
 @pytest.fixture(scope="module")
 def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one rank has after one pass a step."""
-    return work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1))[0]
+    return work_on(tmp_path_factory.mktemp("one"), 1, {"whole": {"config": configuration(samples, 1)}})["whole"][0]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 def test_passes_have_the_losses_of_the_whole_batch(
     samples: Any, alone: dict[str, Any], tmp_path: Path, passes: int, ranks: int, tables: str
 ) -> None:
-    many = work_on(tmp_path, ranks, config=configuration(samples, passes, ranks, tables))[0]
+    many = work_on(tmp_path, ranks, {"passes": {"config": configuration(samples, passes, ranks, tables)}})["passes"][0]
     one = alone["curve"]
     assert list(one) == list(many["curve"]) == list(range(1, STEPS + 1))
     differences = [abs(one[step] - many["curve"][step]) for step in one]

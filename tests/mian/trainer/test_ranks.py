@@ -1,7 +1,5 @@
 """Two, three and four real ranks against one, tables whole and split: the same training, the same metrics."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +10,10 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mian.evaluation import score
 from mian.models import build
 from mian.stream import SampleStream
-from tests.launcher import on_ranks
-from tests.mian.sample_data import write_samples
-from tests.mian.trainer import rank_work
-from tests.mian.trainer.conftest import Samples
-from tests.mian.trainer.spoiled import spoil
+from tests.mian.trainer.launches import STEPS, Launches, configuration
 
 pytestmark = pytest.mark.horovod
 
-STEPS = 100
-GLOBAL_BATCH = 24
 WORLDS = [
     pytest.param((2, "replicated"), marks=pytest.mark.long),
     (4, "replicated"),
@@ -30,61 +22,18 @@ WORLDS = [
 ]
 
 
-def configuration(samples: Any, ranks: int, tables: str = "replicated", **values: Any) -> dict[str, Any]:
-    """A training whose global batches do not depend on the number of ranks, with all that is done to gradients switched on."""
-    settings = {
-        "batch_size": GLOBAL_BATCH // ranks,
-        "stream": {"order": "global"},
-        "optimizer": {"learning_rate": 3e-3, "l2": 1e-3, "l2_embedding": 1e-3, "clip_norm": 0.1},
-        "tables": {"placement": tables},
-        "max_steps": STEPS,
-        "log_every": 1,
-        "evaluation_batch_size": 50,
-    }
-    config: dict[str, Any] = samples.config(**{**settings, **values}).model_dump()
-    return config
-
-
-def work_on(folder: Path, ranks: int, **work: Any) -> list[dict[str, Any]]:
-    """What each rank leaves, see ``rank_work``."""
-    (folder / "work.json").write_text(json.dumps(work))
-    if ranks == 1:
-        rank_work.work(folder)
-    else:
-        launched = on_ranks(ranks, Path(rank_work.__file__), folder, folder=folder)
-        assert launched.code == 0, launched.output
-    return [torch.load(folder / f"rank-{rank}-of-{ranks}.pt") for rank in range(ranks)]
-
-
 @pytest.fixture(scope="module")
-def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def alone(launches: Launches) -> dict[str, Any]:
     """What one rank has after the training."""
-    return work_on(tmp_path_factory.mktemp("one"), 1, config=configuration(samples, 1))[0]
+    (found,) = launches.of(1, "training, replicated")
+    return found
 
 
 @pytest.fixture(scope="module", params=WORLDS, ids=lambda world: f"{world[0]} ranks, {world[1]}")
-def trained(request: pytest.FixtureRequest, samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def trained(request: pytest.FixtureRequest, launches: Launches) -> list[dict[str, Any]]:
     """What each of several ranks has after the same training."""
     ranks, tables = request.param
-    return work_on(tmp_path_factory.mktemp("many"), ranks, config=configuration(samples, ranks, tables))
-
-
-@pytest.fixture(scope="module")
-def errors(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """What each of two ranks says of trainings that must fail."""
-    write_samples(few := tmp_path_factory.mktemp("few"), train=[[20]])
-    contract = write_samples(spoiled := tmp_path_factory.mktemp("spoiled"))
-    last = contract.split("validation")[-1].files[-1]  # the last rank scores the last rows
-    spoil(spoiled, contract, last.path, "context_slot", [last.rows - 1], float("nan"))
-    config = configuration(samples, 2)
-    diverging = config | {"optimizer": {"learning_rate": 1e30}, "log_every": 4}
-    failing = {
-        "diverges": diverging,
-        "diverges split": diverging | {"tables": {"placement": "split"}},
-        "few": config | {"samples": str(few)},
-        "no score": config | {"samples": str(spoiled), "max_steps": 2},
-    }
-    return [rank["errors"] for rank in work_on(tmp_path_factory.mktemp("failing"), 2, failing=failing)]
+    return launches.of(ranks, f"training, {tables}")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +85,6 @@ def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("ranks", "tables"),
     [
-        (1, "replicated"),
         pytest.param(2, "replicated", marks=pytest.mark.long),
         pytest.param(2, "split", marks=pytest.mark.long),
         pytest.param(3, "replicated", marks=pytest.mark.long),
@@ -146,59 +94,53 @@ def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
     ],
 )
 def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
-    samples: Any, alone: dict[str, Any], of_scikit_learn: dict[str, float], tmp_path: Path, ranks: int, tables: str
+    launches: Launches, of_scikit_learn: dict[str, float], ranks: int, tables: str
 ) -> None:
     assert of_scikit_learn["rows"] % 2, "the ranks' parts are to be uneven"
-    torch.save(alone["weights"], tmp_path / "weights.pt")
-    for rank in work_on(tmp_path, ranks, config=configuration(samples, 1, tables), weights=str(tmp_path / "weights.pt")):
+    for metrics in launches.of(ranks, f"scores, {tables}"):
         for name, value in of_scikit_learn.items():
-            np.testing.assert_allclose(rank["metrics"][name], value, atol=1e-6, rtol=0, err_msg=name)
+            np.testing.assert_allclose(metrics[name], value, atol=1e-6, rtol=0, err_msg=name)
+
+
+def test_metrics_of_one_rank_are_those_of_all_rows(alone: dict[str, Any], of_scikit_learn: dict[str, float]) -> None:
+    for name, value in of_scikit_learn.items():
+        np.testing.assert_allclose(alone["metrics"][name], value, atol=1e-6, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("tables", [pytest.param("replicated", marks=pytest.mark.long), "split"])
-def test_a_training_goes_on_on_another_number_of_ranks(samples: Any, tmp_path: Path, tables: str) -> None:
+def test_a_training_goes_on_on_another_number_of_ranks(launches: Launches, tables: str) -> None:
     """The global batches are the same for any number, so that the curve is that of a training which was never stopped."""
-    stops = [(1, 30), (3, 60), (2, None)]
-    curve: dict[int, float] = {}
-    for ranks, stop_at in stops:
-        config = configuration(
-            samples, ranks, tables, checkpoint={"enabled": True}, optimizer={"learning_rate": 3e-3, "tables": "rowwise_adagrad"}
-        )
-        curve |= work_on(tmp_path, ranks, config=config, checkpoints=str(tmp_path / "checkpoints"), stop_at=stop_at)[0]["curve"]
-    undisturbed = configuration(samples, 1, optimizer={"learning_rate": 3e-3, "tables": "rowwise_adagrad"})
-    expected = work_on(tmp_path, 1, config=undisturbed)[0]["curve"]
+    parts = [launches.of(ranks, f"goes on, {tables}")[0]["curve"] for ranks in (1, 3, 2)]
+    assert [max(part) for part in parts] == [30, 60, STEPS]
+    curve = parts[0] | parts[1] | parts[2]
+    expected = launches.of(1, "never stopped")[0]["curve"]
     assert list(curve) == list(expected)
     assert max(abs(curve[step] - expected[step]) for step in expected) < 1e-4
 
 
-def test_fewer_row_groups_and_even_rows_than_ranks_are_no_error(tmp_path: Path) -> None:
-    for ranks in (1, 3):
-        contract = write_samples(folder := tmp_path / f"samples of {ranks}", train=[[500]], validation=[[5]], test=[[2]])
-        config = configuration(Samples(folder, contract), ranks) | {"max_steps": 6}
-        (tmp_path / str(ranks)).mkdir()
-        results = work_on(tmp_path / str(ranks), ranks, config=config)
-        assert len(results) == ranks
-        assert all(result["metrics"]["rows"] == 2 for result in results)
-        if ranks == 1:
-            (alone,) = results
-    for result in results:
+def test_fewer_row_groups_and_even_rows_than_ranks_are_no_error(launches: Launches) -> None:
+    (alone,) = launches.of(1, "few row groups")
+    results = launches.of(3, "few row groups")
+    assert len(results) == 3
+    for result in [alone, *results]:
+        assert result["metrics"]["rows"] == 2
         np.testing.assert_allclose(list(result["metrics"].values()), list(alone["metrics"].values()), atol=1e-4)
 
 
-def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(errors: list[dict[str, str]]) -> None:
-    first, second = (rank["few"] for rank in errors)
+def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(launches: Launches) -> None:
+    first, second = launches.of(2, "few rows")
     assert first.startswith("StreamError: split 'train' has 20 rows, fewer than one batch of 12 rows on each of 2 ranks")
     assert second == "RankError: rank 0 could not go on"
 
 
-def test_a_score_that_is_no_number_is_said_by_the_rank_that_has_the_row(errors: list[dict[str, str]]) -> None:
-    first, second = (rank["no score"] for rank in errors)
+def test_a_score_that_is_no_number_is_said_by_the_rank_that_has_the_row(launches: Launches) -> None:
+    first, second = launches.of(2, "no score")
     assert first == "RankError: rank 1 could not go on"
     assert second.startswith("TrainingError: rank 1: after step 2 split 'validation' cannot be scored")
 
 
-@pytest.mark.parametrize("training", ["diverges", "diverges split"])
-def test_a_loss_that_is_no_number_is_said_by_one_rank(errors: list[dict[str, str]], training: str) -> None:
-    first, second = (rank[training] for rank in errors)
+@pytest.mark.parametrize("tables", ["replicated", "split"])
+def test_a_loss_that_is_no_number_is_said_by_one_rank(launches: Launches, tables: str) -> None:
+    first, second = launches.of(2, f"diverges, {tables}, none")
     assert first.startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")
     assert second == "RankError: rank 0 could not go on"

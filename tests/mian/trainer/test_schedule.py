@@ -1,7 +1,6 @@
 """The learning rate against closed forms."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from pydantic import ValidationError
 
 from mian.config import OptimizerConfig
 from mian.trainer.schedule import FINAL_SHARE, rate_factor
-from tests.mian.trainer.test_ranks import configuration, work_on
+from tests.mian.trainer.launches import Launches
 
 
 def factor(share: float, ranks: int = 1, **settings: Any) -> float:
@@ -79,14 +78,10 @@ def test_a_warm_up_is_a_share_that_leaves_something(warmup: float) -> None:
 
 
 @pytest.mark.horovod
-def test_two_ranks_at_a_scaled_rate_train_as_one_at_twice_the_rate(samples: Any, tmp_path: Path) -> None:
+def test_two_ranks_at_a_scaled_rate_train_as_one_at_twice_the_rate(launches: Launches) -> None:
     """The rate of tables too; global batches do not depend on the number of ranks."""
-    scaled = {"learning_rate": 2e-3, "learning_rate_tables": 3e-3, "learning_rate_scaling": "linear", "schedule": "cosine"}
-    doubled = {"learning_rate": 4e-3, "learning_rate_tables": 6e-3, "schedule": "cosine"}
-    one, two = (
-        work_on(tmp_path, ranks, config=configuration(samples, ranks, optimizer=optimizer, max_steps=40))[0]["curve"]
-        for ranks, optimizer in ((1, doubled), (2, scaled))
-    )
+    (one,), (two, _) = launches.of(1, "at twice the rate"), launches.of(2, "at a scaled rate")
+    one, two = one["curve"], two["curve"]
     assert list(one) == list(two) == list(range(1, 41))
     assert max(abs(one[step] - two[step]) for step in one) < 1e-4
     assert min(one.values()) < 0.98 * one[1], "the loss is to fall, or the curves say little"

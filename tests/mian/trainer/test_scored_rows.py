@@ -1,6 +1,5 @@
 """Metrics of rows that memory has no room for, on one to four real ranks, against those of all rows at once."""
 
-import json
 import resource
 import subprocess
 import sys
@@ -15,8 +14,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mian.metrics import MetricError, evaluate, reliability
 from mian.trainer import Ranks, SpillError
 from mian.trainer.scored_rows import ScoredRows
-from tests.launcher import ROOT, on_ranks
-from tests.mian.trainer import scored_memory, scored_work
+from tests.launcher import ROOT
+from tests.mian.trainer import scored_memory
+from tests.mian.trainer.launches import Launches
 from tests.mian.trainer.scored_work import CASES, WRONG, made_up
 
 pytestmark = pytest.mark.horovod
@@ -25,16 +25,9 @@ WORLDS = [1, pytest.param(2, marks=pytest.mark.long), 3, pytest.param(4, marks=p
 
 
 @pytest.fixture(scope="module", params=WORLDS, ids=lambda ranks: f"{ranks} ranks")
-def of_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each rank leaves."""
-    ranks, folder = request.param, tmp_path_factory.mktemp("ranks")
-    if ranks == 1:
-        scored_work.work(folder)
-    else:
-        launched = on_ranks(ranks, Path(scored_work.__file__), folder, folder=folder)
-        assert launched.code == 0, launched.output
-    assert list((folder / "spilled").iterdir()) == []
-    return [json.loads((folder / f"rank-{rank}-of-{ranks}.json").read_text()) for rank in range(ranks)]
+def of_ranks(request: pytest.FixtureRequest, launches: Launches) -> list[dict[str, Any]]:
+    """What each rank leaves, see ``scored_work``."""
+    return launches.of(request.param, "scored rows")
 
 
 @pytest.mark.parametrize("case", CASES)
