@@ -9,11 +9,10 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mlflow
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow.entities import LifecycleStage, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -25,6 +24,9 @@ import mian
 from mian.config import TrackingConfig
 from mian.serving import log_servable
 from pipeline.contract import CONTRACT_FILE, Contract
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # takes a second, and a training's other ranks do without
 
 log = logging.getLogger(__name__)
 

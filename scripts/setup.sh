@@ -255,6 +255,30 @@ install_horovod() {
   printf '%s\n' "$key" >"$venv/horovod-key"
 }
 
+# What setup.cfg says that this project needs, and its tests.
+requirements() {
+  "$venv/bin/python" - <<'EOF'
+import configparser
+said = configparser.ConfigParser()
+said.read("setup.cfg")
+print(said["options"]["install_requires"], said["options.extras_require"]["test"], sep="\n")
+EOF
+}
+
+# The project's kernels are compiled while all else is downloaded and unpacked.
+install_all() {
+  local project
+  # Without isolation, so that the build tools are the pinned ones too.
+  pip_install --no-build-isolation --no-deps -e . &
+  project=$!
+  if ! requirements | pip_install -r /dev/stdin; then
+    kill "$project" || true
+    wait "$project" || true
+    return 1
+  fi
+  wait "$project"
+}
+
 check_venv() {
   "$venv/bin/python" -m pip check &&
     "$venv/bin/python" -c 'import horovod.torch, mlflow, petastorm, pyarrow, pyspark, torch'
@@ -289,8 +313,7 @@ printf '%s\n' "$java_home" >"$venv/java-home"
 step "pip and build tools" pip_install pip setuptools wheel
 step "PyTorch" pip_install torch numpy packaging cloudpickle psutil PyYAML
 install_horovod
-# Without isolation, so that the build tools are the pinned ones too.
-step "MIAN and all else" pip_install --no-build-isolation -e '.[test]'
+step "MIAN and all else" install_all
 step "check" check_venv
 if ! "$venv/bin/python" -c 'import sys; from mian.kernels import is_compiled; sys.exit(not is_compiled())' 2>>"$log"; then
   echo "note: mian/kernels was not compiled (.venv/setup.log says why); torch's own operators do, slower"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import ndtri
 
 from mian.metrics.checks import MetricError, as_labels, as_probabilities
 
@@ -42,18 +43,18 @@ def reliability_table(
     counts: npt.NDArray[np.int64], predicted: npt.NDArray[np.float64], clicks: npt.NDArray[np.int64]
 ) -> pd.DataFrame:
     """The table of :func:`reliability`, from each bin's rows, mean probability and clicks, ``(bins,)``, none without rows."""
-    from scipy.stats import binomtest  # here, because it takes a second, and a training's other ranks do without
-
-    intervals = [
-        binomtest(int(hits), int(count)).proportion_ci(confidence_level=0.95, method="wilson")
-        for hits, count in zip(clicks, counts, strict=True)
-    ]
+    low, high = _wilson(clicks, counts)
     return pd.DataFrame(
-        {
-            "count": counts,
-            "mean_predicted": predicted,
-            "observed_rate": clicks / counts,
-            "low": [float(interval.low) for interval in intervals],
-            "high": [float(interval.high) for interval in intervals],
-        }
+        {"count": counts, "mean_predicted": predicted, "observed_rate": clicks / counts, "low": low, "high": high}
     )
+
+
+def _wilson(
+    clicks: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """95 % intervals of rates (Wilson 1927), by hand: SciPy's cost each training a second or two, for ``scipy.stats`` is slow to import."""
+    rate, z = clicks / counts, ndtri(0.975)
+    shrinking = 1 + z**2 / counts
+    middle = (rate + z**2 / (2 * counts)) / shrinking
+    half = z * np.sqrt(rate * (1 - rate) / counts + (z / (2 * counts)) ** 2) / shrinking
+    return np.where(clicks == 0, 0.0, middle - half), np.where(clicks == counts, 1.0, middle + half)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from pyspark.sql import SparkSession
 
+from pipeline.build import build_samples
 from pipeline.contract import read_contract
 from tests.e2e.standalone import python_without_project, standalone_cluster, submit
 from tests.pipeline.small_logs import DAYS, config, write_logs
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.spark]
 
 @dataclass(frozen=True)
 class Built:
-    """One data set, built on the cluster and in local mode; ``tasks``: how many each executor ended well."""
+    """One data set, built on the cluster and in the local session of all tests; ``tasks``: how many each executor ended well."""
 
     on_cluster: Path
     locally: Path
@@ -35,7 +36,7 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("cluster")
     python = python_without_project(folder / "python")
     package = subprocess.run(
@@ -47,10 +48,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     (folder / "data.yaml").write_text(written.replace(f"{folder}/", f"file://{folder}/"))
     job = shutil.copy(ROOT / "jobs" / "build_samples.py", folder)
     (folder / "events").mkdir()
-
-    def build(samples: str, python: Path, *arguments: str) -> None:
-        printed = submit(folder, python, *arguments, str(job), "--config", "data.yaml", f"samples={samples}")
-        assert f"{len(DAYS)} days built" in printed
 
     (folder / "mounted").mkdir()
     settings = {
@@ -65,9 +62,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     with standalone_cluster(folder / "spark", python) as cluster:
         size = ["--executor-memory", "600m", "--executor-cores", "1"]
         travels = ["--master", cluster.url, "--py-files", package, *size]
-        build("viewfs://mian/data/samples", python, *travels, *set_so)
+        there = [str(job), "--config", "data.yaml", "samples=viewfs://mian/data/samples"]
+        assert f"{len(DAYS)} days built" in submit(folder, python, *travels, *set_so, *there)
         executors = cluster.executors()
-    build("samples", Path(sys.executable), "--master", "local[3]")
+    build_samples(spark, config(folder), DAYS[0], DAYS[-1])
     return Built(folder / "mounted" / "samples", folder / "samples", python, executors, _tasks(folder / "events"))
 
 

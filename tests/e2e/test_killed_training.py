@@ -26,7 +26,7 @@ from tests.mian.sample_data import SMALL_MODEL, write_samples
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 SECONDS = 180
 
-BATCH_SIZE, EPOCHS, EVERY_STEPS = 16, 6, 10
+BATCH_SIZE, EPOCHS, EVERY_STEPS = 16, 4, 10
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 

@@ -97,17 +97,3 @@ def test_one_run_holds_the_training(folder: Path) -> None:
     assert {"test_auc", "test_logloss", "test_gauc", "test_calibration", "validation_auc", "train_logloss"} <= set(
         runs[0].data.metrics
     )
-
-
-def test_bad_input_ends_the_job_with_one_error_and_exit_code_1(tmp_path: Path) -> None:
-    environment = os.environ | {"SPARK_CONF_DIR": str(ROOT / "conf" / "spark")}
-    environment.pop("PYSPARK_SUBMIT_ARGS", None)
-    command = ["spark-submit", f"{ROOT}/jobs/build_samples.py", "--config", f"{ROOT}/conf/data/demo.yaml", *WORLD]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 1
-    printed = done.stdout + done.stderr  # spark-submit puts what a job says as an error where it pleases
-    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "log.impressions: no such path: logs/impressions" in errors[0]
-    assert "Traceback" not in printed
-    assert list(tmp_path.iterdir()) == []

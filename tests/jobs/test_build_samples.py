@@ -207,8 +207,11 @@ def test_a_lock_that_a_killed_build_left_is_taken_over(
 
 def test_a_second_process_names_the_first(data: Path, samples: Path) -> None:
     held(samples)
+    before = files(samples)
     done = submit(samples.parent, "--config", data, f"samples={samples}")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-1].startswith(
-        f"error: {samples}/{LOCK_FILE}: process {os.getpid()} on {socket.gethostname()}"
-    )
+    printed = done.stdout + done.stderr
+    (sentence,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert sentence.startswith(f"error: {samples}/{LOCK_FILE}: process {os.getpid()} on {socket.gethostname()}")
+    assert "Traceback" not in printed
+    assert files(samples) == before

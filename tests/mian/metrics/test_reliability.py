@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 
 from mian.metrics import MetricError, plot_reliability, reliability
+from mian.metrics.reliability import reliability_table
 
 COLUMNS = ["count", "mean_predicted", "observed_rate", "low", "high"]
 predictions = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8)), min_size=1, max_size=60)
@@ -23,6 +25,14 @@ def test_bins_are_of_equal_mass_and_by_rising_probability() -> None:
 def test_the_interval_is_wilson_s() -> None:
     table = reliability([1] * 8 + [0] * 2, np.full(10, 0.5), bins=5)
     assert table[["low", "high"]].to_numpy()[0] == pytest.approx([0.4902, 0.9433], abs=1e-4)  # 8 of 10
+
+
+@given(st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_the_interval_is_scipy_s(of_bin: tuple[int, int]) -> None:
+    clicks, count = of_bin
+    table = reliability_table(np.array([count]), np.array([0.5]), np.array([clicks]))
+    expected = binomtest(clicks, count).proportion_ci(confidence_level=0.95, method="wilson")
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high], rel=1e-9, abs=1e-15)
 
 
 @given(predictions, st.integers(1, 10), st.randoms(use_true_random=False))
