@@ -23,6 +23,8 @@ def spark() -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "4",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
+        # the tests' queries are many and alike: what was compiled for one is kept for the others
+        "spark.sql.codegen.cache.maxEntries": "20000",
     }
     arguments = " ".join(f"--conf {key}={value}" for key, value in settings.items())
     os.environ["PYSPARK_SUBMIT_ARGS"] = f"{arguments} pyspark-shell"

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch.autograd.profiler import record_function
+from torch.optim.adam import adam
 
 from mian.config import OptimizerConfig
 from mian.kernels import distinct, sum_by_place
@@ -16,6 +17,8 @@ from mian.trainer.ranks import Ranks
 from mian.trainer.schedule import rate_factor
 from mian.trainer.tables import LazyAdam, RowwiseAdagrad, TableOptimizer
 
+#: Adam's, for dense weights.
+EPSILON = 1e-8
 #: Rows of a table, int64 ``(N,)``, each once, and their gradients, ``(N, width)``.
 RowGradients = tuple[torch.Tensor, torch.Tensor]
 
@@ -56,17 +59,15 @@ class Optimizer:
         statistics = [normalization.of_batch for normalization in self._normalizations]
         self._dense = FlatParameter(model.dense_parameters().values(), statistics)
         self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
-        self._adam = torch.optim.Adam([self._dense.weight], betas=self._betas, fused=True)
         moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
-        # There before the first step, to be restored.
-        self._adam.state[self._dense.weight] = {"step": self._dense.weight.new_zeros(()), **moments}
+        self._of_dense = {"step": self._dense.weight.new_zeros(()), **moments}
         self._tables = model.tables()
         self._of_tables = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
         self.of_passes: dict[str, list[RowGradients]] = {}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the optimizers remember, by name: the tensors themselves."""
-        states = {"dense": self._adam.state[self._dense.weight], **{name: of.state for name, of in self._of_tables.items()}}
+        states = {"dense": self._of_dense, **{name: of.state for name, of in self._of_tables.items()}}
         return {f"optimizer.{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 
     def rows_of_split(self) -> dict[str, int]:
@@ -144,8 +145,23 @@ class Optimizer:
             self._dense.gradient.addcmul_(self._dense.weight, self._decayed, value=self._config.l2)
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([self._dense.weight], self._config.clip_norm)
-        self._adam.param_groups[0]["lr"] = rate
-        self._adam.step()
+        # the function behind torch.optim.Adam: making one of that class imports TorchDynamo, which takes each rank two seconds
+        adam(
+            [self._dense.weight],
+            [self._dense.gradient],
+            [self._of_dense["exp_avg"]],
+            [self._of_dense["exp_avg_sq"]],
+            [],
+            [self._of_dense["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            lr=rate,
+            weight_decay=0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
 
     def _step_table(self, name: str, rows: torch.Tensor, gradients: torch.Tensor, rate: float) -> None:
         if self._config.l2_embedding:

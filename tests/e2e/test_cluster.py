@@ -14,6 +14,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples
+from pipeline.config import DataConfig
 from pipeline.contract import read_contract
 from tests.e2e.standalone import python_without_project, standalone_cluster, submit
 from tests.pipeline.small_logs import DAYS, config, write_logs
@@ -65,7 +66,8 @@ def built(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Buil
         there = [str(job), "--config", "data.yaml", "samples=viewfs://mian/data/samples"]
         assert f"{len(DAYS)} days built" in submit(folder, python, *travels, *set_so, *there)
         executors = cluster.executors()
-    build_samples(spark, config(folder), DAYS[0], DAYS[-1])
+    same = DataConfig.model_validate(yaml.safe_load((folder / "data.yaml").read_text()) | {"samples": str(folder / "samples")})
+    build_samples(spark, same, DAYS[0], DAYS[-1])
     return Built(folder / "mounted" / "samples", folder / "samples", python, executors, _tasks(folder / "events"))
 
 

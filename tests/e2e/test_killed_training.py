@@ -133,15 +133,19 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
-def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_the_next_training_goes_on_where_a_stopped_or_killed_one_was(
+    samples: Path, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Each is killed at a drawn moment; the first was asked to stop before."""
     draw = random.Random(int(os.environ.get("MIAN_SEED", "0")))
     found: list[int] = []
     for attempt in itertools.count():
         if len(found) == KILLS:
             break
         training = Training(tmp_path / f"killed-{attempt}", samples)
+        stopped_at = 0 if attempt else ask_to_stop(training)
         with training.start() as process:
-            kill_a_rank(training, process, draw)
+            kill_a_rank(training, process, draw, stopped_at)
             output = said_by(process)
         assert not tracebacks(output), output
         checkpointed, kept = training.checkpointed(), len(training.models())
@@ -157,9 +161,26 @@ def test_the_next_training_goes_on_where_a_killed_one_was(samples: Path, whole: 
     print(f"newest checkpoint when killed: {found}, of {EPOCHS * steps_of_epoch(samples)} steps")
 
 
-def kill_a_rank(training: Training, process: subprocess.Popen[str], draw: random.Random) -> None:
-    """SIGKILL a drawn rank at a drawn moment: after a step from 0 to the last, and some time that is more than one step takes."""
-    step = draw.randint(0, EPOCHS * steps_of_epoch(training.samples))
+def ask_to_stop(training: Training) -> int:
+    """SIGTERM: it saves what it has, and ends; the step that it had come to."""
+    with training.start() as process:
+        deadline = time.monotonic() + SECONDS
+        while training.checkpointed() < 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output = said_by(process)
+    assert process.returncode == 1, output
+    stopped_at = training.checkpointed()
+    assert f"stopped after step {stopped_at:,}; started again, it goes on" in output
+    assert not tracebacks(output), output
+    assert 20 < stopped_at < EPOCHS * steps_of_epoch(training.samples)
+    assert training.models() == []
+    return stopped_at
+
+
+def kill_a_rank(training: Training, process: subprocess.Popen[str], draw: random.Random, first: int) -> None:
+    """SIGKILL a drawn rank at a drawn moment: after a step from ``first`` to the last, and some time that is more than one step takes."""
+    step = draw.randint(first, EPOCHS * steps_of_epoch(training.samples))
     victim = draw.choice([0, 1])
     pause = draw.uniform(0.0, 1.5)
     deadline = time.monotonic() + SECONDS
@@ -171,23 +192,3 @@ def kill_a_rank(training: Training, process: subprocess.Popen[str], draw: random
                 ranks[victim].kill()
             return
         time.sleep(0.02)
-
-
-def test_a_training_that_is_asked_to_stop_saves_and_goes_on(
-    samples: Path, whole: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
-    training = Training(tmp_path / "stopped", samples)
-    with training.start() as process:
-        deadline = time.monotonic() + SECONDS
-        while training.checkpointed() < 20 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        output = said_by(process)
-    assert process.returncode == 1, output
-    stopped_at = training.checkpointed()
-    assert f"stopped after step {stopped_at:,}; started again, it goes on" in output
-    assert not tracebacks(output), output
-    assert 20 < stopped_at < EPOCHS * steps_of_epoch(samples)
-    output = training.finish()
-    assert f"goes on after step {stopped_at:,}" in output
-    assert_same(training.weights(), whole)

@@ -39,7 +39,7 @@ def test_two_ranks_make_one_run_one_model_and_a_trace_each(workplace: Workplace)
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train_logloss")] == [5, 10, 15, 20, 25]
     assert run.data.metrics["test_rows"] == sum(day.rows for day in workplace.contract.split("test"))
     assert len(list(workplace.folder.glob("models/mian-*"))) == 1
-    assert launched.lines_of(1) == []
+    assert [line for line in launched.lines_of(1) if not line.startswith("USDT:")] == []  # the profiler's
     exchanging = [point.value for point in client.get_metric_history(run.info.run_id, "time_exchanging_share")]
     assert len(exchanging) == 5
     assert all(0 < share < 1 for share in exchanging)
