@@ -52,7 +52,7 @@ def reliability_table(
 def _wilson(
     clicks: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """95 % intervals of rates (Wilson 1927), by hand: SciPy's cost each training a second or two, for ``scipy.stats`` is slow to import."""
+    """95 % intervals of rates (Wilson 1927), by hand: SciPy's cost each training a second, for ``scipy.stats`` is slow to import."""
     rate, z = clicks / counts, ndtri(0.975)
     shrinking = 1 + z**2 / counts
     middle = (rate + z**2 / (2 * counts)) / shrinking

@@ -26,7 +26,7 @@ from tests.mian.sample_data import SMALL_MODEL, write_samples
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 SECONDS = 180
 
-BATCH_SIZE, EPOCHS, EVERY_STEPS = 16, 4, 10
+BATCH_SIZE, EPOCHS, EVERY_STEPS = 16, 6, 10
 
 pytestmark = [pytest.mark.horovod, pytest.mark.slow]
 
@@ -149,6 +149,8 @@ def test_the_next_training_goes_on_where_a_stopped_or_killed_one_was(
             output = said_by(process)
         assert not tracebacks(output), output
         checkpointed, kept = training.checkpointed(), len(training.models())
+        if stopped_at and checkpointed != stopped_at:  # else it was killed before it had come further, and the next one says so
+            assert f"goes on after step {stopped_at:,}" in output
         if process.returncode:  # else it had come to its end before
             found.append(checkpointed)
             output = training.finish()

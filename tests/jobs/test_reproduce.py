@@ -26,8 +26,6 @@ from tests.mian.sample_data import SMALL_MODEL
 from tests.stores import new_store
 
 SMALL = {name: value for name, value in SMALL_MODEL.items() if name != "dropout"}
-#: So many times an experiment is killed: MIAN_KILLS=3.
-KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 #: Trainings of the grid: 2 of LR, which has no dropout, and 4 of each other; and one a line with the second seed.
 TRAININGS = 2 + 4 + 4 + 4 + 4
 
@@ -171,7 +169,7 @@ def test_once_more_trains_nothing_and_says_the_same(done: Laboratory, tmp_path: 
 @pytest.mark.slow
 def test_killed_and_started_again_it_redoes_no_training_that_ended(done: Laboratory, laboratory: Laboratory) -> None:
     drawn = random.Random(os.environ.get("MIAN_KILL_SEED", "0"))
-    for _ in range(KILLS):
+    for _ in range(2):
         with laboratory.start() as process:
             target = len(laboratory.ended()) + drawn.randrange(2, 6)
             while len(laboratory.ended()) < target:

@@ -132,5 +132,6 @@ def scored(folder: Path) -> dict[str, Any]:
         "cases": {name: evaluate(case, ranks, folder) for name, case in CASES.items()},
         "errors": {name: error_of(rows, ranks, folder) for name, rows in WRONG.items()},
     }
-    assert list(folder.iterdir()) == [], "nothing is left there"
+    ranks.wait()
+    assert list(folder.iterdir()) == [], "no rank leaves anything there"
     return found
