@@ -7,9 +7,9 @@ import logging
 import pathlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,7 +20,6 @@ from mian.metrics import plot_reliability
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
-from mian.tracking import Outcome, Tracker
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
@@ -39,6 +38,9 @@ from mian.trainer import (
     training_key,
 )
 from pipeline.contract import Contract, ContractError, read_contract
+
+if TYPE_CHECKING:
+    from mian.tracking import Outcome, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -96,19 +98,22 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
     config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
     # read before the training: the data set may be built anew meanwhile
     kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
-    tracker = Tracker(config.tracking)
+    tracker = _tracker(config) if ranks.is_first else None
     store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
     traces = pathlib.Path(config.output) / "profiles" / checkpoints.folder.name
     trace = traces / f"rank-{ranks.rank}.json" if config.profile else None
     trainer = ranks.together(
-        lambda: Trainer(config, contract, streams, ranks, tracker.report, store, world.stopping, trace), ERRORS
+        lambda: Trainer(
+            config, contract, streams, ranks, tracker.report if tracker else _to_nobody, store, world.stopping, trace
+        ),
+        ERRORS,
     )
     # the state is held by no name here: it is as large as all that is trained
     resumed = trainer.resume(ranks.together(lambda: _saved(world, checkpoints.folder.name, store), ERRORS))
     world.hold(checkpoints.folder.name, trainer)
     outcome: Outcome = "FAILED"
     try:
-        if ranks.is_first:
+        if tracker is not None:
             _announce(contract, streams, config, ranks)
             if resumed:
                 progress = trainer.progress
@@ -120,7 +125,7 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
         with world.changes():
             trained = trainer.run()
             model = trainer.whole_model()
-            if kept is not None:
+            if tracker is not None and kept is not None:
                 _keep(config, contract, model, trained, tracker, kept)
                 checkpoints.clear()
         outcome = "FINISHED"
@@ -133,10 +138,21 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
     finally:
         if outcome != "RUNNING":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # horovodrun sends it as soon as another rank has ended in an error
-        if ranks.is_first:
+        if tracker is not None:
             if trace is not None:
                 tracker.files(traces)
             tracker.end(outcome)
+
+
+def _tracker(config: TrainConfig) -> Tracker:
+    """The record of the run, which the first rank keeps; MLflow takes seconds to import, and the others do without."""
+    from mian.tracking import Tracker
+
+    return Tracker(config.tracking)
+
+
+def _to_nobody(metrics: Mapping[str, float], step: int) -> None:
+    """What ranks that are not the first have to report."""
 
 
 def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import mian
 from mian.config import TrackingConfig
-from mian.serving import log_servable
+from mian.serving.log import log_servable
 from pipeline.contract import CONTRACT_FILE, Contract
 
 if TYPE_CHECKING:

@@ -200,8 +200,9 @@ venv_fits() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && [ "$("$venv/bin/python" -c "$same")" = "$("$python" -c "$same")" ]
 }
 
+# What is imported is compiled then, by check_venv most of it: compiling all that is installed takes as long as installing it.
 pip_install() {
-  "$venv/bin/python" -m pip install --no-input -c constraints.txt "$@"
+  "$venv/bin/python" -m pip install --no-input --no-compile -c constraints.txt "$@"
 }
 
 # Names what a built Horovod depends on; a wheel in the cache fits if all of this is the same.
@@ -281,7 +282,7 @@ install_all() {
 
 check_venv() {
   "$venv/bin/python" -m pip check &&
-    "$venv/bin/python" -c 'import horovod.torch, mlflow, petastorm, pyarrow, pyspark, torch'
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import horovod.torch, petastorm, pyspark.sql, jobs.build_samples, jobs.evaluate, jobs.train'
 }
 
 # --- The steps -----------------------------------------------------------------------------------------------------------------

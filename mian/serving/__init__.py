@@ -1,10 +1,12 @@
-"""What is served is what was trained: a model that takes raw values and holds its vocabularies."""
+"""What is served is what was trained: a model that takes raw values and holds its vocabularies.
 
+Its way into MLflow's registry is :mod:`mian.serving.log`: MLflow takes seconds to import, and a training's other ranks do without.
+"""
+
+from mian.serving.example import input_example
 from mian.serving.explanation import explain, shown
-from mian.serving.log import log_servable
 from mian.serving.rows import ServingInputError
 from mian.serving.servable import Servable, ServableError, load_servable, read_vocabularies, save_servable
-from mian.serving.signature import input_example, signature
 
 __all__ = [
     "Servable",
@@ -13,9 +15,7 @@ __all__ = [
     "explain",
     "input_example",
     "load_servable",
-    "log_servable",
     "read_vocabularies",
     "save_servable",
     "shown",
-    "signature",
 ]

@@ -1,16 +1,12 @@
-"""What MLflow is told about the input: its schema, and an example."""
+"""What MLflow is told about the input: its schema."""
 
 from __future__ import annotations
 
-import fsspec
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array
 
-from pipeline.contract import Contract, Field, vocabulary_from_parquet
+from pipeline.contract import Contract, Field
 
 
 def signature(contract: Contract) -> ModelSignature:
@@ -25,41 +21,3 @@ def _type(field: Field) -> DataType | Array:
         return DataType.string if field.is_text else DataType.double
     # MLflow refuses whole numbers in an array of doubles, and JSON from JavaScript writes 3.0 as 3.
     return Array(DataType.string) if field.is_text else Array(AnyType())  # type: ignore[no-untyped-call]
-
-
-def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFrame:
-    """Some raw rows: those that ``build_samples`` kept of the last finished day, or, if it kept none, made of the vocabularies.
-
-    Args:
-        contract: the data set's contract.
-        samples: the data set's folder; a local path or any URL that fsspec opens.
-        rows: how many at most.
-    """
-    samples = samples.rstrip("/")
-    kept = [day.examples for day in sorted(contract.days, key=lambda day: day.day) if day.examples is not None]
-    if kept:
-        with fsspec.open(f"{samples}/{kept[-1].path}", "rb") as file:
-            table = pq.read_table(file, columns=[field.column for field in contract.fields]).slice(0, rows)
-    else:
-        table = pa.table({field.column: _made_up(contract, samples, field, rows) for field in contract.fields})
-    return _plain(table, contract)
-
-
-def _made_up(contract: Contract, samples: str, field: Field, rows: int) -> list[object]:
-    """The i-th row has the i-th most frequent value, or i, and a history of i behaviors."""
-    values: list[object] = [float(i) for i in range(rows)]
-    if field.is_text:
-        path = contract.vocabulary(field.vocabulary or "").path
-        known = [f"value {i}" for i in range(rows)]  # of a hashed field any text is a value
-        if path is not None:
-            with fsspec.open(f"{samples}/{path}", "rb") as file:
-                known = vocabulary_from_parquet(file)["value"].slice(0, rows).to_pylist()
-        values = [known[i % len(known)] if known else None for i in range(rows)]
-    return [values[: i + 1] for i in range(rows)] if field.group == "behaviors" else values
-
-
-def _plain(table: pa.Table, contract: Contract) -> pd.DataFrame:
-    """Python lists and None, which MLflow writes to JSON."""
-    frame = pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in table.column_names})
-    numbers = [f.column for f in contract.fields if not f.is_text and f.group != "behaviors"]
-    return frame.astype(dict.fromkeys(numbers, "float64"))

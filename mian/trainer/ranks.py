@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import horovod.torch as hvd
 import numpy as np
@@ -19,6 +20,9 @@ from mian.trainer.watch import ExchangeWatch
 
 Value = TypeVar("Value")
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+_NAP_SECONDS = 5e-5
+"""Between two looks at whether an exchange is over; those take a millisecond and more."""
 
 
 class RankError(RuntimeError):
@@ -134,6 +138,7 @@ class Ranks:
         if self.size == 1:
             return [value]
         with self._watch:
+            _meet()
             gathered: list[Value] = hvd.allgather_object(value)
         return gathered
 
@@ -141,7 +146,7 @@ class Ranks:
         """Put the mean over ranks in its place."""
         if self.size > 1:
             with self._watch:
-                hvd.allreduce_(value, op=hvd.Average)
+                _exchanged(hvd.allreduce_async_(value, op=hvd.Average))
 
     def mean_of_gradients(
         self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -176,10 +181,10 @@ class Ranks:
                 for name, (rows, values) in tables.items()
             }
             reduced = self._send_mean(parts)
-            all_rows = {name: hvd.synchronize(of_rows) for name, (of_rows, _) in sent.items()}
+            all_rows = {name: _exchanged(of_rows) for name, (of_rows, _) in sent.items()}
         found = {name: distinct(rows) for name, rows in all_rows.items()}  # while the gradients travel
         with self._watch:
-            all_values = {name: self._unpack(hvd.synchronize(of_values)) for name, (_, of_values) in sent.items()}
+            all_values = {name: self._unpack(_exchanged(of_values)) for name, (_, of_values) in sent.items()}
             self._receive_mean(reduced, dense)
         return {
             name: (rows, sum_by_place(all_values[name].div_(self.size), places, len(rows)))
@@ -195,7 +200,7 @@ class Ranks:
             sent = hvd.alltoall_async(
                 values.clone() if values.is_inference() else values, counts.int().cpu(), name=f"swap.{name}"
             )
-            swapped: tuple[torch.Tensor, torch.Tensor] = hvd.synchronize(sent)
+            swapped: tuple[torch.Tensor, torch.Tensor] = _exchanged(sent)
         return swapped
 
     def swap_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -210,12 +215,12 @@ class Ranks:
     def _send_mean(self, sent: int) -> int:
         if self._packing is None:
             return sent
-        of_ranks = self._packing.unpack(hvd.synchronize(sent)[0])
+        of_ranks = self._packing.unpack(_exchanged(sent)[0])
         mean = of_ranks.view(self.size, -1, of_ranks.shape[1]).mean(dim=0)
         return int(hvd.allgather_async(self._packing.pack(mean), name="dense.mean"))
 
     def _receive_mean(self, sent: int, dense: torch.Tensor) -> None:
-        received = hvd.synchronize(sent)
+        received = _exchanged(sent)
         if self._packing is not None:
             from_blocks(dense, self._packing.unpack(received))
 
@@ -231,6 +236,7 @@ class Ranks:
             return
         here = {name: tensor.cpu() if self._goes_by_cpu(tensor) else tensor for name, tensor in tensors.items()}
         with self._watch:
+            _meet()
             hvd.broadcast_parameters(here, root_rank=0)
         for name, tensor in tensors.items():
             if here[name] is not tensor:
@@ -241,6 +247,7 @@ class Ranks:
         if self.size == 1:
             return value
         with self._watch:
+            _meet()
             # without a name it is called by its value's type, which differs between the ranks
             shared: Value = hvd.broadcast_object(value, root_rank=0, name="from_first")
         return shared
@@ -255,3 +262,22 @@ class Ranks:
         brought, _ = self.swap(torch.from_numpy(as_bytes), counts, "bring_to")
         found: npt.NDArray[Scalar] = brought.numpy().view(rows.dtype).reshape(len(brought))
         return found
+
+
+def _exchanged(handle: int) -> Any:
+    """What an exchange brought, once it is over.
+
+    Horovod's own ``synchronize`` looks again and again, and takes the interpreter's lock each time: a rank that waits would keep a core
+    busy that other ranks and the threads that read its samples could use.
+
+    Raises:
+        HorovodInternalError: it failed.
+    """
+    while not hvd.poll(handle):
+        time.sleep(_NAP_SECONDS)
+    return hvd.synchronize(handle)
+
+
+def _meet() -> None:
+    """Wait until every rank is here, before an exchange that waits by Horovod's ``synchronize``."""
+    _exchanged(hvd.allreduce_async(torch.zeros(1), name="meet"))

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 
+from jobs.stop_signal import STOPPED
 from mian.trainer import CheckpointStore
 from pipeline.contract import read_contract
 from tests.e2e.trainings import write_training
@@ -172,6 +173,7 @@ def ask_to_stop(training: Training) -> int:
         process.send_signal(signal.SIGTERM)
         output = said_by(process)
     assert process.returncode == 1, output
+    assert all(f"Process {rank} exit with status code {STOPPED}." in output for rank in range(2)), output
     stopped_at = training.checkpointed()
     assert f"stopped after step {stopped_at:,}; started again, it goes on" in output
     assert not tracebacks(output), output

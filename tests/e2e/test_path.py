@@ -34,8 +34,8 @@ def run(folder: Path, *command: str) -> str:
 
 
 def build(folder: Path) -> str:
-    days = ["--from", "2026-01-20", "--to", "2026-02-14"]
-    splits = ["splits.train.first=2026-01-20"]
+    days = ["--from", "2026-02-01", "--to", "2026-02-14"]
+    splits = ["splits.train.first=2026-02-01"]
     return run(
         folder, "spark-submit", f"{ROOT}/jobs/build_samples.py", "--config", f"{ROOT}/conf/data/demo.yaml", *days, *WORLD, *splits
     )
@@ -45,11 +45,11 @@ def build(folder: Path) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("path")
     run(folder, "spark-submit", f"{ROOT}/jobs/simulate_logs.py", "--config", f"{ROOT}/conf/data/demo.yaml", *WORLD)
-    assert "26 days built" in build(folder)
+    assert "14 days built" in build(folder)
     training = [
         "samples=samples",
         "output=models",
-        "epochs=1",
+        "epochs=2",
         "batch_size=256",
         "log_every=5",
         "tracking.uri=sqlite:///mlflow.db",
@@ -62,8 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_second_build_redoes_no_day_and_says_so(folder: Path) -> None:
     before = (folder / "samples" / "contract.json").read_bytes()
     printed = build(folder)
-    assert "26 of 26 days are finished and unchanged" in printed
-    assert "0 days built, 26 finished before and unchanged" in printed
+    assert "14 of 14 days are finished and unchanged" in printed
+    assert "0 days built, 14 finished before and unchanged" in printed
     assert (folder / "samples" / "contract.json").read_bytes() == before
 
 

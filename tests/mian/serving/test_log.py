@@ -18,7 +18,8 @@ from mlflow.types import DataType
 from mlflow.types.schema import Array
 
 from mian.evaluation import load_model
-from mian.serving import explain, input_example, load_servable, log_servable
+from mian.serving import explain, input_example, load_servable
+from mian.serving.log import log_servable
 from pipeline.contract import Day, SampleFile
 
 MODEL = "models:/ctr/1"
