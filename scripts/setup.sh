@@ -200,7 +200,7 @@ venv_fits() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && [ "$("$venv/bin/python" -c "$same")" = "$("$python" -c "$same")" ]
 }
 
-# What is imported is compiled then, by check_venv most of it: compiling all that is installed takes as long as installing it.
+# Python compiles what is imported, see import_all: compiling all that is installed takes as long as installing it.
 pip_install() {
   "$venv/bin/python" -m pip install --no-input --no-compile -c constraints.txt "$@"
 }
@@ -277,12 +277,17 @@ install_all() {
     wait "$project" || true
     return 1
   fi
+  import_all  # meanwhile
   wait "$project"
 }
 
+# What the jobs import; the first time it is compiled, and kept.
+import_all() {
+  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import horovod.torch, petastorm, pyspark.sql, jobs.build_samples, jobs.evaluate, jobs.train'
+}
+
 check_venv() {
-  "$venv/bin/python" -m pip check &&
-    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import horovod.torch, petastorm, pyspark.sql, jobs.build_samples, jobs.evaluate, jobs.train'
+  "$venv/bin/python" -m pip check && import_all
 }
 
 # --- The steps -----------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ check "ruff format" ruff format --check .
 # While the first tests run: it takes one core, and half a minute.
 mypy >"$typed" 2>&1 &
 mypy=$!
-# Two files at a time, the long ones of tests/e2e first: more would share cores and memory.
+# Two files at a time, in the order of tests/conftest.py: more would share cores and memory.
 check "pytest" pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 check "mypy" said_by_mypy
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -16,6 +17,15 @@ os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
 
 #: What the tests import stays: looking through it for garbage again and again takes a third of the time that collecting them takes.
 gc.disable()
+
+#: Rooms of long files come first: whoever runs several files at a time then ends with short ones.
+FIRST = ("e2e", "pipeline", "jobs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rooms = [item.path.relative_to(Path(__file__).parent).parts[0] for item in items]
+    order = sorted(range(len(items)), key=lambda n: FIRST.index(rooms[n]) if rooms[n] in FIRST else len(FIRST))
+    items[:] = [items[n] for n in order]
 
 
 def pytest_collection_finish() -> None:

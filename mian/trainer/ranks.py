@@ -21,8 +21,8 @@ from mian.trainer.watch import ExchangeWatch
 Value = TypeVar("Value")
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_NAP_SECONDS = 5e-5
-"""Between two looks at whether an exchange is over; those take a millisecond and more."""
+_SHORTEST_NAP, _LONGEST_NAP, _NAP_SHARE = 5e-5, 1e-3, 0.125
+"""Seconds between two looks at whether an exchange is over, at first and at last, and the share of the wait so far that they are."""
 
 
 class RankError(RuntimeError):
@@ -273,8 +273,9 @@ def _exchanged(handle: int) -> Any:
     Raises:
         HorovodInternalError: it failed.
     """
+    began = time.perf_counter()
     while not hvd.poll(handle):
-        time.sleep(_NAP_SECONDS)
+        time.sleep(min(max(_NAP_SHARE * (time.perf_counter() - began), _SHORTEST_NAP), _LONGEST_NAP))
     return hvd.synchronize(handle)
 
 

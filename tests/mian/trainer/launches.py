@@ -140,6 +140,7 @@ class Launches:
         found_late = {"samples": str(self._folder / "spoiled"), "max_steps": 2}
         return {
             "exchange": {"exchange": True},
+            "waits": {"waits": True},
             "training, split": self._training(2, "split"),
             "training, replicated, fp16": self._training(2, "replicated", "fp16"),
             "goes on, split": self._goes_on(2, "split"),

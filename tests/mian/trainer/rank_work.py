@@ -5,6 +5,7 @@ FOLDER holds ``works.json``, works by name, which are done one after the other. 
 - ``config``, a training's configuration; with ``checkpoints``, where its checkpoints go, and ``stop_at``, the step after which it is to
   stop; with ``fails``, where it must end in an error.
 - ``config`` and ``weights``, a file of what a rank left and the name of a work in it: to score the test split with its weights.
+- ``waits``, to come late to exchanges, on the last rank, and see what the others' waiting costs.
 - ``exchange``, see ``exchange_work``; ``scored_rows``, see ``scored_work``.
 
 Each rank leaves ``rank-I-of-N.pt`` there, by name: of a training its curve, its weights, how many rows of which tables it has, and the
@@ -13,6 +14,7 @@ metrics that it came to; or its error.
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ def work(folder: Path) -> None:
 
 
 def result_of(work: dict[str, Any], ranks: Ranks, folder: Path) -> Any:
+    if "waits" in work:
+        return waited(ranks)
     if "exchange" in work:
         return exchange_work.exchanged(ranks)
     if "scored_rows" in work:
@@ -67,6 +71,22 @@ def train(values: dict[str, Any], ranks: Ranks, checkpoints: str | None = None, 
         "table_rows": table_rows,
         "metrics": trained.test.metrics,
     }
+
+
+def waited(ranks: Ranks) -> tuple[float, float]:
+    """Seconds that this rank was in exchanges to which the last one came late, and those for which it kept a core busy meanwhile."""
+    before, busy = ranks.exchange_seconds, time.process_time()
+    for exchange in (
+        ranks.wait,
+        lambda: ranks.from_first(0),
+        lambda: ranks.mean_(torch.zeros(1)),
+        lambda: ranks.mean_of_gradients(torch.zeros(1), {}),
+        lambda: ranks.broadcast({"of_first": torch.zeros(1)}),
+    ):
+        if ranks.rank == ranks.size - 1:
+            time.sleep(1)
+        exchange()
+    return ranks.exchange_seconds - before, time.process_time() - busy
 
 
 def score(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dict[str, float]:

@@ -144,3 +144,10 @@ def test_a_loss_that_is_no_number_is_said_by_one_rank(launches: Launches, tables
     first, second = launches.of(2, f"diverges, {tables}, none")
     assert first.startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")
     assert second == "RankError: rank 0 could not go on"
+
+
+def test_a_rank_that_waits_for_another_leaves_its_core_alone(launches: Launches) -> None:
+    """Where it looks again and again whether the exchange is over, as Horovod does, it is busy for all these seconds."""
+    (waited, busy), _ = launches.of(2, "waits")
+    assert waited > 4
+    assert busy < 0.25 * waited
