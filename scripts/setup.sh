@@ -200,7 +200,7 @@ venv_fits() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && [ "$("$venv/bin/python" -c "$same")" = "$("$python" -c "$same")" ]
 }
 
-# Python compiles what is imported, see import_all: compiling all that is installed takes as long as installing it.
+# Python compiles what is imported when it is, see import_all; pip would compile some 17,000 files.
 pip_install() {
   "$venv/bin/python" -m pip install --no-input --no-compile -c constraints.txt "$@"
 }

@@ -1,4 +1,4 @@
-"""What all tests share: one small Spark session, and how JVMs are run."""
+"""What all tests share: their order, one small Spark session, and how JVMs are run."""
 
 from __future__ import annotations
 
