@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from pipeline.session import spark_session
 
 #: Most JVMs here, those that tests start as processes of their own included, live for less than optimizing them takes.
-os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
+os.environ["JDK_JAVA_OPTIONS"] = f"-XX:TieredStopAtLevel=1 {os.environ.get('JDK_JAVA_OPTIONS', '')}"
 
 #: What the tests import stays: looking through it for garbage again and again takes a third of the time that collecting them takes.
 gc.disable()
@@ -36,15 +36,16 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """A local session of two cores, set up as the jobs' sessions are."""
+    """A local session of two cores, set up as the jobs' sessions are, but for what few rows do not pay for."""
     settings = {
         "spark.master": "local[2]",
         "spark.ui.enabled": "false",
         "spark.sql.shuffle.partitions": "4",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        # the tests' queries are many and alike: what was compiled for one is kept for the others
-        "spark.sql.codegen.cache.maxEntries": "20000",
+        # A query of a few rows takes longer to compile than to interpret. The jobs of tests/e2e compile theirs.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     arguments = " ".join(f"--conf {key}={value}" for key, value in settings.items())
     os.environ["PYSPARK_SUBMIT_ARGS"] = f"{arguments} pyspark-shell"
