@@ -26,6 +26,9 @@ PARTITION_DAY = "_partition_day"
 #: An expression that is a column and nothing else.
 _COLUMN = re.compile(r"`[^`]+`")
 
+#: Spark's name for a column of CSV files that has none.
+_NAMELESS = re.compile(r"_c\d+")
+
 
 def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None = None) -> DataFrame:
     """Read a table and give its columns the names that the configuration says; ids become strings.
@@ -130,7 +133,7 @@ def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source
             f"{name}: no line of {source.path} is a JSON object; correct {name}.format, or, where a file is one JSON array over "
             "several lines, say `options: {multiLine: true}`"
         )
-    nameless = source.table_schema is None and any(re.fullmatch(r"_c\d+", field.name) for field in kept)
+    nameless = source.table_schema is None and any(map(_NAMELESS.fullmatch, schema.names))
     if source.format == "csv" and "enforceSchema" not in source.options and not nameless:
         # else a file with its columns in another order is read as if they were in the first one's
         reader = reader.option("enforceSchema", "false")
@@ -180,10 +183,13 @@ def _check_kinds(schema: T.StructType, name: str) -> None:
 
 
 def _columns_of(frame: DataFrame) -> str:
-    names = sorted(c for c in frame.columns if not c.startswith("_"))
+    names = sorted(c for c in frame.columns if not c.startswith("_") or _NAMELESS.fullmatch(c))
     if any(sign in c for c in names for sign in "\0\ufffd"):
         return (
             "the columns there have names that are not UTF-8 text: say how the files are encoded, as in "
             "`options: {encoding: UTF-16, multiLine: true}`"
         )
-    return f"the columns there are {', '.join(names)}"
+    there = f"the columns there are {', '.join(names)}"
+    if any(map(_NAMELESS.fullmatch, names)):
+        return f"{there}; where the files' first line says their names, say `options: {{header: true}}`"
+    return there

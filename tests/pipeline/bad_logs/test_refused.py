@@ -134,6 +134,12 @@ def test_a_csv_with_another_separator(log: Refusals) -> None:
     log.refused("log.impressions.columns", "the columns there are day, impression_id;user_id", **CSV)
 
 
+def test_a_csv_whose_header_is_read_as_a_row(log: Refusals) -> None:
+    log.text("part-0.csv", csv)
+    unnamed = CSV | {"options": {}}
+    log.refused("log.impressions.columns", "the columns there are _c0, _c1", "options: {header: true}", **unnamed)
+
+
 def test_a_csv_header_that_names_a_column_twice(log: Refusals) -> None:
     log.text("part-0.csv", lambda rows: csv(rows).replace("device", "user_id"))
     log.refused("log.impressions.columns", "the columns there are", "user_id1, user_id4", **CSV)
