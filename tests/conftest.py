@@ -23,9 +23,11 @@ FIRST = ("e2e", "pipeline", "jobs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rooms = [item.path.relative_to(Path(__file__).parent).parts[0] for item in items]
-    order = sorted(range(len(items)), key=lambda n: FIRST.index(rooms[n]) if rooms[n] in FIRST else len(FIRST))
-    items[:] = [items[n] for n in order]
+    def place(item: pytest.Item) -> int:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        return FIRST.index(room) if room in FIRST else len(FIRST)
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
