@@ -23,10 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Days that are finished and whose logs, configuration and code did not change are left as they are.",
         config="conf/data/demo.yaml",
     )
-    parser.add_argument(
-        "--from", dest="first", type=_date, metavar="DAY", help="first day (UTC); the first of all splits by default"
-    )
-    parser.add_argument("--to", dest="last", type=_date, metavar="DAY", help="last day (UTC); the last of all splits by default")
+    parser.add_argument("--from", dest="first", type=_date, metavar="DAY", help="first day; the first of all splits by default")
+    parser.add_argument("--to", dest="last", type=_date, metavar="DAY", help="last day; the last of all splits by default")
     parser.add_argument(
         "--plan", action="store_true", help="say which days would be built, why, and how many rows; build nothing"
     )

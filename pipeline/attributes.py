@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipeline.config import AttributeSource
+from pipeline.days import DAY_MICROSECONDS
 from pipeline.log_errors import LogError
 
 
@@ -90,7 +91,7 @@ def _in_force(source: AttributeSource) -> Column:
     if "valid_to" in source.columns:
         counts = F.col("_best")["valid_to"].isNull() | (F.col("time") < F.col("_best")["valid_to"])
     if source.max_age_days is not None:
-        age = F.expr(f"INTERVAL {round(source.max_age_days * 86_400_000_000)} MICROSECONDS")
+        age = F.expr(f"INTERVAL {round(source.max_age_days * DAY_MICROSECONDS)} MICROSECONDS")
         counts = counts & (F.col("time") <= F.col("_best")["valid_from"] + age)
     return counts
 

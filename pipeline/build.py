@@ -18,13 +18,14 @@ from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig
 from pipeline.contract import Contract, ContractError, Day
+from pipeline.days import day_number, microseconds
 from pipeline.encode import EncodePlan, encode_files
 from pipeline.events import ONE_DAY, EventLogs, Events
 from pipeline.findings import day_quality, in_words, refuse_day
 from pipeline.fingerprints import code_fingerprint, day_fingerprint, settings_fingerprint
 from pipeline.join.blobs import ipc_bytes
 from pipeline.join.days import join_days
-from pipeline.join.plan import day_number, files_of
+from pipeline.join.plan import files_of
 from pipeline.join.worker import NO_FILE, OUTPUT, REJECTED, SAMPLES
 from pipeline.lock import DatasetLock
 from pipeline.log_errors import LogError, log_errors
@@ -74,7 +75,7 @@ def build_samples(
     Args:
         spark: the session.
         config: the data set.
-        first: first day, UTC.
+        first: first day, in the configuration's ``day_time_zone``.
         last: last day.
         extend_vocabularies: give ids to values of training days that came after those that the vocabularies were made from.
         wait: seconds to wait for another build of the same data set.
@@ -246,10 +247,11 @@ def _final(config: DataConfig, events: Events | None, day: dt.date) -> bool:
     """Whether no click can change a label of the day any more, as far as the configuration or the clicks themselves say."""
     if config.log.clicks is None:
         return True
-    end = dt.datetime.combine(day + ONE_DAY, dt.time(), dt.timezone.utc) + config.log.attribution
+    calendar = config.calendar
+    end = calendar.start(day + ONE_DAY) + microseconds(config.log.attribution)
     if config.log.complete_to is not None:
-        return end <= dt.datetime.combine(config.log.complete_to + ONE_DAY, dt.time(), dt.timezone.utc)
-    return events is not None and events.facts["log.clicks"].rows.get(end.date(), 0) > 0
+        return end <= calendar.start(config.log.complete_to + ONE_DAY)
+    return events is not None and events.facts["log.clicks"].rows.get(calendar.day(end), 0) > 0
 
 
 def _packed(quarantine: DataFrame) -> DataFrame:

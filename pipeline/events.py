@@ -6,15 +6,15 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig, Source
+from pipeline.days import ONE_DAY as ONE_DAY
+from pipeline.days import Calendar
 from pipeline.logs import CORRUPT, PARTITION_DAY, read_source
 from pipeline.negatives import POOL_DAYS, draw_negatives
 from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse
-
-ONE_DAY = dt.timedelta(days=1)
 
 
 def days_between(first: dt.date, last: dt.date) -> list[dt.date]:
@@ -49,14 +49,14 @@ class Events:
 
 def reach_back(config: DataConfig) -> dt.timedelta:
     """How many whole days before an impression's day the events lie that its sample can depend on."""
-    reach = _whole_days(config.history.reach)
+    reach = _whole_days(config.history.reach) + config.calendar.slack
     return max(reach, (POOL_DAYS - 1) * ONE_DAY) if config.log.kind == "positives_only" else reach
 
 
 def impressions_ahead(config: DataConfig) -> dt.timedelta:
     """How far after a day the impressions lie that its labels can depend on."""
     shared = config.log.clicks is not None and config.log.attribution_by == "user_and_item"
-    return config.log.attribution if shared else dt.timedelta(0)
+    return config.log.attribution + config.calendar.slack if shared else dt.timedelta(0)
 
 
 class EventLogs:
@@ -84,14 +84,14 @@ class EventLogs:
 
         def events(name: str, source: Source, begin: dt.date, end: dt.date, days: list[dt.date]) -> DataFrame:
             frame = read_source(self._spark, name, source, days=(begin, end))
-            marked = mark(frame, source, self._config.quality)
+            marked = mark(frame, source, self._config.quality, self._config.calendar)
             found = count(marked)
             facts[name] = found.within(begin, end)
             refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}")
             broken.append(self._broken(name, marked, facts[name], first, last))
             # where no row breaks a rule there is no need to look at each a second time
             good = marked.where(F.col(REASON).isNull()) if found.broken else frame
-            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY), begin, end)
+            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY), begin, end, self._config.calendar)
 
         days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
         from_log = log.clicks is None and not log.behaviors
@@ -103,13 +103,15 @@ class EventLogs:
             # a day more than labels need: whether there is one says whether the labels of the last day are final
             clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
         behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
-        asked = impressions.where(F.col("time") >= _midnight(first))
+        asked = impressions.where(F.col("time") >= F.expr(self._config.calendar.start_sql(first)))
         rows = {day: n for day, n in self._rows(facts).items() if first <= day <= last}
         if log.kind == "labeled":
             asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
         if log.kind == "positives_only":
             assert log.negatives is not None
-            asked = draw_negatives(asked, impressions, log.negatives, self._config.history.reach, self._config.seed)
+            asked = draw_negatives(
+                asked, impressions, log.negatives, self._config.history.reach, self._config.seed, self._config.calendar
+            )
         quarantine = broken[0]
         for other in broken[1:]:
             quarantine = quarantine.unionByName(other)
@@ -129,14 +131,14 @@ class EventLogs:
         else:
             positive = impressions.where(is_positive(F.col("label"))).drop("label") if log.kind == "labeled" else impressions
             # an impression of a day is one, also where a second delivery says another time
-            day = F.unix_micros(F.date_trunc("day", "time"))
+            day = F.expr(self._config.calendar.number_sql("time")).cast("long")
             frames = [positive.withColumns({"_action": F.lit("click"), "_once": day})]
         frames = [f if "action" in f.columns else f.withColumnRenamed("_action", "action") for f in frames]
         behaviors = frames[0].drop("_action")
         for frame in frames[1:]:
             behaviors = behaviors.unionByName(frame.drop("_action"), allowMissingColumns=True)
         # what happened after the last day is no behavior of these days, nor a word of their vocabularies
-        return behaviors.where(F.col("time") < _midnight(last + ONE_DAY))
+        return behaviors.where(F.col("time") < F.expr(self._config.calendar.start_sql(last + ONE_DAY)))
 
     def _rows(self, facts: Mapping[str, LogFacts]) -> dict[dt.date, int]:
         """About how many samples a day has: after sampling, with drawn negatives, before duplicates are left out."""
@@ -167,9 +169,6 @@ def _whole_days(span: dt.timedelta) -> dt.timedelta:
     return -(-span // ONE_DAY) * ONE_DAY
 
 
-def _during(frame: DataFrame, first: dt.date, last: dt.date) -> DataFrame:
-    return frame.where((F.col("time") >= _midnight(first)) & (F.col("time") < _midnight(last + ONE_DAY)))
-
-
-def _midnight(day: dt.date) -> Column:
-    return F.lit(str(day)).cast("timestamp")
+def _during(frame: DataFrame, first: dt.date, last: dt.date, calendar: Calendar) -> DataFrame:
+    begin, end = F.expr(calendar.start_sql(first)), F.expr(calendar.start_sql(last + ONE_DAY))
+    return frame.where((F.col("time") >= begin) & (F.col("time") < end))

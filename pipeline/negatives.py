@@ -17,9 +17,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Negatives
+from pipeline.days import Calendar, microseconds
 from pipeline.hashing import uniform
 from pipeline.join.blobs import ipc_bytes, ipc_table
-from pipeline.join.histories import DAY_MICROSECONDS
 from pipeline.join.timelines import codes
 
 POOL_DAYS = 7
@@ -28,7 +28,9 @@ MAX_ATTEMPTS = 50
 IntArray = npt.NDArray[np.int64]
 
 
-def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, window: dt.timedelta, seed: int) -> DataFrame:
+def draw_negatives(
+    positives: DataFrame, events: DataFrame, counts: Negatives, window: dt.timedelta, seed: int, calendar: Calendar
+) -> DataFrame:
     """Add negatives to positives.
 
     Args:
@@ -37,6 +39,7 @@ def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, w
         counts: how many negatives of which kind for each positive.
         window: an item that the user had an event with in ``time - window`` to ``time``, both included, is not drawn.
         seed: of the draws; a positive's draws depend on its id and on nothing else.
+        calendar: whose days are meant.
 
     Returns:
         The columns of ``positives`` and ``label``: the positives with 1, the negatives with 0. A negative has the id of its positive
@@ -44,7 +47,7 @@ def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, w
         different items, there are fewer.
     """
     spark = positives.sparkSession
-    daily = events.groupBy(F.to_date("time").alias("day"), "item_id").count()
+    daily = events.groupBy(F.expr(calendar.number_sql("time")).alias("day"), "item_id").count()
     pools = spark.sparkContext.broadcast(ipc_bytes(daily.orderBy("day", "item_id").toArrow()))
     columns = positives.columns
     marked = positives.withColumns(
@@ -57,7 +60,7 @@ def draw_negatives(positives: DataFrame, events: DataFrame, counts: Negatives, w
         F.lit(False).alias("_positive"),
     )
     schema = positives.withColumn("label", F.lit(1)).schema
-    worker = _worker(lambda: _Pools(ipc_table(pools.value)), columns, counts, window)
+    worker = _worker(lambda: _Pools(ipc_table(pools.value)), columns, counts, window, calendar)
     return marked.unionByName(bought).repartition("user_id").mapInArrow(worker, schema)
 
 
@@ -69,7 +72,7 @@ class _Pools:
         # in the order of names, so that a draw does not depend on which days are built together
         self.items = pa.compute.unique(names).sort()
         self._codes: IntArray = pa.compute.index_in(names, self.items).to_numpy().astype(np.int64)
-        self._days: IntArray = daily.column("day").cast(pa.int32()).to_numpy().astype(np.int64)
+        self._days: IntArray = daily.column("day").to_numpy().astype(np.int64)
         self._counts: IntArray = daily.column("count").to_numpy()
 
     def of(self, day: int) -> tuple[IntArray, IntArray]:
@@ -105,9 +108,9 @@ class _Past:
 
 
 def _worker(
-    pools_of: Callable[[], _Pools], columns: list[str], counts: Negatives, window: dt.timedelta
+    pools_of: Callable[[], _Pools], columns: list[str], counts: Negatives, window: dt.timedelta, calendar: Calendar
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    width = round(window.total_seconds() * 1_000_000)
+    width = microseconds(window)
 
     def draw(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         arrived = list(batches)
@@ -124,7 +127,7 @@ def _worker(
         if not len(places):
             return
         positives = table.filter(table.column("_positive"))
-        days = micros[places] // DAY_MICROSECONDS
+        days = calendar.numbers(micros[places])
         hashes = positives.column("_hash").to_numpy().astype(np.uint64)
         drawn = np.full((len(places), counts.uniform + counts.popularity), -1, np.int64)
         for day in np.unique(days):

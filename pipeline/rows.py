@@ -17,7 +17,8 @@ from pyspark.sql.types import ArrayType, BinaryType, MapType, NumericType, Strin
 from pipeline.attributes import join_attributes, join_lookup, refuse_twice
 from pipeline.config import AttributeSource, DataConfig, FieldConfig
 from pipeline.contract.document import ID_COLUMN, USER_COLUMN
-from pipeline.events import ONE_DAY, Events, reach_back
+from pipeline.days import ONE_DAY
+from pipeline.events import Events, reach_back
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, evaluate, fits, read_source
 
@@ -148,7 +149,7 @@ def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFra
         ids = [c for c in (ID_COLUMN, "user_id", "item_id") if c in events.clicks.columns]
         clicks = events.clicks
         if twice:  # those after the last day, which are labels and nothing else
-            clicks = clicks.where(F.col("time") >= F.lit(str(events.last + ONE_DAY)).cast("timestamp"))
+            clicks = clicks.where(F.col("time") >= F.expr(config.calendar.start_sql(events.last + ONE_DAY)))
         parts.append(clicks.select(F.lit(CLICK).alias(ROLE), *ids, *_moments(clicks, "time")))
     return parts
 

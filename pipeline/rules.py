@@ -12,12 +12,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Quality, Source
+from pipeline.days import Calendar
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, IDS, PARTITION_DAY
 
 #: Event times outside these years are taken for a wrong unit, not for data.
 PLAUSIBLE_YEARS = (1990, 2100)
-DAY_MICROSECONDS = 86_400_000_000
 #: Bytes of an id; a longer one is some other column, or a file that lost its line ends.
 LONGEST_ID = 1_000
 
@@ -39,7 +39,8 @@ _HINTS = {
     "more than": "is the separator right, and are there line ends?",
     "outside the years": "is the unit right, seconds or milliseconds? Write timestamp_seconds(...) or timestamp_millis(...)",
     "that is no date": "name the folder of a day as in day=2026-01-31, or take it away",
-    "lies in the partition": "are partitions in UTC? Where they are of arrival, say how late rows may be: `late_days: 1`",
+    "lies in the partition": "are partitions of the days of `day_time_zone`, which is UTC by default? Where they are of arrival, say how "
+    "late rows may be: `late_days: 1`",
     "arrived before": "clocks differ; allow it with quality.clock_skew_seconds",
     "label": "a label is 0 or 1: write its expression so, as in `label: int(rating >= 4)`",
 }
@@ -50,8 +51,8 @@ def is_positive(label: Column) -> Column:
     return label.cast("string").isin(*POSITIVE)
 
 
-def mark(frame: DataFrame, source: Source, quality: Quality) -> DataFrame:
-    """Add :data:`DAY` and :data:`REASON` to the rows of an event log."""
+def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar) -> DataFrame:
+    """Add :data:`DAY`, of a calendar, and :data:`REASON` to the rows of an event log."""
     rules: list[tuple[str, Column]] = []
     if CORRUPT in frame.columns:
         rules.append(("the line cannot be parsed", F.col(CORRUPT).isNotNull()))
@@ -66,8 +67,7 @@ def mark(frame: DataFrame, source: Source, quality: Quality) -> DataFrame:
     time = F.col("time")
     first, end = (dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc) for year in (PLAUSIBLE_YEARS[0], PLAUSIBLE_YEARS[1] + 1))
     usable = time.isNotNull() & (time >= F.lit(first)) & (time < F.lit(end))
-    # plain arithmetic: calendars cost more than all other rules together
-    number = F.expr(f"int(unix_micros(time) DIV {DAY_MICROSECONDS})")
+    number = F.expr(calendar.number_sql("time"))
     rules.append(("time is null", time.isNull()))
     rules.append((f"time lies outside the years {PLAUSIBLE_YEARS[0]} to {PLAUSIBLE_YEARS[1]}", ~usable))
     day = F.when(usable, F.date_from_unix_date(number))
@@ -135,7 +135,7 @@ def refuse(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days
         marked: the log.
         facts: its counts.
         quality: the thresholds.
-        days: days (UTC) that must have events.
+        days: days that must have events.
         span: which days the frame was cut to, in words.
 
     Raises:
@@ -155,7 +155,7 @@ def refuse(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days
         there = sorted(day for day in good if day is not None)
         raise LogError(
             f"{name}: no events on {', '.join(map(str, empty[:5]))}{' and other days' * (len(empty) > 5)} "
-            f"(its events {span} run from {there[0] if there else '?'} to {there[-1] if there else '?'} UTC); "
+            f"(its events {span} run from {there[0] if there else '?'} to {there[-1] if there else '?'}); "
             "correct --from and --to, bring the missing days, or name them in log.empty_days"
         )
 

@@ -76,6 +76,7 @@ class VocabularyStore:
                 negatives_per_positive=negatives.uniform + negatives.popularity if negatives is not None else None,
             ),
             splits=config.splits,
+            day_time_zone=config.day_time_zone,
             config_fingerprint="",
             code_fingerprint="",
             days=(),

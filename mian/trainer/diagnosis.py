@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from zoneinfo import ZoneInfo
 
 import fsspec
 import pyarrow as pa
@@ -141,7 +142,7 @@ def _names(what: Mapping[int, str], batch: Batch, contract: Contract, samples: s
 
 def _places(user: int, time: int, contract: Contract, samples: str, split: str) -> Iterator[str]:
     """Where the rows of a user and time lie; nothing where the files cannot be read any more."""
-    date = dt.datetime.fromtimestamp(time // 1_000_000, dt.timezone.utc).date()
+    date = dt.datetime.fromtimestamp(time // 1_000_000, ZoneInfo(contract.day_time_zone)).date()
     for file in (file for day in contract.split(split) if day.day == date for file in day.files):
         try:
             with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:

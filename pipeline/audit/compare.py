@@ -21,8 +21,6 @@ from pipeline.audit.tables import DAY_MICROS, MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
 from pipeline.contract import UNKNOWN_ID, Encoder
 
-EPOCH = dt.date(1970, 1, 1)
-
 
 class Comparison:
     """Compares drawn rows with what the logs say.
@@ -112,7 +110,9 @@ class Comparison:
         if row.negative and row.item is not None:
             reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
             theirs = self._evaluation.impressions[row.user]
-            refused = negative_allowed(row.item, shown.time, self._sold.get(row.item, ()), theirs, reach)
+            refused = negative_allowed(
+                row.item, shown.time, self._sold.get(row.item, ()), theirs, reach, self._config.day_time_zone
+            )
             if refused is not None:
                 yield self._finding(row, "negative", "label", f"a negative of item {row.item!r}", refused)
         yield from self._values_compared(row, shown, place)
@@ -170,7 +170,7 @@ class Comparison:
     def _history_compared(self, row: Drawn, shown: Shown) -> Iterator[Finding]:
         assert row.held is not None
         theirs = self._events.get(row.user, []) if self._fields.behaviors else []
-        history = history_of(theirs, shown.time, self._config.history)
+        history = history_of(theirs, shown.time, self._config.history, self._config.day_time_zone)
         if row.held["behavior_length"] != len(history):
             yield self._finding(row, "history", "behavior_length", row.held["behavior_length"], len(history))
         for member in self._fields.behaviors:
@@ -220,9 +220,9 @@ def _clicks(facts: Facts) -> dict[int, list[Click]]:
     return found
 
 
-def _sold(facts: Facts) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+def _sold(facts: Facts) -> dict[str, list[dt.date]]:
+    found: dict[str, list[dt.date]] = {}
     if facts.sold is not None:
         for row in facts.sold.to_pylist():
-            found.setdefault(row["item_id"], []).append((row["day"] - EPOCH).days)
+            found.setdefault(row["item_id"], []).append(row["day"])
     return found

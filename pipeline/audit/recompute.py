@@ -5,14 +5,17 @@ Nothing here comes from the code that builds samples. All times are microseconds
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pipeline.audit.tables import DAY_MICROS, POOL_DAYS
 from pipeline.config import HistoryConfig, Log
 
 HOUR_MICROS = 3_600_000_000
+UNIX_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,19 @@ class KnownRow:
     values: tuple[Any, ...]
 
 
-def cutoff(time: int, history: HistoryConfig) -> int:
-    """Up to when the history of an impression at ``time`` is known."""
-    start = time - time % DAY_MICROS if history.cutoff == "previous_day" else time
+def day_of(time: int, zone: str) -> dt.date:
+    """The date that clocks of a time zone show at ``time``."""
+    return (UNIX_EPOCH + dt.timedelta(microseconds=time)).astimezone(ZoneInfo(zone)).date()
+
+
+def midnight(day: dt.date, zone: str) -> int:
+    """When a day begins on the clocks of a time zone."""
+    return (dt.datetime.combine(day, dt.time(), ZoneInfo(zone)) - UNIX_EPOCH) // dt.timedelta(microseconds=1)
+
+
+def cutoff(time: int, history: HistoryConfig, zone: str) -> int:
+    """Up to when the history of an impression at ``time`` is known; days are those of ``zone``."""
+    start = midnight(day_of(time, zone), zone) if history.cutoff == "previous_day" else time
     return start - round(history.lag_hours * HOUR_MICROS)
 
 
@@ -97,9 +110,9 @@ def _delivery(event: Event) -> tuple[Any, ...]:
     return event.time, event.seen, *map(last_first, event.values)
 
 
-def history_of(events: Iterable[Event], time: int, history: HistoryConfig) -> list[Event]:
+def history_of(events: Iterable[Event], time: int, history: HistoryConfig, zone: str) -> list[Event]:
     """The behaviors before an impression at ``time``, the most recent first."""
-    end = cutoff(time, history)
+    end = cutoff(time, history, zone)
     begin = end - history.days * DAY_MICROS
     known = []
     for event in events:
@@ -161,18 +174,21 @@ def _rank(row: KnownRow) -> tuple[Any, ...]:
     return least_first(row.begin), *map(least_first, row.values), least_first(row.end)
 
 
-def negative_allowed(item: str, time: int, sold_days: Iterable[int], shown: Iterable[Shown], reach: int) -> str | None:
+def negative_allowed(
+    item: str, time: int, sold_days: Iterable[dt.date], shown: Iterable[Shown], reach: int, zone: str
+) -> str | None:
     """Why an item cannot be a drawn negative at ``time``; None where it can.
 
     Args:
         item: the negative's item.
         time: of the positive.
-        sold_days: the days with an event of the item, counted from 1970-01-01.
+        sold_days: the days with an event of the item.
         shown: the user's events.
         reach: how far back the user's events count, microseconds.
+        zone: whose days are meant.
     """
-    day = time // DAY_MICROS
-    if not any(day - POOL_DAYS < sold <= day for sold in sold_days):
+    day = day_of(time, zone)
+    if not any(0 <= (day - sold).days < POOL_DAYS for sold in sold_days):
         return f"no event with {item!r} in the {POOL_DAYS} days that end with the positive's"
     if any(row.item == item and time - reach <= row.time <= time for row in shown):
         return f"that the user has an event with {item!r} in the window before the positive"

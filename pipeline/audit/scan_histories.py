@@ -41,6 +41,7 @@ IntArray = npt.NDArray[np.int64]
 class _Plan:
     columns: tuple[str, ...]
     history: HistoryConfig
+    zone: str
 
 
 def scan_histories(published: Published, tables: Tables, config: DataConfig, fields: Members) -> Iterator[Finding]:
@@ -69,7 +70,7 @@ def scan_histories(published: Published, tables: Tables, config: DataConfig, fie
         *[member.column for member in members],
     )
     events = _encoded_events(published, tables, config, members).withColumn("_group", F.pmod("user", F.lit(groups)))
-    plan = _Plan(tuple(member.column for member in members), config.history)
+    plan = _Plan(tuple(member.column for member in members), config.history, config.day_time_zone)
     together = samples.groupBy("_group").cogroup(events.groupBy("_group"))
     for row in together.applyInArrow(_worker(plan), _FOUND).collect():
         words = row["samples"]
@@ -143,7 +144,7 @@ class _Group:
             self._lists.append(flat.reshape(samples.num_rows, -1) if samples.num_rows else flat.reshape(0, 0))
         self._real = _integers(samples, "behavior_length")
         self._users, self._times = _integers(samples, "user"), _integers(samples, "time")
-        self._cutoffs = np.array([cutoff(time, plan.history) for time in self._times.tolist()], np.int64)
+        self._cutoffs = np.array([cutoff(time, plan.history, plan.zone) for time in self._times.tolist()], np.int64)
         self._begins = self._cutoffs - plan.history.days * DAY_MICROS
         seen, time = _integers(events, "seen"), _integers(events, "time")
         # what came later than the window is long is never known in time; of all others those from before a window are known by its end

@@ -106,7 +106,13 @@ def _problems(published: Published, config: DataConfig) -> Column:
     cases = [
         (~there, "impression", "", F.lit("such a sample"), F.lit("no impression of that id, user and time")),
         (there & wrong, "label", "label", F.col("label").cast("string"), words),
-        (F.to_date(time) != F.col("day"), "time", "time", time.cast("string"), F.lit("a time of its day")),
+        (
+            F.to_date(F.from_utc_timestamp(time, config.day_time_zone)) != F.col("day"),
+            "time",
+            "time",
+            time.cast("string"),
+            F.lit("a time of its day"),
+        ),
         (crooked, "history", "", F.lit("behavior lists of another length"), F.lit(f"lists of {length}")),
     ]
     made = [

@@ -13,13 +13,13 @@ from pyspark.sql import functions as F
 from pipeline.audit.fields import Member, Members
 from pipeline.audit.findings import Finding
 from pipeline.audit.published import Published
+from pipeline.audit.recompute import day_of, midnight
 from pipeline.audit.scan_histories import behavior_events
 from pipeline.audit.tables import DAY_MICROS, Tables
 from pipeline.audit.training_rows import possible_values, shown_rows
 from pipeline.config import DataConfig
 from pipeline.contract import Split
 
-EPOCH = dt.date(1970, 1, 1)
 #: Of a mean, beside it or the deviation, whichever is greater. Contracts have six digits.
 TOLERANCE = 1e-4
 
@@ -73,7 +73,8 @@ class VocabularyScan:
     def _past(self, span: Split) -> DataFrame:
         events = behavior_events(self._tables, self._config, self._fields.behavior_values)
         reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
-        begin, end = _midnight(span.first) - reach, _midnight(span.last + dt.timedelta(days=1))
+        zone = self._config.day_time_zone
+        begin, end = midnight(span.first, zone) - reach, midnight(span.last + dt.timedelta(days=1), zone)
         return events.where((F.col("time") >= begin) & (F.col("time") < end))
 
     def _vocabularies(self, shown: DataFrame, past: DataFrame, span: Split) -> Iterator[Finding]:
@@ -132,7 +133,10 @@ class VocabularyScan:
         later = Split(first=span.last + dt.timedelta(days=1), last=max(last, span.last + dt.timedelta(days=1)))
         frames = [
             _counts(shown_rows(self._tables, self._config, self._fields, later), (*self._fields.shown, *self._fields.profile)),
-            _counts(self._past(later).where(F.col("time") >= _midnight(later.first)), self._fields.behavior_values),
+            _counts(
+                self._past(later).where(F.col("time") >= midnight(later.first, self._config.day_time_zone)),
+                self._fields.behavior_values,
+            ),
         ]
         first = (
             frames[0].unionByName(frames[1]).where(F.col("value").isin(wanted)).groupBy("vocabulary", "value").agg(F.min("first"))
@@ -141,7 +145,11 @@ class VocabularyScan:
         for name, values in unseen.items():
             for value in values:
                 when = known.get((name, value))
-                words = f"that it first occurs on {_day(when)}" if when is not None else "that it does not occur"
+                words = (
+                    f"that it first occurs on {day_of(when, self._config.day_time_zone)}"
+                    if when is not None
+                    else "that it does not occur"
+                )
                 logs = f"{words}; the vocabulary is of {span.first} to {span.last}"
                 yield Finding("vocabulary", f"the value {value!r}", logs, column=name)
 
@@ -193,11 +201,3 @@ def _counts(frame: DataFrame, members: Sequence[Member]) -> DataFrame:
         pairs = F.array().cast("array<struct<vocabulary:string,value:string>>")
     words = frame.select("time", F.explode(pairs).alias("_pair")).select("time", "_pair.*").where(F.col("value").isNotNull())
     return words.groupBy("vocabulary", "value").agg(F.count("*").alias("count"), F.min("time").alias("first"))
-
-
-def _midnight(day: dt.date) -> int:
-    return (day - EPOCH).days * DAY_MICROS
-
-
-def _day(micros: int) -> dt.date:
-    return EPOCH + dt.timedelta(days=micros // DAY_MICROS)

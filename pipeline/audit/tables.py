@@ -52,11 +52,12 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
     days = [day.day for day in contract.days]
     if contract.vocabulary_days is not None:
         days += [contract.vocabulary_days.first, contract.vocabulary_days.last]
-    back = max(math.ceil(config.history.reach / ONE_DAY) + 1, POOL_DAYS)
-    first, last = min(days) - back * ONE_DAY, max(days) + (math.ceil(log.attribution / ONE_DAY) + 1) * ONE_DAY
+    # two days more than whole days of 24 hours would need: some days are shorter
+    back = max(math.ceil(config.history.reach / ONE_DAY) + 2, POOL_DAYS)
+    first, last = min(days) - back * ONE_DAY, max(days) + (math.ceil(log.attribution / ONE_DAY) + 2) * ONE_DAY
 
     def events(name: str, source: Source) -> DataFrame:
-        marked = mark(read_source(spark, name, source, days=(first, last)), source, config.quality)
+        marked = mark(read_source(spark, name, source, days=(first, last)), source, config.quality, config.calendar)
         good = marked.where(F.col(REASON).isNull() & F.col(DAY).between(F.lit(first), F.lit(last)))
         good = good.drop(*[c for c in (REASON, CORRUPT, PARTITION_DAY) if c in good.columns])
         return good.withColumns({USER_KEY: F.xxhash64("user_id"), MICROS: F.unix_micros("time")})

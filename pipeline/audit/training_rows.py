@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from pipeline.audit.fields import ITEM_KNOWN, USER_KNOWN, Member, Members
 from pipeline.audit.known import first_delivery, with_known, with_lookup
+from pipeline.audit.recompute import midnight
 from pipeline.audit.tables import MICROS, POOL_DAYS, USER_KEY, Tables
 from pipeline.config import DataConfig
 from pipeline.contract import Split
@@ -79,7 +80,7 @@ def possible_values(
     frames = [pool]
     if tables.items is not None:
         # a row that was not known by the end of these days is none of theirs
-        end = F.unix_micros(F.lit(str(span.last + dt.timedelta(days=1))).cast("timestamp"))
+        end = midnight(span.last + dt.timedelta(days=1), config.day_time_zone)
         known = F.coalesce(F.greatest("_from", F.coalesce("_arrived", "_from")) < end, F.lit(True))
         frames.append(tables.items.where(known).join(pool, "item_id", "left_semi"))
     for lookup, table in zip(config.lookups, tables.lookups, strict=True):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.fields import FieldConfig, Fields, HistoryConfig, VocabularyConfig
 from pipeline.config.log import Log
 from pipeline.config.sources import AttributeSource, Lookup, Source, Strict
 from pipeline.contract import Split
+from pipeline.days import Calendar
 from pipeline.simulate.config import SimulateConfig
 
 
@@ -56,6 +57,9 @@ class DataConfig(Strict):
     vocabularies: dict[str, VocabularyConfig] = Field({})
     history: HistoryConfig = HistoryConfig()
     splits: dict[str, Split]
+    day_time_zone: str = "UTC"
+    """Whose days are meant wherever a day is named: of splits, ``day_column``, ``empty_days``, ``complete_to``, the ``previous_day``
+    cutoff and the folders of samples. A name of the IANA database, such as ``Europe/Zurich``; daylight saving is followed."""
     sampling: Sampling = Sampling()
     quality: Quality = Quality()
     rows_per_file: int = Field(50_000, ge=1)
@@ -68,6 +72,11 @@ class DataConfig(Strict):
     simulate: SimulateConfig | None = None
     logs: str | None = None
     """Only to be interpolated: ``path: ${logs}/clicks``; one override then moves all logs."""
+
+    @field_validator("day_time_zone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        return Calendar(name).zone
 
     @model_validator(mode="after")
     def _whole(self) -> DataConfig:
@@ -130,6 +139,11 @@ class DataConfig(Strict):
         """The vocabularies that categorical fields use."""
         groups = (self.fields.candidate, self.fields.behaviors, self.fields.user, self.fields.context)
         return {field.vocabulary or name for group in groups for name, field in group.items() if field.kind == "categorical"}
+
+    @property
+    def calendar(self) -> Calendar:
+        """The days that a day in this configuration, and in the samples, is one of."""
+        return Calendar(self.day_time_zone)
 
     def sampled(self, day: dt.date) -> float:
         """The share of a day's negatives that is kept."""

@@ -87,7 +87,7 @@ class HistoryConfig(Strict):
     length: int = Field(30, ge=1)
     days: int = Field(29, ge=1)
     cutoff: Literal["impression", "previous_day"] = "impression"
-    """Up to the impression, or up to the end of the day (UTC) before: what a nightly batch would have known."""
+    """Up to the impression, or up to the end of the day before, in ``day_time_zone``: what a nightly batch would have known."""
     lag_hours: float = Field(0.0, ge=0)
     """The cutoff is so much earlier: how long it takes until what happened is there to be served."""
 

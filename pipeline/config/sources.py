@@ -33,7 +33,7 @@ class Source(Strict):
     where: str | None = None
     """A Spark SQL condition over the source's own columns."""
     day_column: str | None = None
-    """A partition column with the date (UTC) of ``time``; only the days that are needed are then read."""
+    """A partition column with the date of ``time``, in ``day_time_zone``; only the days that are needed are then read."""
     late_days: int = Field(0, ge=0)
     """A row may lie in the partition of a day up to so many days after its ``time``, as where partitions are of arrival."""
 

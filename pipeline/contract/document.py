@@ -202,6 +202,8 @@ class Contract(_Strict):
     history: History
     label: Label
     splits: dict[str, Split]
+    day_time_zone: str = "UTC"
+    """Whose calendar days and splits are of: a name of the IANA database."""
     config_fingerprint: str
     code_fingerprint: str
     days: tuple[Day, ...]

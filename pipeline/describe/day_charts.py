@@ -66,7 +66,7 @@ def days_chart(description: Description) -> Chart:
     rows.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     for axes in (rate, rows):
         grid(axes)
-    _dates(rows, _length(description))
+    _dates(rows, description)
     caption = "Lines are 95 % intervals that take rows for independent. Hollow: a day that is not final."
     if description.contract.label.negatives_per_positive is not None:
         caption += " So many negatives are drawn for each positive that the rate is the same every day."
@@ -139,7 +139,7 @@ def broken_chart(description: Description) -> Chart | None:
     axes.set(ylabel="rows")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     grid(axes)
-    _dates(axes, _length(description))
+    _dates(axes, description)
     drawn.legend(loc="outside upper left", ncols=1)
     return chart("By rule and day", "They are in the quarantine files of their day, and in no sample.", drawn)
 
@@ -236,15 +236,15 @@ def _heat(axes: Axes, description: Description, table: npt.NDArray[np.float64], 
                           textcoords="offset points", size=8, va="bottom", annotation_clip=False)  # fmt: skip
             if left > start:
                 axes.axvline(left, color="0.2", linewidth=1)
-    _dates(axes, _length(description))
+    _dates(axes, description)
     return mesh
 
 
-def _dates(axes: Axes, days: int) -> None:
-    locator = dates.AutoDateLocator(minticks=4, maxticks=12) if days > FEW_DAYS else dates.DayLocator()
+def _dates(axes: Axes, description: Description) -> None:
+    locator = dates.AutoDateLocator(minticks=4, maxticks=12) if _length(description) > FEW_DAYS else dates.DayLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
-    axes.set_xlabel("day (UTC)")
+    axes.set_xlabel(f"day ({description.contract.day_time_zone})")
     axes.margins(x=0.01)
 
 

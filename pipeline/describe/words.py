@@ -82,7 +82,7 @@ def _label(contract: Contract) -> Iterator[str]:
 
 def _history(contract: Contract) -> Iterator[str]:
     history = contract.history
-    cutoff = "the impression" if history.cutoff == "impression" else "the day of the impression (UTC) began"
+    cutoff = "the impression" if history.cutoff == "impression" else f"the day of the impression ({contract.day_time_zone}) began"
     before = f"more than {history.lag_hours:g} hours before {cutoff}" if history.lag_hours else f"before {cutoff}"
     yield (
         f"A history holds the user's last {history.length:,} behaviors, the most recent first, none older than "

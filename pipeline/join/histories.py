@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.contract import History
+from pipeline.days import DAY_MICROSECONDS, HOUR_MICROSECONDS, Calendar
 from pipeline.join.timelines import BoolArray, IntArray, Timelines
-
-DAY_MICROSECONDS = 86_400_000_000
-HOUR_MICROSECONDS = 3_600_000_000
 
 #: Entries of the tables in which late arrivals are looked for, at a time.
 CELLS = 4_000_000
@@ -42,14 +40,14 @@ class Histories:
         return Histories(self.places[self.offsets[first] : self.offsets[end]], self.lengths[first:end])
 
 
-def cutoffs(times: IntArray, history: History) -> IntArray:
+def cutoffs(times: IntArray, history: History, calendar: Calendar) -> IntArray:
     """Up to when a history is known, for impressions at ``times`` (microseconds UTC)."""
-    start = times // DAY_MICROSECONDS * DAY_MICROSECONDS if history.cutoff == "previous_day" else times
+    start = calendar.starts(calendar.numbers(times)) if history.cutoff == "previous_day" else times
     return start - round(history.lag_hours * HOUR_MICROSECONDS)
 
 
 def find_histories(
-    users: IntArray, times: IntArray, timelines: Timelines, visible: IntArray | None, history: History
+    users: IntArray, times: IntArray, timelines: Timelines, visible: IntArray | None, history: History, calendar: Calendar
 ) -> Histories:
     """Find the behaviors of each impression: same user, ``cutoff - days <= time < cutoff``, visible before it, the last ``length``.
 
@@ -58,9 +56,10 @@ def find_histories(
         times: the impressions' times, shape ``(N,)``, microseconds.
         timelines: of the behaviors by user.
         visible: from when on each behavior was known, shape ``(behaviors,)``; None where that is their time.
-        history: length, days and cutoff.
+        history: length, days (of 24 hours) and cutoff.
+        calendar: of the days that a cutoff can be at the beginning of.
     """
-    cutoff = cutoffs(times, history)
+    cutoff = cutoffs(times, history, calendar)
     high = timelines.before(users, cutoff)
     low = timelines.before(users, cutoff - history.days * DAY_MICROSECONDS)
     if visible is None:

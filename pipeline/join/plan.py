@@ -10,12 +10,10 @@ from typing import Literal
 from pipeline.config import DataConfig
 from pipeline.contract import History, Split
 from pipeline.contract.document import Group
-from pipeline.join.histories import DAY_MICROSECONDS
+from pipeline.days import DAY_MICROSECONDS, ONE_DAY, Calendar, day_number, microseconds
 from pipeline.rows import Rows
 
 RawKind = Literal["text", "number", "time_gap"]
-
-EPOCH = dt.date(1970, 1, 1)
 
 #: About so many samples of the training days show how values are spread there.
 SAMPLED_ROWS = 100_000
@@ -54,6 +52,7 @@ class JoinPlan:
 
     fields: tuple[RawField, ...]
     history: History
+    calendar: Calendar
     attribution: int | None
     """Microseconds; None where the log has labels."""
     by_item: bool
@@ -69,11 +68,6 @@ class JoinPlan:
     samples: bool
     """Whether to make samples, or only what vocabularies are made from."""
     fit: FitPlan | None
-
-
-def day_number(day: dt.date) -> int:
-    """Days since 1970-01-01."""
-    return (day - EPOCH).days
 
 
 def join_plan(
@@ -100,7 +94,8 @@ def join_plan(
     return JoinPlan(
         fields=raw_fields(config),
         history=History(**config.history.model_dump()),
-        attribution=round(log.attribution.total_seconds() * 1e6) if log.clicks is not None else None,
+        calendar=config.calendar,
+        attribution=microseconds(log.attribution) if log.clicks is not None else None,
         by_item=log.attribution_by == "user_and_item",
         files_of={day_number(day): files_of(config, rows, day) for day in days},
         kept={day_number(day): config.sampled(day) for day in days},
@@ -122,8 +117,8 @@ def _fit_plan(config: DataConfig, days: Split, rows: Mapping[dt.date, int]) -> F
     return FitPlan(
         first_day=day_number(days.first),
         last_day=day_number(days.last),
-        first_moment=day_number(days.first) * DAY_MICROSECONDS - round(config.history.reach.total_seconds() * 1e6),
-        end_moment=(day_number(days.last) + 1) * DAY_MICROSECONDS,
+        first_moment=config.calendar.start(days.first) - microseconds(config.history.reach),
+        end_moment=config.calendar.start(days.last + ONE_DAY),
         sample_rate=min(1.0, SAMPLED_ROWS / max(1, sum(n for day, n in rows.items() if day in days))),
     )
 

@@ -16,9 +16,10 @@ from pyspark.sql import DataFrame
 
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, TIME_COLUMN, USER_COLUMN
 from pipeline.contract.encoder import transformed
+from pipeline.days import DAY_MICROSECONDS
 from pipeline.hashing import uniform
 from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
-from pipeline.join.histories import DAY_MICROSECONDS, Histories, find_histories
+from pipeline.join.histories import Histories, find_histories
 from pipeline.join.labels import clicked_by_id, clicked_last
 from pipeline.join.plan import JoinPlan, RawField
 from pipeline.join.profiles import find_profiles
@@ -105,7 +106,7 @@ class Partition:
     def outputs(self) -> Iterator[Output]:
         """What the partition gives: kind, day, file, payload."""
         plan = self._plan
-        days = self._times // DAY_MICROSECONDS
+        days = plan.calendar.numbers(self._times)
         rows = self._impressions
         unique = self._distinct(rows, pairs(pairs(self._users, self._ids)[rows], days[rows]))
         again, rows = rows[~unique], rows[unique]
@@ -246,7 +247,8 @@ class Partition:
         if "arrived" in self._table.column_names:
             arrived: IntArray = pc.fill_null(self._table.column("arrived").take(pa.array(rows)), 0).to_numpy()
             visible = arrived if (arrived > self._times[rows]).any() else None
-        return find_histories(self._users[shown.rows], shown.times, timelines, visible, self._plan.history)
+        plan = self._plan
+        return find_histories(self._users[shown.rows], shown.times, timelines, visible, plan.history, plan.calendar)
 
     def _packed(self, shown: _Shown, histories: Histories) -> bytes:
         times = self._times[self._behaviors][histories.places]
