@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
@@ -60,11 +62,9 @@ def load_config(model: type[Config], path: str, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: no such file, not YAML, an unknown key (the nearest known one is named), a wrong value.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override {override!r} is not KEY=VALUE")
+    whole = [_whole(override) for override in overrides]
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(whole))
         values = OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
@@ -76,6 +76,29 @@ def load_config(model: type[Config], path: str, overrides: Sequence[str] = ()) -
         raise ConfigError(
             f"{path}: " + "; ".join(_explain(model, e["type"], e["loc"], e["msg"]) for e in error.errors())
         ) from error
+
+
+def _whole(override: str) -> str:
+    """An override whose value YAML takes whole: in plain text, such as a path, a ``#`` would begin a comment.
+
+    Raises:
+        ConfigError: it is not ``KEY=VALUE``, or holds a comment behind a quoted text, a list or a mapping.
+    """
+    key, sign, value = override.partition("=")
+    if not sign:
+        raise ConfigError(f"override {override!r} is not KEY=VALUE")
+    try:
+        node = yaml.compose(value, Loader=yaml.SafeLoader)
+    except YAMLError:
+        return override  # OmegaConf says what is wrong with it
+    read = node.end_mark.index if node is not None else 0
+    if not value[read:].strip():
+        return override
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None):
+        return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    raise ConfigError(
+        f"override {override!r}: YAML takes {value[read:].strip()!r} for a comment; quote the text that holds the #"
+    )
 
 
 def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:

@@ -26,12 +26,8 @@ def join_attributes(events: DataFrame, table: DataFrame, source: AttributeSource
 
     Returns:
         The events, each once, with the attributes (null where nothing is known), and ``_<name>_known``, a boolean.
-
-    Raises:
-        LogError: an attribute has the name of a column that the events have already.
     """
     attributes = source.attributes
-    refuse_twice(events, attributes, name)
     known = f"_{name}_known"
     if "valid_from" not in table.columns:
         rows = _greatest(table, [key], attributes).withColumn(known, F.lit(True))
@@ -62,7 +58,7 @@ def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: 
     """Add a table's columns by equality on ``keys``; events without a row get nulls, of rows with one key the greatest counts.
 
     Raises:
-        LogError: the events lack a key, or have a column of the table already.
+        LogError: the events lack a key.
     """
     lacking = [key for key in keys if key not in events.columns]
     if lacking:
@@ -70,19 +66,7 @@ def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: 
             f"{name}.keys: the impressions have no column {lacking[0]!r}; they have {', '.join(sorted(events.columns))}"
         )
     attributes = [c for c in table.columns if c not in keys]
-    refuse_twice(events, attributes, name)
     return events.join(_greatest(table, keys, attributes), list(keys), "left")
-
-
-def refuse_twice(events: DataFrame, attributes: Sequence[str], name: str) -> None:
-    """Two columns of one name cannot be told apart.
-
-    Raises:
-        LogError: there are such.
-    """
-    twice = [c for c in attributes if c in events.columns]
-    if twice:
-        raise LogError(f"{name}.columns: {twice[0]!r} is a column of the events already; give it another name")
 
 
 def _in_force(source: AttributeSource) -> Column:
@@ -103,5 +87,5 @@ def _flagged(frame: DataFrame, known: str) -> DataFrame:
 def _greatest(table: DataFrame, keys: Sequence[str], attributes: Sequence[str]) -> DataFrame:
     if not attributes:
         return table.select(*keys).distinct()
-    best = table.groupBy(*keys).agg(F.max(F.struct(*attributes)).alias("best"))
-    return best.select(*keys, *[F.col("best")[c].alias(c) for c in attributes])
+    best = table.groupBy(*keys).agg(F.max(F.struct(*attributes)).alias("_best"))
+    return best.select(*keys, *[F.col("_best")[c].alias(c) for c in attributes])

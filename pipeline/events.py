@@ -159,10 +159,10 @@ class EventLogs:
         values = [c for c in marked.columns if c not in (DAY, REASON, PARTITION_DAY)]
         rows = marked.where(F.col(REASON).isNotNull()) if facts.broken else marked.limit(0)
         return rows.select(
-            F.coalesce(F.col(DAY), F.lit(start)).alias(DAY),
+            F.coalesce(F.col(DAY), F.lit(start)).alias("day"),
             F.concat(F.lit(f"{name}: "), F.col(REASON)).alias("reason"),
             F.to_json(F.struct(*[F.substring(F.col(c).cast("string"), 1, 10_000).alias(c) for c in values])).alias("row"),
-        ).where(F.col(DAY).between(F.lit(first), F.lit(last)))
+        ).where(F.col("day").between(F.lit(first), F.lit(last)))
 
 
 def _whole_days(span: dt.timedelta) -> dt.timedelta:

@@ -13,7 +13,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipeline.config import Source
+from pipeline.determinism import changing_part
 from pipeline.log_errors import LogError, first_line, remedy, spark_words
+from pipeline.storage import Storage
 
 IDS = ("impression_id", "user_id", "item_id")
 MOMENTS = ("time", "arrived", "valid_from", "valid_to")
@@ -25,6 +27,9 @@ PARTITION_DAY = "_partition_day"
 
 #: An expression that is a column and nothing else.
 _COLUMN = re.compile(r"`[^`]+`")
+
+#: An expression that is a name; Spark takes some for functions where no column has it.
+_NAME = re.compile(r"`[^`]+`|\w+")
 
 #: Spark's name for a column of CSV files that has none.
 _NAMELESS = re.compile(r"_c\d+")
@@ -71,36 +76,58 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
     """An expression over a frame's columns, checked at once.
 
     Raises:
-        LogError: a column is not there, or Spark does not accept the expression; ``where`` names its place in the configuration.
+        LogError: a column is not there, Spark does not accept the expression, or its value differs from run to run; ``where`` names its
+            place in the configuration.
     """
     column = F.expr(expression) if isinstance(expression, str) else expression
+    text = expression if isinstance(expression, str) else ""
     try:
-        frame.select("*", column)  # alone, an aggregate over all rows would be accepted
+        with_it = frame.select("*", column)  # alone, an aggregate over all rows would be accepted
     except AnalysisException as error:
         raise LogError(f"{where}: {first_line(error)}; {_columns_of(frame)}") from error
+    changing = changing_part(with_it, text)
+    if changing is not None:
+        if _NAME.fullmatch(text):
+            raise LogError(f"{where}: no column {text}, which Spark takes for its function {changing}; {_columns_of(frame)}")
+        file = "; _metadata.file_path is the file of a row" if changing.startswith("input_file") else ""
+        raise LogError(
+            f"{where}: {text!r} is not made of the row alone: {changing} draws chance, or depends on the clock or the session, and a "
+            f"day that is built again has to come out the same; write it with columns of the row{file}"
+        )
     return column
 
 
 def fits(frame: DataFrame, expression: str) -> bool:
-    """Whether an expression can be evaluated over a frame's columns."""
+    """Whether an expression can be evaluated over a frame's columns, and over nothing else."""
     if _COLUMN.fullmatch(expression):
         if expression[1:-1] in frame.columns:
             return True
         if expression[1:-1].lower() not in map(str.lower, frame.columns):
             return False  # as Spark would say, some fifty milliseconds later
     try:
-        frame.select(F.expr(expression))
+        return changing_part(frame.select(F.expr(expression)), expression) is None
     except AnalysisException:
         return False
-    return True
+
+
+def literal(path: str) -> str:
+    """A path as a pattern that matches it and nothing else: Spark's readers take braces, brackets and the like for patterns."""
+    return re.sub(r"([{}\[\]*?\\])", r"\\\1", path)
 
 
 def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
     if source.table is not None:
         try:
-            return spark.read.table(source.table)
+            table = spark.read.table(source.table)
         except AnalysisException as error:
             raise LogError(f"{name}: no table {source.table!r} that can be read: {first_line(error)}") from error
+        changing = changing_part(table)
+        if changing is not None:
+            raise LogError(
+                f"{name}: the view {source.table!r} is not the same when it is read again: {changing} draws chance, or depends on the "
+                "clock or the session; take it out of the view, or read the table behind it"
+            )
+        return table
     options = {key: str(value) for key, value in source.options.items()}
     if source.format == "csv":
         options.setdefault("columnPruning", "false")  # else nobody looks at how many columns a line has
@@ -111,8 +138,9 @@ def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
         except Exception as error:  # Spark's parser and py4j each have their own
             raise LogError(f"{name}.schema: {first_line(error)}") from error
     try:
-        frame = reader.load(source.path)
-        return _load_lines(reader, frame.schema, name, source) if source.format in ("csv", "json") else frame
+        path = _path(spark, str(source.path))
+        frame = reader.load(path)
+        return _load_lines(reader, frame.schema, name, source, path) if source.format in ("csv", "json") else frame
     except (PySparkException, Py4JJavaError) as error:  # the second where a footer cannot be read, in a job of Spark's own
         condition = error.getCondition() if isinstance(error, PySparkException) else None
         if condition == "PATH_NOT_FOUND":
@@ -125,7 +153,12 @@ def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
         raise LogError(f"{name}: cannot read {source.path} as {source.format}: {spark_words(error)}; {advice}") from error
 
 
-def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source: Source) -> DataFrame:
+def _path(spark: SparkSession, path: str) -> str:
+    """A source's path for Spark's readers; one that is there under its own name is no pattern, whatever signs it holds."""
+    return literal(path) if literal(path) != path and Storage(spark).exists(path) else path
+
+
+def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source: Source, path: str) -> DataFrame:
     """Read lines so that a broken one is kept, as :data:`CORRUPT`, and no file is read by another's header."""
     kept = [field for field in schema.fields if field.name != CORRUPT]
     if source.format == "json" and len(kept) < len(schema.fields) and {field.name for field in kept} <= {source.day_column}:
@@ -141,7 +174,7 @@ def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source
         # else Spark makes what it can of a broken line, and says nothing
         kept.append(T.StructField(CORRUPT, T.StringType()))
         reader = reader.option("columnNameOfCorruptRecord", CORRUPT)
-    return reader.schema(T.StructType(kept)).load(source.path)
+    return reader.schema(T.StructType(kept)).load(path)
 
 
 def _unparsed(schema: T.StructType, columns: Mapping[str, Column]) -> Column:

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, MapType, NumericType, StringType, StructType, VariantType
 
-from pipeline.attributes import join_attributes, join_lookup, refuse_twice
+from pipeline.attributes import join_attributes, join_lookup
 from pipeline.config import AttributeSource, DataConfig, FieldConfig
 from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.days import ONE_DAY
@@ -68,7 +68,6 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     profiles = None
     if config.users is not None:
         profiles = _table(spark, "users", config.users, (events.first, events.last))
-        refuse_twice(impressions, config.users.attributes, "users")
         if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
             impressions = join_attributes(impressions, profiles, config.users, "user_id", "users")
             profiles = None

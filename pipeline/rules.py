@@ -29,7 +29,7 @@ POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")
 #: The rule that a row breaks; null where it breaks none.
 REASON = "_reason"
 #: The day that a row belongs to: that of its time, or, where that cannot be, that of its partition.
-DAY = "day"
+DAY = "_day"
 
 _HINTS = {
     "cannot be parsed": "is the format right, and its schema and options (`multiLine: true` where a row or an array has several lines)? "

@@ -58,7 +58,7 @@ def draw(published: Published, tables: Tables, config: DataConfig, fields: Membe
     days = sorted({str(day.day) for day in published.contract.days})
     logged = tables.impressions.where(F.col(DAY).cast("string").isin(days))
     logged = logged.orderBy(F.xxhash64("impression_id", F.lit(seed + 1)), USER_KEY, MICROS).limit(rows)
-    keys = logged.select(F.col(USER_KEY).alias("user_key"), "impression_id", DAY).distinct().toArrow()
+    keys = logged.select(F.col(USER_KEY).alias("user_key"), "impression_id", F.col(DAY).alias("day")).distinct().toArrow()
     held = samples.join(F.broadcast(spark.createDataFrame(keys)), ["user_key", "impression_id", "day"], "left_semi").toArrow()
     found = {(row["user_key"], row["impression_id"], str(row["day"])): row for row in [*held.to_pylist(), *chosen.to_pylist()]}
     for row in keys.to_pylist():
@@ -100,7 +100,12 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
     sold = None
     if negatives:
         wanted = _frame(spark, "item_id", pa.string(), negatives)
-        sold = tables.impressions.join(F.broadcast(wanted), "item_id", "left_semi").select("item_id", DAY).distinct().toArrow()
+        sold = (
+            tables.impressions.join(F.broadcast(wanted), "item_id", "left_semi")
+            .select("item_id", F.col(DAY).alias("day"))
+            .distinct()
+            .toArrow()
+        )
     items = None
     if tables.items is not None:
         ids = {row.base_id for row in drawn}

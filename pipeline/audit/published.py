@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.audit.findings import Finding
 from pipeline.config import DataConfig
 from pipeline.contract import CONTRACT_FILE, PADDING_ID, UNKNOWN_ID, Contract, Encoder, Field, Vocabulary, vocabulary_from_parquet
+from pipeline.logs import literal
 from pipeline.storage import Storage
 
 
@@ -76,7 +77,7 @@ def read_published(spark: SparkSession, folder: str) -> tuple[Published, list[Fi
     if not files:
         raise AuditError(f"{path}: names no sample; run jobs/build_samples.py first")
     findings = list(_checked_files(spark, storage, folder, contract))
-    samples = spark.read.option("basePath", folder).parquet(*[f"{folder}/{name}" for name in files])
+    samples = spark.read.option("basePath", folder).parquet(*[literal(f"{folder}/{name}") for name in files])
     columns = {"impression_id", "user_key", "time", "label", "behavior_length", *(field.column for field in contract.fields)}
     if columns - set(samples.columns):
         raise AuditError(f"{folder}: the samples have no column {', '.join(sorted(columns - set(samples.columns)))}")
@@ -98,7 +99,7 @@ def _checked_files(spark: SparkSession, storage: Storage, folder: str, contract:
     paths = {storage.qualified(f"{folder}/{path}"): path for path in named}
     reader = spark.read.format("binaryFile")
     try:
-        rows = reader.load(sorted(paths)).selectExpr("path", "sha2(content, 256) AS sha256").collect()
+        rows = reader.load(sorted(map(literal, paths))).selectExpr("path", "sha2(content, 256) AS sha256").collect()
     except AnalysisException as error:
         missing = next((path for path in paths if not storage.exists(path)), folder)
         raise AuditError(f"{missing}: the contract names it and it is not there; build the samples again") from error

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.fields import FieldConfig, Fields, HistoryConfig, VocabularyConfig
 from pipeline.config.log import Log
+from pipeline.config.names import check_names
 from pipeline.config.sources import AttributeSource, Lookup, Source, Strict
 from pipeline.contract import Split
 from pipeline.days import Calendar
@@ -96,10 +97,11 @@ class DataConfig(Strict):
         unused = set(self.vocabularies) - self.vocabulary_names()
         if unused:
             raise ValueError(f"vocabularies names {', '.join(sorted(unused))}, which no field uses")
-        self._check_names()
+        self._check_mentions()
+        check_names(self)
         return self
 
-    def _check_names(self) -> None:
+    def _check_mentions(self) -> None:
         strangers = set(self.sampling.splits) - set(self.splits)
         if strangers:
             raise ValueError(f"sampling.splits names {', '.join(sorted(strangers))}, which is no split")

@@ -55,16 +55,20 @@ class Fields(Strict):
         return self
 
 
+#: Ids are int32, and the first two are padding and unknown.
+MOST_IDS = 2**31 - 1
+
+
 class VocabularyConfig(Strict):
     """Which values get an id of their own: the frequent ones, those of a list, or (by hash, shared with others) all."""
 
     min_count: int = Field(2, ge=1)
     """Rarer values in the training days are unknown (id 1), which gives that id something to learn from."""
-    max_size: int | None = Field(None, ge=3)
+    max_size: int | None = Field(None, ge=3, le=MOST_IDS)
     """Of more values the most frequent are kept; padding and unknown count."""
     values: list[str] | None = Field(None, min_length=1)
     """These and no others, in this order."""
-    hash_buckets: int | None = Field(None, ge=1)
+    hash_buckets: int | None = Field(None, ge=1, le=MOST_IDS - 2)
     """No vocabulary: a value's id is drawn by its hash from so many, and the next values of the log need no new build."""
 
     @model_validator(mode="after")

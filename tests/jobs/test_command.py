@@ -48,6 +48,18 @@ def test_overrides_replace_values_of_the_file(write: Any) -> None:
     assert load_config(TrainConfig, path).batch_size == 64
 
 
+@pytest.mark.parametrize("value", ["/a #b", "#b", "/a#b", "ü #1", "'/a #b'"])
+def test_an_override_with_a_number_sign_arrives_whole(write: Any, value: str) -> None:
+    path = write("samples: data\n")
+    assert load_config(TrainConfig, path, [f"samples={value}"]).samples == value.strip("'")
+
+
+def test_an_override_with_a_comment_behind_a_list_is_refused(write: Any) -> None:
+    said = message(TrainConfig, write("samples: data\n"), "model.options.mlp=[4, 2] #b")
+    assert "override 'model.options.mlp=[4, 2] #b'" in said
+    assert "'#b' for a comment" in said
+
+
 def test_values_may_refer_to_others_and_to_the_environment(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA", "s3://bucket")
     config = load_config(TrainConfig, write("samples: ${oc.env:DATA}/samples\noutput: ${samples}/models\n"))

@@ -266,3 +266,24 @@ def test_numbers_as_ids_are_the_same_text_in_every_format(spark: SparkSession, t
     for source in found:
         rows = read_source(spark, "users", source).collect()
         assert sorted(row["user_id"] for row in rows) == sorted(map(str, ids)), source
+
+
+@pytest.mark.parametrize("folder", ["a{b,c}", "a[1]", "a*", "a?", "a\\b", "a b", "a%20b", "a#b", "a:b", "größe"])
+def test_a_path_that_is_there_is_no_pattern(spark: SparkSession, tmp_path: Path, folder: str) -> None:
+    for name in (folder, "ab", "a1"):
+        (tmp_path / name / "day=2026-03-01").mkdir(parents=True)
+        pq.write_table(pa.table({"id": [name]}), tmp_path / name / "day=2026-03-01" / "part.parquet")
+        (tmp_path / name / "ids.csv").write_text(f'id\n"{name}"\n')
+    table = read_source(spark, "users", Source(path=str(tmp_path / folder / "day=2026-03-01"), columns={"user_id": "id"}))
+    lines = Source(
+        path=f"{tmp_path / folder}/ids.csv", format="csv", options={"header": True, "escape": '"'}, columns={"user_id": "id"}
+    )
+    assert [row["user_id"] for row in table.collect()] == [folder]
+    assert [row["user_id"] for row in read_source(spark, "users", lines).collect()] == [folder]
+
+
+def test_a_path_that_is_not_there_is_a_pattern(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("b", "c", "d"):
+        pq.write_table(pa.table({"id": [name]}), tmp_path / f"{name}.parquet")
+    found = read_source(spark, "users", Source(path=f"{tmp_path}/{{b,[c]}}.parquet", columns={"user_id": "id"})).collect()
+    assert sorted(row["user_id"] for row in found) == ["b", "c"]

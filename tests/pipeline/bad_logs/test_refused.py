@@ -233,12 +233,6 @@ def test_sampling_that_leaves_nothing_of_a_day(log: Refusals) -> None:
     assert not files(log.samples)
 
 
-def test_a_table_whose_column_the_log_has_already(log: Refusals) -> None:
-    log.both()
-    items = {"path": str(log.folder / "log"), "columns": {"item_id": "item_id", "device": "device"}}
-    log.refused("items.columns", "'device'", "another name", changes={"items": items})
-
-
 # Expressions that fail on a row
 
 

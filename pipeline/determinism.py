@@ -1,0 +1,77 @@
+"""What an expression may not be made of: chance, the clock, the session. A day that is built again has to come out the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+#: Texts that Spark takes for a moment of today where a date or a timestamp is expected.
+_TODAY = r"\s*(?:now|today|tomorrow|yesterday)\b"
+#: ``date 'today'`` is a plain date once it is parsed, so that its text alone says what it was.
+_TYPED_TODAY = re.compile(rf"\b(?:date|timestamp(?:_ltz|_ntz)?)\s*['\"]{_TODAY}[^'\"]*['\"]", flags=re.IGNORECASE)
+_QUOTED_TODAY = re.compile(rf"['\"]{_TODAY}", flags=re.IGNORECASE)
+
+
+def changing_part(frame: DataFrame, expression: str = "") -> str | None:
+    """What in the plan of a frame differs from run to run; None where nothing does.
+
+    Asked of Spark's analyzed plan, in which names are resolved and no clock has been read yet. It covers subqueries, lambdas, views, and
+    functions that are defined in SQL. A function of Python or Java counts as what its author says of it.
+
+    Args:
+        frame: the frame, with the expression among its columns.
+        expression: its Spark SQL text, where there is one.
+
+    Returns:
+        Spark's name of the function or, for ``date 'today'`` and the like, the text.
+    """
+    plan = frame._jdf.queryExecution().analyzed()
+    session = frame.sparkSession._jvm
+    assert session is not None
+    clock = session.org.apache.spark.sql.catalyst.trees.TreePattern.CURRENT_LIKE()
+    if plan.containsPattern(clock) or not plan.deterministic():
+        return next(filter(None, (_changing(node, clock) for node in _expressions(plan))), "a part of it")
+    if _QUOTED_TODAY.search(expression):
+        typed = _TYPED_TODAY.search(expression)
+        return typed[0] if typed is not None else next(filter(None, map(_cast_of_today, _expressions(plan))), None)
+    return None
+
+
+def _changing(node: Any, clock: Any) -> str | None:
+    """A node's name where it is itself what changes, and none of the nodes below it."""
+    if not _changes(node, clock) or any(_changes(child, clock) for child in _items(node.children())):
+        return None
+    return str(node.prettyName()).lower()
+
+
+def _changes(node: Any, clock: Any) -> bool:
+    return not node.deterministic() or bool(node.containsPattern(clock))
+
+
+def _cast_of_today(node: Any) -> str | None:
+    if not re.match("date|timestamp", node.dataType().simpleString()) or not re.fullmatch("cast|(try_)?to_.*", node.prettyName()):
+        return None
+    value = node.children().apply(0)
+    text = str(value.toString())
+    return repr(text) if value.nodeName() == "Literal" and re.match(_TODAY, text, flags=re.IGNORECASE) else None
+
+
+def _expressions(plan: Any) -> Iterator[Any]:
+    """All nodes of all expressions of a plan."""
+    for expression in _items(plan.expressions()):
+        yield from _nodes(expression)
+    for child in _items(plan.children()):
+        yield from _expressions(child)
+
+
+def _nodes(expression: Any) -> Iterator[Any]:
+    yield expression
+    for child in _items(expression.children()):
+        yield from _nodes(child)
+
+
+def _items(sequence: Any) -> list[Any]:
+    return [sequence.apply(i) for i in range(sequence.length())]
