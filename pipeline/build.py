@@ -220,7 +220,7 @@ class _Build:
     def _day(self, base: Contract, events: Events, day: dt.date, mark: str, inputs: str, written: WrittenDay | None) -> Day:
         written = written if written is not None else WrittenDay()
         counts = total(written.counts)
-        quality = day_quality(base, events, day, counts, written.rejected)
+        quality = day_quality(base, events, day, counts, written.rejected, self._config.sampled(day))
         refuse_day(self._config, day, quality, counts["rows"])
         statistics = None
         if written.counts:

@@ -10,11 +10,13 @@ from pipeline.contract import Contract, Quality
 from pipeline.events import Events
 from pipeline.join.worker import DUPLICATE
 from pipeline.log_errors import LogError
-from pipeline.statistics import Counts, shares, stability_index, unknown_share
+from pipeline.statistics import Counts, before_thinning, shares, stability_index, unknown_share
 
 
-def day_quality(contract: Contract, events: Events, day: dt.date, counts: Counts, rejected: Mapping[str, int]) -> Quality:
-    """Sum up a day."""
+def day_quality(
+    contract: Contract, events: Events, day: dt.date, counts: Counts, rejected: Mapping[str, int], kept: float
+) -> Quality:
+    """Sum up a day; ``kept`` is the share of its negatives that became samples."""
     unknown, drift = {}, {}
     for field in contract.fields:
         if field.column not in counts["columns"]:
@@ -22,7 +24,7 @@ def day_quality(contract: Contract, events: Events, day: dt.date, counts: Counts
         if field.is_categorical:
             unknown[field.column] = unknown_share(counts, field.column)
         if field.column in contract.reference:
-            actual = shares(counts["columns"][field.column]["counts"])
+            actual = shares(before_thinning(counts["columns"][field.column], kept))
             drift[field.column] = stability_index(contract.reference[field.column].shares, actual)
     clicks = events.facts.get("log.clicks")
     return Quality(

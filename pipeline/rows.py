@@ -53,6 +53,9 @@ class Rows:
     """Fields that come with the user's profiles."""
     places: Mapping[str, str]
     """For each field but time gaps the column that it is in; fields that are an id are in that id's."""
+    own_draws: frozenset[str] = frozenset()
+    """Where negatives are drawn: fields made of the item and of more than the item, so that a negative's value is a draw of its own.
+    A field of the item alone has a value of some other event, one without the item that of its positive."""
 
 
 def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
@@ -93,7 +96,7 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     for part in parts[1:]:
         frame = frame.unionByName(part, allowMissingColumns=True)
     places = {**shown.places, **of_profiles.places, **done.places}
-    return Rows(frame, tuple(of_profiles.places), places)
+    return Rows(frame, tuple(of_profiles.places), places, _own_draws(config, visible))
 
 
 class _Fields:
@@ -196,6 +199,26 @@ def _mixed(config: DataConfig, impressions: DataFrame, profiles: DataFrame) -> b
     """Whether a field is made of columns of both, which Spark then has to join; else profiles come along to the join by user."""
     texts = [_expression(column, group, field)[0] for column, group, field in config.columns() if group != "behaviors"]
     return any(not fits(impressions, text) and not fits(profiles, text) for text in texts)
+
+
+def _own_draws(config: DataConfig, impressions: DataFrame) -> frozenset[str]:
+    """See :class:`Rows`; ``impressions`` has the columns that fields can be made of."""
+    if config.log.kind != "positives_only":
+        return frozenset()
+    of_item = {"item_id", *(config.items.attributes if config.items is not None else [])}
+    dependent = set(of_item)
+    for lookup in config.lookups:
+        added = set(lookup.columns) - set(lookup.keys)
+        dependent |= added if dependent & set(lookup.keys) else set()
+        of_item |= added if of_item >= set(lookup.keys) else set()
+    item = impressions.select(*[c for c in impressions.columns if c in of_item])
+    others = impressions.select(*[c for c in impressions.columns if c not in dependent])
+    return frozenset(
+        column
+        for column, group, field in config.columns()
+        if group != "behaviors" and fits(impressions, text := _expression(column, group, field)[0])
+        if not fits(item, text) and not fits(others, text)
+    )
 
 
 def _expression(column: str, group: str, field: FieldConfig) -> tuple[str, str]:

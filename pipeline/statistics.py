@@ -99,6 +99,19 @@ def total(parts: Iterable[Counts]) -> Counts:
     return result
 
 
+def before_thinning(column: Mapping[str, Sequence[int]], kept: float) -> list[int]:
+    """About how many values of a column each bin had before negatives were left out.
+
+    Args:
+        column: ``counts`` of the bins, and of those of samples with label 1 ``positives``; without the latter they stay as they are.
+        kept: the share of negatives that was kept.
+    """
+    counts, positives = column["counts"], column.get("positives")
+    if positives is None or kept == 1.0:
+        return list(counts)
+    return [positive + round((count - positive) / kept) for count, positive in zip(counts, positives, strict=True)]
+
+
 def shares(counts: Sequence[int]) -> tuple[float, ...]:
     """Counts as shares, to six digits; all 0 where there is nothing."""
     whole = sum(counts)

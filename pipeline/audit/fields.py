@@ -65,7 +65,8 @@ class Members:
     """All fields that both the configuration and the contract know, by what their values are made of.
 
     ``shown``: of the impression, its item, lookups, and, where ``users_joined``, its user. ``profile``: of the user's row alone.
-    ``behaviors``: of the behavior and its item. ``item_free``: columns of ``shown`` that are the same for another item.
+    ``behaviors``: of the behavior and its item. ``item_free``: columns of ``shown`` that are the same for another item. ``item_only``:
+    columns of ``shown`` that are the same for another impression of the item.
     """
 
     shown: tuple[Member, ...]
@@ -73,6 +74,7 @@ class Members:
     behaviors: tuple[Member, ...]
     users_joined: bool
     item_free: frozenset[str]
+    item_only: frozenset[str]
 
     @property
     def gaps(self) -> tuple[Member, ...]:
@@ -100,13 +102,13 @@ def members(config: DataConfig, contract: Contract, tables: Tables) -> Members:
     without_users = spark.createDataFrame([], StructType(_joined(tables, config, item=True)))
     if tables.users is None or config.users is None:
         free = _item_free(tables, config, others, users=False)
-        return Members(tuple(others), (), behaviors, False, free)
+        return Members(tuple(others), (), behaviors, False, free, _item_only(tables, config, others))
     users = tables.users.select(*config.users.columns)
     profile = [member for member in others if not fits(without_users, member.text)]
     joined = any(not fits(users, member.text) for member in profile)
     of_shown = tuple(member for member in others if joined or member not in profile)
     free = _item_free(tables, config, of_shown, users=joined)
-    return Members(of_shown, () if joined else tuple(profile), behaviors, joined, free)
+    return Members(of_shown, () if joined else tuple(profile), behaviors, joined, free, _item_only(tables, config, of_shown))
 
 
 def _joined(tables: Tables, config: DataConfig, *, item: bool) -> list[StructField]:
@@ -126,5 +128,16 @@ def _item_free(tables: Tables, config: DataConfig, shown: list[Member] | tuple[M
     fields = _joined(tables, config, item=False)
     if users and config.users is not None and tables.users is not None:
         fields += [field for field in tables.users.schema.fields if field.name in config.users.attributes]
+    bare = tables.impressions.sparkSession.createDataFrame([], StructType(fields))
+    return frozenset(member.column for member in shown if fits(bare, member.text))
+
+
+def _item_only(tables: Tables, config: DataConfig, shown: list[Member] | tuple[Member, ...]) -> frozenset[str]:
+    fields = [field for field in tables.impressions.schema.fields if field.name == "item_id"]
+    if config.items is not None and tables.items is not None:
+        fields += [field for field in tables.items.schema.fields if field.name in config.items.attributes]
+    for lookup, frame in zip(config.lookups, tables.lookups, strict=True):
+        if {field.name for field in fields} >= set(lookup.keys):
+            fields += [field for field in frame.schema.fields if field.name not in lookup.keys]
     bare = tables.impressions.sparkSession.createDataFrame([], StructType(fields))
     return frozenset(member.column for member in shown if fits(bare, member.text))

@@ -23,6 +23,8 @@ from pipeline.contract import Split
 #: Of a mean, beside it or the deviation, whichever is greater. Contracts have six digits.
 TOLERANCE = 1e-4
 
+_USED = ["user", "vocabulary", "value"]
+
 
 class VocabularyScan:
     """What vocabularies and transforms were made from.
@@ -75,14 +77,12 @@ class VocabularyScan:
         reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
         zone = self._config.day_time_zone
         begin, end = midnight(span.first, zone) - reach, midnight(span.last + dt.timedelta(days=1), zone)
-        return events.where((F.col("time") >= begin) & (F.col("time") < end))
+        return events.where((F.col("time") >= begin) & (F.greatest("time", "seen") < end))
 
     def _vocabularies(self, shown: DataFrame, past: DataFrame, span: Split) -> Iterator[Finding]:
         listed = {name for name, options in self._config.vocabularies.items() if options.values is not None}
         names = [name for name in self._published.tables if name not in listed and name in self._config.vocabulary_names()]
-        counts = _counts(shown, (*self._fields.shown, *self._fields.profile)).unionByName(
-            _counts(past, self._fields.behavior_values)
-        )
+        counts = self._occurrences(shown, past)
         rows = counts.groupBy("vocabulary", "value").agg(F.sum("count").alias("count")).where(F.col("vocabulary").isin(names))
         occurred: dict[str, dict[str, int]] = {name: {} for name in names}
         for batch in rows.toArrow().to_batches():
@@ -92,7 +92,7 @@ class VocabularyScan:
             name: [v for v in self._published.tables[name]["value"].to_pylist() if v not in occurred[name]] for name in names
         }
         if self._drawn and any(unseen.values()):
-            candidates = [m for m in self._fields.shown if m.column not in self._fields.item_free]
+            candidates = [member for member in self._fields.shown if self._draws_anew(member)]
             possible, uncheckable = possible_values(self._tables, self._config, candidates, span)
             self._leave_out(unseen, possible, uncheckable)
         yield from self._future(unseen, span)
@@ -115,10 +115,22 @@ class VocabularyScan:
             for name, values in unseen.items():
                 unseen[name] = [value for value in values if (name, value) not in found]
 
+    def _occurrences(self, shown: DataFrame, past: DataFrame) -> DataFrame:
+        """``vocabulary``, ``value``, ``count``: the impressions that have the value, and the users who only have it in behaviors."""
+        in_impressions = _words(shown, (*self._fields.shown, *self._fields.profile))
+        in_behaviors = _words(past, self._fields.behavior_values).select("user", "vocabulary", "value").distinct()
+        others = in_behaviors.join(in_impressions.select("user", "vocabulary", "value").distinct(), _USED, "left_anti")
+        together = in_impressions.select("vocabulary", "value").unionByName(others.select("vocabulary", "value"))
+        return together.groupBy("vocabulary", "value").count()
+
     def _is_exact(self, name: str) -> bool:
-        """Whether the counts of a vocabulary follow from the log: not where negatives were drawn, or it was extended later."""
-        of_log = not self._drawn or all(m.contract.group == "behaviors" for m in self._fields.all if self._uses(m, name))
-        return of_log and not self._published.extended
+        """Whether the counts of a vocabulary follow from the log: not where values of drawn negatives count, or it was extended."""
+        drawn = any(self._draws_anew(member) for member in self._fields.shown if self._uses(member, name))
+        return not drawn and not self._published.extended
+
+    def _draws_anew(self, member: Member) -> bool:
+        """Whether a drawn negative's value is neither its item's nor its positive's."""
+        return self._drawn and member.column not in self._fields.item_free | self._fields.item_only
 
     @staticmethod
     def _uses(member: Member, name: str) -> bool:
@@ -132,14 +144,14 @@ class VocabularyScan:
         last = max(day.day for day in self._published.contract.days)
         later = Split(first=span.last + dt.timedelta(days=1), last=max(last, span.last + dt.timedelta(days=1)))
         frames = [
-            _counts(shown_rows(self._tables, self._config, self._fields, later), (*self._fields.shown, *self._fields.profile)),
-            _counts(
+            _words(shown_rows(self._tables, self._config, self._fields, later), (*self._fields.shown, *self._fields.profile)),
+            _words(
                 self._past(later).where(F.col("time") >= midnight(later.first, self._config.day_time_zone)),
                 self._fields.behavior_values,
             ),
         ]
         first = (
-            frames[0].unionByName(frames[1]).where(F.col("value").isin(wanted)).groupBy("vocabulary", "value").agg(F.min("first"))
+            frames[0].unionByName(frames[1]).where(F.col("value").isin(wanted)).groupBy("vocabulary", "value").agg(F.min("time"))
         )
         known = {(row[0], row[1]): row[2] for row in first.collect()}
         for name, values in unseen.items():
@@ -193,11 +205,11 @@ def _fitted(frame: DataFrame, members: Sequence[Member]) -> Iterator[Finding]:
             yield Finding("transform", held, f"mean {mean:g} and deviation {std:g} on the training days", column=member.column)
 
 
-def _counts(frame: DataFrame, members: Sequence[Member]) -> DataFrame:
-    """How often each value of each vocabulary occurs, and when first."""
+def _words(frame: DataFrame, members: Sequence[Member]) -> DataFrame:
+    """``user``, ``time``, ``vocabulary`` and ``value``: each value of each row once a vocabulary, whatever the fields that hold it."""
     text = [member for member in members if member.config.kind == "categorical"]
     pairs = F.array(*[F.struct(F.lit(m.vocabulary).alias("vocabulary"), F.col(m.column).alias("value")) for m in text])
     if not text:
         pairs = F.array().cast("array<struct<vocabulary:string,value:string>>")
-    words = frame.select("time", F.explode(pairs).alias("_pair")).select("time", "_pair.*").where(F.col("value").isNotNull())
-    return words.groupBy("vocabulary", "value").agg(F.count("*").alias("count"), F.min("time").alias("first"))
+    words = frame.select("user", "time", F.explode(F.array_distinct(pairs)).alias("_pair"))
+    return words.select("user", "time", "_pair.*").where(F.col("value").isNotNull())

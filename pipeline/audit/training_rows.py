@@ -19,7 +19,7 @@ from pipeline.rules import DAY
 
 
 def shown_rows(tables: Tables, config: DataConfig, fields: Members, span: Split) -> DataFrame:
-    """The impressions of some days, each once: ``time`` and the raw values of all fields but the behaviors'.
+    """The impressions of some days, each once: ``user``, ``time`` and the raw values of all fields but the behaviors'.
 
     Of a log of positives they are the positives.
     """
@@ -55,6 +55,7 @@ def shown_rows(tables: Tables, config: DataConfig, fields: Members, span: Split)
         if source is not None and source.missing == "quarantine":
             rows = rows.where(name)
     return rows.select(
+        F.col(USER_KEY).alias("user"),
         F.col(MICROS).alias("time"),
         *[F.col(f"_value_{member.column}").alias(member.column) for member in (*fields.shown, *fields.profile)],
     )

@@ -13,7 +13,7 @@ from pipeline.contract import Contract, Day, Field, Split, read_contract
 from pipeline.contract.encoder import FIRST_ID
 from pipeline.describe.drift import Drift, column_drift
 from pipeline.describe.files import DescribeError, Folder, IntArray, read_keys, read_statistics, read_values
-from pipeline.statistics import NAMED_BINS, Counts, total, unknown_share
+from pipeline.statistics import NAMED_BINS, Counts, before_thinning, total, unknown_share
 
 #: Names of the candidate's fields that stand in Table 1 as item and category, the most telling first.
 _ITEM = (r"item_?id", r"(?:item|product|ad|video|movie|book)(?:_?id)?|asin")
@@ -226,7 +226,11 @@ def _column(contract: Contract, field: Field, days: Sequence[DayFacts], splits: 
     drift = None
     if reference is not None:
         counts = {
-            split.name: [d.counts["columns"][field.column]["counts"] for d in split.days if d.counts is not None]
+            split.name: [
+                before_thinning(d.counts["columns"][field.column], d.day.negatives_kept)
+                for d in split.days
+                if d.counts is not None
+            ]
             for split in measured
         }
         drift = column_drift(reference.shares, counts)

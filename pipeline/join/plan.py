@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,13 +28,15 @@ class RawField:
     kind: RawKind
     vocabulary: str | None
     """Whose values are counted."""
+    counts_negatives: bool
+    """Whether a drawn negative counts as an occurrence of its value, see :attr:`pipeline.rows.Rows.own_draws`."""
     log: bool
     """Whether a number is standardized after a logarithm."""
 
 
 @dataclass(frozen=True)
 class FitPlan:
-    """From which rows vocabularies and transforms are made: impressions of some days, and what happened up to their end.
+    """From which rows vocabularies and transforms are made: impressions of some days, and what was known by their end.
 
     Days count from 1970-01-01; behaviors from ``first_moment`` to before ``end_moment``, microseconds.
     """
@@ -68,6 +70,8 @@ class JoinPlan:
     samples: bool
     """Whether to make samples, or only what vocabularies are made from."""
     fit: FitPlan | None
+    drawn_negatives: bool
+    """Whether impressions with label 0 are drawn ones."""
 
 
 def join_plan(
@@ -92,7 +96,7 @@ def join_plan(
     users, log = config.users, config.log
     missing = {"items": config.items, "users": users}
     return JoinPlan(
-        fields=raw_fields(config),
+        fields=raw_fields(config, table.own_draws),
         history=History(**config.history.model_dump()),
         calendar=config.calendar,
         attribution=microseconds(log.attribution) if log.clicks is not None else None,
@@ -105,6 +109,7 @@ def join_plan(
         quarantine=tuple(name for name, source in missing.items() if source is not None and source.missing == "quarantine"),
         samples=samples,
         fit=None if fit_days is None else _fit_plan(config, fit_days, rows),
+        drawn_negatives=log.kind == "positives_only",
     )
 
 
@@ -119,12 +124,18 @@ def _fit_plan(config: DataConfig, days: Split, rows: Mapping[dt.date, int]) -> F
         last_day=day_number(days.last),
         first_moment=config.calendar.start(days.first) - microseconds(config.history.reach),
         end_moment=config.calendar.start(days.last + ONE_DAY),
-        sample_rate=min(1.0, SAMPLED_ROWS / max(1, sum(n for day, n in rows.items() if day in days))),
+        # the rows are those after thinning, and the sample is drawn before it
+        sample_rate=min(1.0, SAMPLED_ROWS / max(1.0, sum(n / config.sampled(day) for day, n in rows.items() if day in days))),
     )
 
 
-def raw_fields(config: DataConfig) -> tuple[RawField, ...]:
-    """The fields of a data set before encoding."""
+def raw_fields(config: DataConfig, own_draws: Collection[str]) -> tuple[RawField, ...]:
+    """The fields of a data set before encoding.
+
+    Args:
+        config: the data set.
+        own_draws: columns whose values a drawn negative draws anew, see :class:`pipeline.rows.Rows`.
+    """
     kinds: dict[str, RawKind] = {"categorical": "text", "numeric": "number", "time_gap": "time_gap"}
     return tuple(
         RawField(
@@ -132,6 +143,7 @@ def raw_fields(config: DataConfig) -> tuple[RawField, ...]:
             group,  # type: ignore[arg-type]
             kinds[field.kind],
             (field.vocabulary or column.split("_", 1)[1]) if field.kind == "categorical" else None,
+            column in own_draws,
             field.transform == "log",
         )
         for column, group, field in config.columns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from pipeline.hashing import uniform
 from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
 from pipeline.join.histories import Histories, find_histories
 from pipeline.join.labels import clicked_by_id, clicked_last
+from pipeline.join.occurrences import Occurrences
 from pipeline.join.plan import JoinPlan, RawField
 from pipeline.join.profiles import find_profiles
 from pipeline.join.timelines import BoolArray, IntArray, Timelines, codes, firsts, pairs, ranks
@@ -128,11 +130,12 @@ class Partition:
         self._columns = self._all_columns()
         if plan.fit is not None:
             yield from self._fit(shown)
-        chance = uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), 0)
-        rates = np.array([plan.kept[day] for day in shown.days.tolist()]) if len(shown.days) else np.zeros(0)
-        shown = shown.of((shown.labels == 1) | (chance < rates))
-        if len(shown.rows):
-            yield from self._samples(shown)
+        rates = np.array([plan.kept[day] for day in shown.days.tolist()], np.float64)
+        kept = (shown.labels == 1) | (self._chance(shown, 0) < rates)
+        drawn = self._drawn(shown)
+        wanted = kept | drawn
+        if wanted.any():
+            yield from self._samples(shown.of(wanted), kept[wanted], drawn[wanted])
 
     def _distinct(self, rows: IntArray, keys: IntArray) -> BoolArray:
         """Of the rows of one key the first in time, then the least."""
@@ -214,28 +217,45 @@ class Partition:
     def _row_of(self, field: RawField, shown: _Shown) -> IntArray:
         return shown.profiles if field.column in self._plan.profile_columns else shown.rows
 
-    def _samples(self, shown: _Shown) -> Iterator[Output]:
-        plan = self._plan
-        shown, files = self._by_file(shown)
+    def _chance(self, shown: _Shown, draw: int) -> npt.NDArray[np.float64]:
+        return uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), draw)
+
+    def _drawn(self, shown: _Shown) -> BoolArray:
+        """Some impressions of the training days, whatever their labels."""
+        fit = self._plan.fit
+        if fit is None:
+            return np.zeros(len(shown.rows), np.bool_)
+        drawn: BoolArray = self._fitted(shown) & (self._chance(shown, 1) < fit.sample_rate)
+        return drawn
+
+    def _fitted(self, shown: _Shown) -> BoolArray:
+        """Whether each impression is of the days that vocabularies are made from."""
+        fit = self._plan.fit
+        assert fit is not None
+        return (shown.days >= fit.first_day) & (shown.days <= fit.last_day)
+
+    def _samples(self, shown: _Shown, kept: BoolArray, drawn: BoolArray) -> Iterator[Output]:
+        """The samples of the impressions that are ``kept``, and those that show what the training days hold."""
+        shown, files, order = self._by_file(shown)
+        kept, drawn = kept[order], drawn[order]
         histories = self._histories(shown)
-        if plan.fit is not None:
-            chance = uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), 1)
-            drawn = (chance < plan.fit.sample_rate) & (shown.days >= plan.fit.first_day) & (shown.days <= plan.fit.last_day)
-            if drawn.any():
-                yield SAMPLE, None, None, self._packed(shown.of(drawn), histories.of(np.flatnonzero(drawn)))
-        if not plan.samples:
+        if drawn.any():
+            yield SAMPLE, None, None, self._packed(shown.of(drawn), histories.of(np.flatnonzero(drawn)))
+        if not self._plan.samples:
             return
+        if not kept.all():
+            shown, files, histories = shown.of(kept), files[kept], histories.of(np.flatnonzero(kept))
         starts = np.flatnonzero(np.diff(files, prepend=-1) | np.diff(shown.days, prepend=-1))
         for first, end in itertools.pairwise([*starts.tolist(), len(shown.rows)]):
             chosen = shown.of(slice(first, end))
             yield SAMPLES, int(chosen.days[0]), int(files[first]), self._packed(chosen, histories.between(first, end))
 
-    def _by_file(self, shown: _Shown) -> tuple[_Shown, IntArray]:
-        """The impressions in the order of days and files, and the number of each one's file within its day."""
+    def _by_file(self, shown: _Shown) -> tuple[_Shown, IntArray, IntArray]:
+        """The impressions in the order of days and files, the number of each one's file within its day, and the order."""
         counts = np.array([self._plan.files_of[day] for day in shown.days.tolist()], np.int64)
-        files = (uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), 2) * counts).astype(np.int64)
+        files = (self._chance(shown, 2) * counts).astype(np.int64)
         order = np.lexsort((files, shown.days))
-        return shown.of(order), files[order]
+        return shown.of(order), files[order], order
 
     def _histories(self, shown: _Shown) -> Histories:
         rows = self._behaviors
@@ -243,12 +263,16 @@ class Partition:
         numbered = (self._items, self._item_names), (self._ids, self._id_names), (actions, names)
         ties = [functools.partial(_ranked, numbers[rows], values) for numbers, values in numbered]
         timelines = Timelines(self._users[rows], self._times[rows], *ties)
-        visible = None
-        if "arrived" in self._table.column_names:
-            arrived: IntArray = pc.fill_null(self._table.column("arrived").take(pa.array(rows)), 0).to_numpy()
-            visible = arrived if (arrived > self._times[rows]).any() else None
         plan = self._plan
-        return find_histories(self._users[shown.rows], shown.times, timelines, visible, plan.history, plan.calendar)
+        return find_histories(self._users[shown.rows], shown.times, timelines, self._visible(), plan.history, plan.calendar)
+
+    def _visible(self) -> IntArray | None:
+        """From when on each behavior was known; None where that is its time."""
+        rows = self._behaviors
+        if "arrived" not in self._table.column_names:
+            return None
+        arrived: IntArray = pc.fill_null(self._table.column("arrived").take(pa.array(rows)), 0).to_numpy()
+        return arrived if (arrived > self._times[rows]).any() else None
 
     def _packed(self, shown: _Shown, histories: Histories) -> bytes:
         times = self._times[self._behaviors][histories.places]
@@ -276,22 +300,28 @@ class Partition:
     def _fit(self, shown: _Shown) -> Iterator[Output]:
         fit = self._plan.fit
         assert fit is not None
-        chosen = shown.of((shown.days >= fit.first_day) & (shown.days <= fit.last_day))
-        times = self._times[self._behaviors]
-        past = np.flatnonzero((times >= fit.first_moment) & (times < fit.end_moment))
-        vocabularies: list[pa.Table] = []
+        chosen = shown.of(self._fitted(shown))
+        positives = chosen.of(chosen.labels == 1) if self._plan.drawn_negatives else chosen
+        times, visible = self._times[self._behaviors], self._visible()
+        known = times if visible is None else np.maximum(times, visible)
+        past = np.flatnonzero((times >= fit.first_moment) & (known < fit.end_moment))
+        vocabularies: dict[str, Occurrences] = defaultdict(Occurrences)
         moments: dict[str, tuple[int, float, float]] = {}
         for field in self._plan.fields:
             if field.kind == "time_gap":
                 continue
-            rows = past if field.group == "behaviors" else self._row_of(field, chosen)
-            column = self._columns[field.column]
+            column, behaviors = self._columns[field.column], field.group == "behaviors"
             if isinstance(column, np.ndarray):
+                rows = past if behaviors else self._row_of(field, chosen)
                 moments[field.column] = _moments(column[rows[rows >= 0]] if len(column) else column, field.log)
+            elif behaviors:
+                vocabularies[field.vocabulary or ""].add(column, past, self._users[self._behaviors[past]], None)
             else:
-                vocabularies.append(_counted(column, rows, field.vocabulary or ""))
+                counted = chosen if field.counts_negatives else positives
+                rows, users = self._row_of(field, counted), self._users[counted.rows]
+                vocabularies[field.vocabulary or ""].add(column, rows, users, counted.rows)
         if vocabularies:
-            yield COUNTS, None, None, ipc_bytes(pa.concat_tables(vocabularies))
+            yield COUNTS, None, None, ipc_bytes(pa.concat_tables(_named(name, v.counts()) for name, v in vocabularies.items()))
         if moments:
             yield MOMENTS, None, None, json.dumps(moments).encode()
 
@@ -309,14 +339,9 @@ def _numbers(column: pa.ChunkedArray) -> Column:
     return numbers
 
 
-def _counted(column: Column, rows: IntArray, vocabulary: str) -> pa.Table:
-    assert isinstance(column, tuple)
-    numbers, values = column
-    chosen = numbers[rows[rows >= 0]] if len(numbers) else numbers
-    counts = np.bincount(chosen[chosen >= 0], minlength=len(values))
-    there = np.flatnonzero(counts)
-    names = pa.array([vocabulary]).take(pa.array(np.zeros(len(there), np.int64)))
-    return pa.table({"vocabulary": names, "value": values.take(pa.array(there)), "count": pa.array(counts[there])})
+def _named(vocabulary: str, counts: pa.Table) -> pa.Table:
+    names = pa.array([vocabulary], pa.string()).take(pa.array(np.zeros(counts.num_rows, np.int64)))
+    return pa.table({"vocabulary": names, "value": counts["value"], "count": counts["count"]})
 
 
 def _moments(values: npt.NDArray[np.float64], log: bool) -> tuple[int, float, float]:

@@ -68,8 +68,8 @@ def log(folder: Path, name: str, days: Sequence[int] = range(4)) -> pa.Table:
 
 
 def counted(folder: Path) -> dict[str, int]:
-    """What the item vocabulary counts: impressions and clicks of the training days."""
-    values = [*log(folder, "impressions")["item_id"].to_pylist(), *log(folder, "clicks")["item_id"].to_pylist()]
+    """What the item vocabulary counts: the impressions of the training days, whether they were clicked or not."""
+    values = log(folder, "impressions")["item_id"].to_pylist()
     return {value: values.count(value) for value in set(values)}
 
 
