@@ -26,9 +26,10 @@ from pipeline.fingerprints import code_fingerprint, day_fingerprint, settings_fi
 from pipeline.join.blobs import ipc_bytes
 from pipeline.join.days import join_days
 from pipeline.join.plan import files_of
-from pipeline.join.worker import NO_FILE, OUTPUT, REJECTED, SAMPLES
+from pipeline.join.worker import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
 from pipeline.lock import DatasetLock
 from pipeline.log_errors import LogError, log_errors
+from pipeline.matching import refuse_unmatched
 from pipeline.publish import Publisher, WrittenDay
 from pipeline.schedule import passes, runs, schedule, spans, usable
 from pipeline.statistics import total
@@ -183,6 +184,7 @@ class _Build:
             written = self._written(base, events, joined, marks)
         finally:
             joined.unpersist()
+        refuse_unmatched(self._spark, self._config, {day: total(found.counts)["matched"] for day, found in written.items()})
         finished = {day: self._day(base, events, day, marks[day], inputs[day], written.get(day)) for day in days}
         return base, finished
 
@@ -197,7 +199,7 @@ class _Build:
                 examples[day_number(day)] = config.examples_per_day * files_of(config, events.rows, day) / rows
         tables = {name: table.column("value").combine_chunks() for name, table in self._vocabularies.tables(base).items()}
         broadcast = self._spark.sparkContext.broadcast(tables)
-        blobs = joined.where(F.col("kind").isin(SAMPLES, REJECTED))
+        blobs = joined.where(F.col("kind").isin(SAMPLES, REJECTED, MATCHES))
         if any(facts.broken for facts in events.facts.values()):
             blobs = blobs.unionByName(_packed(events.quarantine))
         files = sum(files_of(config, events.rows, day) for day in marks)
@@ -223,7 +225,8 @@ class _Build:
         quality = day_quality(base, events, day, counts, written.rejected, self._config.sampled(day))
         refuse_day(self._config, day, quality, counts["rows"])
         statistics = None
-        if written.counts:
+        if counts["rows"]:
+            del counts["matched"]  # it is in the contract
             content = json.dumps(counts, separators=(",", ":")).encode()
             statistics = self._publisher.write(f"day={day}/statistics-{mark[:12]}.json", content, 1)
         return Day(
@@ -251,7 +254,8 @@ def _final(config: DataConfig, events: Events | None, day: dt.date) -> bool:
     end = calendar.start(day + ONE_DAY) + microseconds(config.log.attribution)
     if config.log.complete_to is not None:
         return end <= calendar.start(config.log.complete_to + ONE_DAY)
-    return events is not None and events.facts["log.clicks"].rows.get(calendar.day(end), 0) > 0
+    # a click at or after the end of the window says that the log has got there; one earlier on that day does not
+    return events is not None and any(last >= end for last in events.facts["log.clicks"].latest.values())
 
 
 def _packed(quarantine: DataFrame) -> DataFrame:

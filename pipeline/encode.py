@@ -19,10 +19,11 @@ from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, T
 from pipeline.contract.encoder import padded, padding
 from pipeline.hashing import uniform
 from pipeline.join.blobs import ipc_table, unpack, widened
+from pipeline.join.matches import merged
 from pipeline.join.timelines import IntArray
-from pipeline.join.worker import HASH_COLUMN, REJECTED, SEEN_COLUMN
+from pipeline.join.worker import HASH_COLUMN, MATCHES, REJECTED, SEEN_COLUMN
 from pipeline.parquet_files import FILES, file_row
-from pipeline.statistics import Counts, measure
+from pipeline.statistics import Counts, measure, total
 
 #: Kinds of files.
 PART, EXAMPLES, QUARANTINE, FACTS = "part", "examples", "quarantine", "facts"
@@ -43,7 +44,7 @@ def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str,
     """Make files of packed samples, and of the rows that were left out.
 
     Args:
-        blobs: see :func:`pipeline.join.worker.join_by_user`; only samples and rejected rows.
+        blobs: see :func:`pipeline.join.worker.join_by_user`; only samples, rejected rows and matches.
         plan: what to make of them.
         tables: for each vocabulary that is a table its values, in the order of their ids.
         partitions: how many tasks.
@@ -55,8 +56,11 @@ def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str,
     def work(group: pa.Table) -> pa.Table:
         kind, day, file = (group.column(name)[0].as_py() for name in ("kind", "day", "file"))
         payloads = [payload.as_buffer() for payload in group.column("payload")]
+        files: dict[str, pa.Table] = {}
         if kind == REJECTED:
             files, facts = _rejected(payloads)
+        elif kind == MATCHES:
+            facts = total([{**total([]), "matched": merged(json.loads(payload.to_pybytes()) for payload in payloads)}])
         else:
             rows = _Samples(payloads, plan.contract, worker_encoder(plan.contract.vocabularies, tables))
             number = group.column("day")[0].cast(pa.int32()).as_py()

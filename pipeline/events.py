@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig, Source
 from pipeline.days import ONE_DAY as ONE_DAY
-from pipeline.days import Calendar
-from pipeline.logs import CORRUPT, PARTITION_DAY, read_source
+from pipeline.days import Calendar, microseconds
+from pipeline.log_errors import LogError
+from pipeline.logs import CORRUPT, LABEL_TIME, PARTITION_DAY, read_source
 from pipeline.negatives import POOL_DAYS, draw_negatives
 from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse
 
@@ -27,17 +28,19 @@ class Events:
     """What happened on a range of days; rows that break a rule are left out.
 
     ``impressions``: columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``label`` where the log has it, and the
-    log's others. Where clicks go to the latest impression of an item, those of the attribution window after the last day are there
-    too. ``clicks``: ``impression_id`` where it is known, ``user_id``, ``item_id``, ``time``. ``behaviors``: ``impression_id`` where
-    it is known, ``user_id``, ``item_id``, ``time``, ``arrived`` where it is known, ``action`` and others, from the
-    history's reach before the first day on, and ``_once``: rows that agree in it, in user, item, action and impression are one event.
-    Rows of all three may be there twice.
+    log's others. Where there are clicks, those of the attribution window after the last day are there too: a click belongs to the
+    latest impression. ``earlier``: where there are clicks, the ids and times of impressions before the first day, which clicks may
+    belong to. ``clicks``: ``impression_id`` where it is known, ``user_id``, ``item_id``, ``time``. ``behaviors``: ``impression_id``
+    where it is known, ``user_id``, ``item_id``, ``time``, ``arrived`` where it is known, ``action`` and others, from the history's
+    reach before the first day on, and ``_once``: rows that agree in it, in user, item, action and impression are one event. Rows of
+    all may be there twice.
 
     ``rows``: about how many impressions there are a day. ``facts``: of each log. ``quarantine``: the rows that break a
     rule: ``day``, ``reason`` and ``row``, a JSON text.
     """
 
     impressions: DataFrame
+    earlier: DataFrame | None
     clicks: DataFrame | None
     behaviors: DataFrame
     rows: Mapping[dt.date, int]
@@ -55,8 +58,13 @@ def reach_back(config: DataConfig) -> dt.timedelta:
 
 def impressions_ahead(config: DataConfig) -> dt.timedelta:
     """How far after a day the impressions lie that its labels can depend on."""
-    shared = config.log.clicks is not None and config.log.attribution_by == "user_and_item"
-    return config.log.attribution + config.calendar.slack if shared else dt.timedelta(0)
+    log = config.log
+    return log.attribution + config.calendar.slack if log.clicks is not None else dt.timedelta(0)
+
+
+def impressions_back(config: DataConfig) -> dt.timedelta:
+    """How many whole days before a day impressions are read that its clicks may belong to; a day at most, for it is for counting."""
+    return min(_whole_days(config.log.attribution), ONE_DAY) if config.log.clicks is not None else dt.timedelta(0)
 
 
 class EventLogs:
@@ -103,7 +111,12 @@ class EventLogs:
             # a day more than labels need: whether there is one says whether the labels of the last day are final
             clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
         behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
-        asked = impressions.where(F.col("time") >= F.expr(self._config.calendar.start_sql(first)))
+        asked = impressions.where(F.col("time") >= F.expr(self._config.calendar.start_sql(first))).drop(LABEL_TIME)
+        if log.label_ties == "refuse":
+            self._refuse_ties(asked)
+        earlier = None
+        if log.clicks is not None:
+            earlier = self._uncounted("log.impressions", log.impressions, first - impressions_back(self._config), first - ONE_DAY)
         rows = {day: n for day, n in self._rows(facts).items() if first <= day <= last}
         if log.kind == "labeled":
             asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
@@ -115,7 +128,25 @@ class EventLogs:
         quarantine = broken[0]
         for other in broken[1:]:
             quarantine = quarantine.unionByName(other)
-        return Events(asked, clicks, behaviors, rows, facts, quarantine, first, last)
+        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last)
+
+    def _uncounted(self, name: str, source: Source, begin: dt.date, end: dt.date) -> DataFrame:
+        """Rows that break no rule, of days that are not judged."""
+        frame = read_source(self._spark, name, source, days=(begin, end))
+        marked = mark(frame, source, self._config.quality, self._config.calendar)
+        return _during(marked.where(F.col(REASON).isNull()), begin, end, self._config.calendar)
+
+    def _refuse_ties(self, impressions: DataFrame) -> None:
+        day = F.expr(self._config.calendar.number_sql("time")).alias("day")
+        label = is_positive(F.col("label"))
+        both = impressions.groupBy("user_id", "impression_id", day).agg(F.min(label).alias("least"), F.max(label).alias("most"))
+        found = both.where("least < most").select("impression_id", "user_id").limit(3).collect()
+        if found:
+            shown = ", ".join(f"{row['impression_id']!r} of user {row['user_id']!r}" for row in found)
+            raise LogError(
+                f"log.impressions: the log holds an impression of a day twice, with label 0 and with label 1, such as {shown}; correct "
+                "the log, or take the label 1 where there is one, with log.label_ties: max"
+            )
 
     def _behaviors(
         self, impressions: DataFrame, clicks: DataFrame | None, last: dt.date, read: Callable[[str, Source], DataFrame]
@@ -129,7 +160,7 @@ class EventLogs:
         elif clicks is not None:
             frames = [clicks.withColumns({"_action": F.lit("click"), "_once": F.unix_micros("time")})]
         else:
-            positive = impressions.where(is_positive(F.col("label"))).drop("label") if log.kind == "labeled" else impressions
+            positive = self._positives(impressions) if log.kind == "labeled" else impressions
             # an impression of a day is one, also where a second delivery says another time
             day = F.expr(self._config.calendar.number_sql("time")).cast("long")
             frames = [positive.withColumns({"_action": F.lit("click"), "_once": day})]
@@ -139,6 +170,15 @@ class EventLogs:
             behaviors = behaviors.unionByName(frame.drop("_action"), allowMissingColumns=True)
         # what happened after the last day is no behavior of these days, nor a word of their vocabularies
         return behaviors.where(F.col("time") < F.expr(self._config.calendar.start_sql(last + ONE_DAY)))
+
+    def _positives(self, impressions: DataFrame) -> DataFrame:
+        """The positives of a labeled log as behaviors: they count from when their labels were known."""
+        positive = impressions.where(is_positive(F.col("label"))).drop("label")
+        delay = self._config.log.label_delay
+        moments = [F.col(c) for c in ("arrived", LABEL_TIME) if c in positive.columns]
+        if delay:
+            moments.append(F.timestamp_micros(F.unix_micros("time") + microseconds(delay)))
+        return positive.withColumn("arrived", F.greatest("time", *moments)).drop(LABEL_TIME) if moments else positive
 
     def _rows(self, facts: Mapping[str, LogFacts]) -> dict[dt.date, int]:
         """About how many samples a day has: after sampling, with drawn negatives, before duplicates are left out."""

@@ -6,8 +6,9 @@ import datetime as dt
 from collections.abc import Mapping
 
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, Quality
+from pipeline.contract import Contract, Matched, Quality
 from pipeline.events import Events
+from pipeline.join.matches import CLICKS
 from pipeline.join.worker import DUPLICATE
 from pipeline.log_errors import LogError
 from pipeline.statistics import Counts, before_thinning, shares, stability_index, unknown_share
@@ -31,6 +32,8 @@ def day_quality(
         log_rows=events.facts["log.impressions"].rows.get(day, 0),
         quarantined=dict(sorted(rejected.items())),
         clicks=clicks.rows.get(day, 0) if clicks is not None else None,
+        matched={source: Matched(rows=found["rows"], found=found["found"]) for source, found in counts["matched"].items()},
+        early_clicks=counts["matched"][CLICKS]["early"] if CLICKS in counts["matched"] else None,
         unknown=unknown,
         drift=drift,
     )

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from pipeline.days import Calendar
+
+
+def impression_hash(calendar: Calendar, seed: int) -> Column:
+    """A hash of an impression: ids may begin anew with each user and each day, so those are part of it."""
+    return F.xxhash64("user_id", "impression_id", F.expr(calendar.number_sql("time")), F.lit(seed))
 
 
 def uniform(hashes: npt.NDArray[np.uint64], draw: int) -> npt.NDArray[np.float64]:

@@ -18,7 +18,9 @@ from pipeline.log_errors import LogError, first_line, remedy, spark_words
 from pipeline.storage import Storage
 
 IDS = ("impression_id", "user_id", "item_id")
-MOMENTS = ("time", "arrived", "valid_from", "valid_to")
+#: When the label of a labeled log's row became known. No feature: at the impression it lies in the future.
+LABEL_TIME = "label_time"
+MOMENTS = ("time", "arrived", "valid_from", "valid_to", LABEL_TIME)
 
 #: A line that is no row of the table, as text; only where the format has lines.
 CORRUPT = "_corrupt_record"

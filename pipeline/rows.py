@@ -19,6 +19,7 @@ from pipeline.config import AttributeSource, DataConfig, FieldConfig
 from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.days import ONE_DAY
 from pipeline.events import Events, reach_back
+from pipeline.hashing import impression_hash
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, evaluate, fits, read_source
 
@@ -26,9 +27,9 @@ Days = tuple[dt.date, dt.date]
 
 #: What a row is; a click can be a behavior too.
 ROLE = "_role"
-IMPRESSION, CLICK, BEHAVIOR, PROFILE = 1, 2, 4, 8
+IMPRESSION, CLICK, BEHAVIOR, PROFILE, EARLIER = 1, 2, 4, 8, 16
 
-#: A hash of an impression's id: for its file and its place in there, and for all that is drawn by chance.
+#: A hash of an impression: of its user, id and day. For its file and its place in there, and for all that is drawn by chance.
 ORDER_HASH = "_order_hash"
 
 #: Columns that fields often are, as they are.
@@ -43,9 +44,10 @@ class Rows:
     """The table, and which of its columns are of whom.
 
     Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
-    microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it
-    matters; then ``text_0``, ``number_0`` ...: the fields, text or double. A column that a role has not is null. A row has fields
-    of its own role alone, so that those of impressions, profiles and behaviors share columns.
+    microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it matters; of what
+    Spark joined whether it found a row (:func:`matched_column`); then ``text_0``, ``number_0`` ...: the fields, text or double. A column
+    that a role has not is null. A row has fields of its own role alone, so that those of impressions, profiles and behaviors share
+    columns.
     """
 
     frame: DataFrame
@@ -56,6 +58,13 @@ class Rows:
     own_draws: frozenset[str] = frozenset()
     """Where negatives are drawn: fields made of the item and of more than the item, so that a negative's value is a draw of its own.
     A field of the item alone has a value of some other event, one without the item that of its positive."""
+    behaviors_need_items: bool = False
+    """Whether a field of behaviors is made of what ``items`` says."""
+
+
+def matched_column(source: str) -> str:
+    """The column that says whether ``items``, ``users`` or a lookup (``lookups.0``) has a row of the key, at whatever time."""
+    return f"_{source.replace('.', '_')}_matched"
 
 
 def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
@@ -67,12 +76,13 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     impressions = _with_items(spark, config, events.impressions, (events.first, events.last))
     for i, lookup in enumerate(config.lookups):
         name = f"lookups.{i}"
-        impressions = join_lookup(impressions, _unbroken(read_source(spark, name, lookup), name), lookup.keys, name)
+        table = _unbroken(read_source(spark, name, lookup), name).withColumn(matched_column(name), F.lit(True))
+        impressions = join_lookup(impressions, table, lookup.keys, name)
     profiles = None
     if config.users is not None:
         profiles = _table(spark, "users", config.users, (events.first, events.last))
         if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
-            impressions = join_attributes(impressions, profiles, config.users, "user_id", "users")
+            impressions = _joined(impressions, profiles, config.users, "user_id", "users")
             profiles = None
     visible = _like(impressions.drop("label"))  # no field may be made of it
     known = _like(profiles) if profiles is not None else None
@@ -83,7 +93,7 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
             theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
             (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
     behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last))
-    done, like = _Fields(), _like(behaviors)
+    done, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
     for column, group, field in config.columns():
         if group == "behaviors" and field.kind != "time_gap":
             text, where = _expression(column, group, field)
@@ -96,7 +106,11 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     for part in parts[1:]:
         frame = frame.unionByName(part, allowMissingColumns=True)
     places = {**shown.places, **of_profiles.places, **done.places}
-    return Rows(frame, tuple(of_profiles.places), places, _own_draws(config, visible))
+    need_items = any(
+        group == "behaviors" and field.kind != "time_gap" and not fits(bare, _expression(column, group, field)[0])
+        for column, group, field in config.columns()
+    )
+    return Rows(frame, tuple(of_profiles.places), places, _own_draws(config, visible), need_items)
 
 
 class _Fields:
@@ -135,16 +149,21 @@ def _impressions(config: DataConfig, impressions: DataFrame, fields: _Fields) ->
         "user_id",
         "item_id",
         *_moments(impressions, "time"),
-        *[c for c in ("label", *wanted) if c in impressions.columns],
+        *[c for c in ("label", *wanted, *_matched(config)) if c in impressions.columns],
         F.xxhash64("user_id").alias(USER_COLUMN),
-        F.xxhash64(ID_COLUMN, F.lit(config.seed)).alias(ORDER_HASH),
+        impression_hash(config.calendar, config.seed).alias(ORDER_HASH),
         *fields.columns,
     )
 
 
+def _matched(config: DataConfig) -> list[str]:
+    return [matched_column(name) for name in ("items", "users", *(f"lookups.{i}" for i in range(len(config.lookups))))]
+
+
 def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFrame, fields: _Fields) -> list[DataFrame]:
     twice = events.clicks is not None and not config.log.behaviors  # then a behavior is a click, and comes once
-    ids = [c for c in (ID_COLUMN, "user_id", "item_id", "action", "_once") if c in behaviors.columns]
+    names = (ID_COLUMN, "user_id", "item_id", "action", "_once", matched_column("items"))
+    ids = [c for c in names if c in behaviors.columns]
     role = F.lit(BEHAVIOR | CLICK * twice).alias(ROLE)
     parts = [behaviors.select(role, *ids, *_moments(behaviors, "time", "arrived"), *fields.columns)]
     if events.clicks is not None:
@@ -153,13 +172,24 @@ def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFra
         if twice:  # those after the last day, which are labels and nothing else
             clicks = clicks.where(F.col("time") >= F.expr(config.calendar.start_sql(events.last + ONE_DAY)))
         parts.append(clicks.select(F.lit(CLICK).alias(ROLE), *ids, *_moments(clicks, "time")))
+    if events.earlier is not None:
+        earlier = events.earlier
+        parts.append(earlier.select(F.lit(EARLIER).alias(ROLE), ID_COLUMN, "user_id", "item_id", *_moments(earlier, "time")))
     return parts
 
 
 def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days: Days) -> DataFrame:
     if config.items is None:
         return events
-    return join_attributes(events, _table(spark, "items", config.items, days), config.items, "item_id", "items")
+    return _joined(events, _table(spark, "items", config.items, days), config.items, "item_id", "items")
+
+
+def _joined(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:
+    """Add what was known at the time, and whether the table has a row of the key at all."""
+    joined = join_attributes(events, table, source, key, name)
+    if "valid_from" not in source.columns:
+        return joined.withColumn(matched_column(name), F.col(f"_{name}_known"))
+    return joined.join(table.select(key).distinct().withColumn(matched_column(name), F.lit(True)), key, "left")
 
 
 def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days) -> DataFrame:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pipeline.config import Quality, Source
 from pipeline.days import Calendar
 from pipeline.log_errors import LogError
-from pipeline.logs import CORRUPT, IDS, PARTITION_DAY
+from pipeline.logs import CORRUPT, IDS, LABEL_TIME, PARTITION_DAY
 
 #: Event times outside these years are taken for a wrong unit, not for data.
 PLAUSIBLE_YEARS = (1990, 2100)
@@ -42,6 +42,8 @@ _HINTS = {
     "lies in the partition": "are partitions of the days of `day_time_zone`, which is UTC by default? Where they are of arrival, say how "
     "late rows may be: `late_days: 1`",
     "arrived before": "clocks differ; allow it with quality.clock_skew_seconds",
+    "label_time": "it is when the label became known, such as the time of the purchase that makes it 1; clocks that differ are allowed "
+    "by quality.clock_skew_seconds",
     "label": "a label is 0 or 1: write its expression so, as in `label: int(rating >= 4)`",
 }
 
@@ -85,6 +87,10 @@ def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar)
     if "label" in frame.columns:
         text = F.col("label").cast("string")
         rules.append(("label is neither 0 nor 1", text.isNull() | ~text.isin(*POSITIVE, *NEGATIVE)))
+        if LABEL_TIME in frame.columns:
+            early = F.expr(f"INTERVAL {round(quality.clock_skew_seconds * 1_000_000)} MICROSECONDS")
+            rules.append(("label_time is null, and the label is 1", F.col(LABEL_TIME).isNull() & text.isin(*POSITIVE)))
+            rules.append(("label_time lies before time", F.col(LABEL_TIME) + early < time))
     # a comparison with a null in it is no breach: the rule on nulls has said so
     reason = F.coalesce(*[F.when(F.coalesce(broken, F.lit(False)), F.lit(words)) for words, broken in rules])
     return frame.withColumns({DAY: day, REASON: reason})
@@ -95,12 +101,13 @@ class LogFacts:
     """What one event log has, day by day: its rows, those that break a rule, and the last moment.
 
     ``rows`` counts all rows; ``positives`` those with label 1, where there is a label; ``broken`` is by day and rule; the day is
-    None for rows that no day can be said of.
+    None for rows that no day can be said of. ``latest`` is the time of the last row that breaks no rule, microseconds since 1970.
     """
 
     rows: Mapping[dt.date | None, int]
     positives: Mapping[dt.date | None, int]
     broken: Mapping[dt.date | None, Mapping[str, int]]
+    latest: Mapping[dt.date | None, int]
 
     def within(self, first: dt.date, last: dt.date) -> LogFacts:
         """Those of some days, and of rows that no day can be said of."""
@@ -108,23 +115,26 @@ class LogFacts:
         def inside(facts: Mapping[dt.date | None, Fact]) -> dict[dt.date | None, Fact]:
             return {day: fact for day, fact in facts.items() if day is None or first <= day <= last}
 
-        return LogFacts(inside(self.rows), inside(self.positives), inside(self.broken))
+        return LogFacts(inside(self.rows), inside(self.positives), inside(self.broken), inside(self.latest))
 
 
 def count(marked: DataFrame) -> LogFacts:
     """Count a marked log, in one pass."""
     positives = F.count_if(is_positive(F.col("label"))) if "label" in marked.columns else F.lit(0)
-    facts = marked.groupBy(DAY, REASON).agg(F.count("*").alias("rows"), positives.alias("positives"))
+    latest = F.max(F.unix_micros("time")).alias("latest")
+    facts = marked.groupBy(DAY, REASON).agg(F.count("*").alias("rows"), positives.alias("positives"), latest)
     rows: dict[dt.date | None, int] = defaultdict(int)
     positive: dict[dt.date | None, int] = defaultdict(int)
     broken: dict[dt.date | None, dict[str, int]] = defaultdict(dict)
+    last: dict[dt.date | None, int] = {}
     for row in facts.collect():
         rows[row[DAY]] += row["rows"]
         if row[REASON] is None:
             positive[row[DAY]] += row["positives"]
+            last[row[DAY]] = row["latest"]
         else:
             broken[row[DAY]][row[REASON]] = row["rows"]
-    return LogFacts(rows, positive, broken)
+    return LogFacts(rows, positive, broken, last)
 
 
 def refuse(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days: Iterable[dt.date], span: str) -> None:

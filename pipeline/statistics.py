@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.contract import UNKNOWN_ID, Contract, Field, Reference
 from pipeline.contract.document import LABEL_COLUMN, LENGTH_COLUMN
+from pipeline.join.matches import merged
 
 #: So many ids have a bin of their own: in a vocabulary made of training days the most frequent ones.
 NAMED_BINS = 20
@@ -81,21 +83,20 @@ def measure(
 
 
 def total(parts: Iterable[Counts]) -> Counts:
-    """The counts of several parts together."""
+    """The counts of several parts together, with ``matched``: how many rows found their partner, by source."""
     parts = list(parts)
-    if not parts:
-        return {"rows": 0, "positives": 0, "seen": 0, "history_length": [], "behavior_age_days": [], "columns": {}}
     result: Counts = {key: sum(part[key] for part in parts) for key in ("rows", "positives", "seen")}
     for key in ("history_length", "behavior_age_days"):
         result[key] = _sum([part[key] for part in parts])
-    names = list(dict.fromkeys(name for part in parts for name in part["columns"]))
+    columns: dict[str, list[dict[str, Sequence[int]]]] = defaultdict(list)
+    for part in parts:
+        for name, column in part["columns"].items():
+            columns[name].append(column)
     result["columns"] = {
-        name: {
-            key: _sum([part["columns"][name][key] for part in parts if key in part["columns"].get(name, {})])
-            for key in parts[0]["columns"][name]
-        }
-        for name in names
+        name: {key: _sum([column[key] for column in found if key in column]) for key in found[0]}
+        for name, found in columns.items()
     }
+    result["matched"] = merged(part["matched"] for part in parts if "matched" in part)
     return result
 
 

@@ -89,7 +89,11 @@ class Comparison:
     def _label(self, row: Drawn, shown: Shown) -> int:
         log = self._config.log
         if log.clicks is None:
-            return int(shown.label or 0) if log.kind == "labeled" else int(not row.negative)
+            if log.kind != "labeled":
+                return int(not row.negative)
+            # of several deliveries any may bring the label 1
+            deliveries = self._evaluation.impressions[row.user]
+            return max(s.label or 0 for s in deliveries if (s.impression_id, s.day) == (row.base_id, row.day))
         theirs = first_shown(self._evaluation.impressions[row.user])
         mine = next(s for s in theirs if (s.impression_id, s.day) == (row.base_id, row.day))
         return int(clicked(mine, theirs, self._clicks.get(row.user, []), log))

@@ -142,16 +142,14 @@ def clicked(impression: Shown, shown: Sequence[Shown], clicks: Iterable[Click], 
         log: how clicks are attributed.
     """
     window = attribution(log)
+    by_id = log.attribution_by == "impression_id"
     for click in clicks:
-        if log.attribution_by == "impression_id":
-            belongs = click.impression_id == impression.impression_id
-        else:
-            latest = None
-            for other in shown:
-                if other.item == click.item and other.time <= click.time:
-                    latest = max(latest or other, other, key=lambda row: (row.time, row.impression_id))
-            belongs = latest == impression
-        if belongs and impression.time <= click.time < impression.time + window:
+        latest = None
+        for other in shown:
+            same = other.impression_id == click.impression_id if by_id else other.item == click.item
+            if same and other.time <= click.time:
+                latest = max(latest or other, other, key=lambda row: (row.time, row.impression_id))
+        if latest == impression and click.time < impression.time + window:
             return True
     return False
 

@@ -35,7 +35,7 @@ def scan_rows(published: Published, tables: Tables, config: DataConfig) -> Itera
 
 
 def _judged(published: Published, tables: Tables, config: DataConfig) -> DataFrame:
-    """Each sample with ``_there``, ``_clicked``, ``_first_click`` and, of a labeled log, ``_labels``."""
+    """Each sample with ``_there``, ``_clicked``, ``_first_click`` and, of a labeled log, ``_wanted``: its label."""
     negative = F.lit(config.log.kind == "positives_only") & (F.col("label") == 0)
     # a drawn negative has the id of its positive with #1, #2 ... behind it
     base = F.when(negative, F.regexp_replace("impression_id", r"#\d+$", "")).otherwise(F.col("impression_id"))
@@ -51,7 +51,9 @@ def _judged(published: Published, tables: Tables, config: DataConfig) -> DataFra
     )
     flags = [F.lit(True).alias("_there")]
     if config.log.kind == "labeled":
-        flags.append(F.collect_set("_label").alias("_labels"))
+        # of several deliveries of an impression any may bring the label 1
+        log = log.withColumn("_label", F.max("_label").over(Window.partitionBy("_user", "_id", DAY)))
+        flags.append(F.max("_label").alias("_wanted"))
     judged = samples.join(log.groupBy(*_KEYS).agg(*flags), _KEYS, "left")
     if tables.clicks is not None:
         judged = judged.join(_clicked(tables.clicks, log, config), _KEYS, "left")
@@ -68,18 +70,17 @@ def _clicked(clicks: DataFrame, log: DataFrame, config: DataConfig) -> DataFrame
         *([F.col("impression_id").alias("_id")] if by_id else [F.col("item_id").alias("_item")]),
     ).distinct()
     inside = (F.col("_at") >= F.col("_time")) & (F.col("_at") < F.col("_time") + attribution(config.log))
-    if by_id:
-        together = clicks.join(shown, ["_user", "_id"])
-        return together.groupBy(*_KEYS).agg(F.max(inside).alias("_clicked"), F.min("_at").alias("_first_click"))
+    key = "_id" if by_id else "_item"
+    together = clicks.join(shown, ["_user", key])
     # of the impressions that a click could belong to it belongs to the latest
-    latest = (
-        clicks.join(shown, ["_user", "_item"])
-        .where(inside)
-        .groupBy("_user", "_item", "_at")
-        .agg(F.max(F.struct("_time", "_id")).alias("_s"))
-    )
+    latest = together.where(inside).groupBy("_user", key, "_at").agg(F.max(F.struct("_time", "_id")).alias("_s"))
     winners = latest.select("_user", F.col("_s._id").alias("_id"), F.col("_s._time").alias("_time"), "_at")
-    return winners.groupBy(*_KEYS).agg(F.lit(True).alias("_clicked"), F.min("_at").alias("_first_click"))
+    clicked = winners.groupBy(*_KEYS).agg(F.lit(True).alias("_clicked"), F.min("_at").alias("_first_click"))
+    if not by_id:
+        return clicked
+    # a click of the id outside of the window is worth a word
+    first = together.groupBy(*_KEYS).agg(F.min("_at").alias("_first_click"))
+    return first.join(clicked.drop("_first_click"), _KEYS, "left")
 
 
 def _problems(published: Published, config: DataConfig) -> Column:
@@ -93,8 +94,8 @@ def _problems(published: Published, config: DataConfig) -> Column:
         words = F.concat(F.when(clicked, "a ").otherwise("no "), F.lit(window), F.timestamp_micros("time").cast("string"), first)
         wrong = F.col("label") != clicked.cast("int")
     elif log.kind == "labeled":
-        wrong = ~F.array_contains("_labels", F.col("label"))
-        words = F.concat(F.lit("label "), F.array_join(F.col("_labels").cast("array<string>"), " or "))
+        wrong = F.col("label") != F.col("_wanted")
+        words = F.concat(F.lit("label "), F.col("_wanted").cast("string"))
     else:
         wrong, words = ~F.col("label").isin(0, 1), F.lit("label 0 or 1")
     length = published.contract.history.length

@@ -71,17 +71,27 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
     elif clicks is not None:
         actions = {"click": clicks}
     elif log.kind == "labeled":
-        actions = {"click": impressions.where("label = 1").drop("label")}
+        actions = {"click": _when_known(impressions.where("label = 1").drop("label"), config)}
     else:
         actions = {"click": impressions}
     return Tables(
-        impressions,
+        impressions.drop("label_time"),
         clicks,
         _together(actions),
         _known(spark, "users", config.users),
         _known(spark, "items", config.items),
         tuple(read_source(spark, f"lookups.{i}", lookup).drop(CORRUPT) for i, lookup in enumerate(config.lookups)),
     )
+
+
+def _when_known(positives: DataFrame, config: DataConfig) -> DataFrame:
+    """The positives of a labeled log, arrived when their labels were known."""
+    known = F.col("label_time") if "label_time" in positives.columns else F.col("time")
+    if config.log.label_delay_hours:
+        seconds = config.log.label_delay_hours * 3_600
+        known = F.timestamp_micros(F.col(MICROS) + F.lit(round(seconds * 1_000_000)))
+    arrived = [F.col("arrived")] if "arrived" in positives.columns else []
+    return positives.withColumn("arrived", F.greatest(known, F.col("time"), *arrived)).drop("label_time")
 
 
 def is_one(label: Column) -> Column:

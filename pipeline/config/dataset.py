@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,6 +39,12 @@ class Quality(Strict):
     max_drift: dict[str, float] = Field({})
     """Column of the samples -> the population stability index against the training days that a day may have; over 0.25 is commonly
     called a shift."""
+    min_matched: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({})
+    """Source -> the least share of a day's rows that finds its partner: ``clicks`` an impression, impressions a row of ``items``,
+    ``users`` or a lookup (``lookups.0``), ``behaviors`` a row of items. Of a source that is not named here (but for lookups) a build stops
+    where not one row finds its partner: ids that are written in two ways."""
+    max_early_clicks: float = Field(0.1, ge=0, le=1)
+    """Of a day's clicks the share that may come before the impression of their id: clocks that differ."""
     clock_skew_seconds: float = Field(300.0, ge=0)
     """A row that arrived so much before it happened breaks a rule; a little less is taken for clocks that differ."""
 
@@ -102,6 +109,14 @@ class DataConfig(Strict):
         return self
 
     def _check_mentions(self) -> None:
+        partners = {"clicks": self.log.clicks, "items": self.items, "users": self.users, "behaviors": self.items}
+        known = [name for name, source in partners.items() if source is not None]
+        known += [f"lookups.{i}" for i in range(len(self.lookups))]
+        unknown = set(self.quality.min_matched) - set(known)
+        if unknown:
+            raise ValueError(
+                f"quality.min_matched names {', '.join(sorted(unknown))}; what can find a partner here is {', '.join(known) or 'nothing'}"
+            )
         strangers = set(self.sampling.splits) - set(self.splits)
         if strangers:
             raise ValueError(f"sampling.splits names {', '.join(sorted(strangers))}, which is no split")

@@ -33,7 +33,8 @@ class Log(Strict):
     kind: LogKind
     impressions: Source
     """Columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others; ``label`` (0 or 1) too where the kind is
-    ``labeled``. Where it is ``positives_only`` a row is a click or a purchase."""
+    ``labeled``, and ``label_time``, a timestamp: when the label became known. Where the kind is ``positives_only`` a row is a click or
+    a purchase."""
     clicks: Source | None = None
     """Columns ``impression_id`` (where clicks are attributed by it), ``user_id``, ``item_id``, ``time`` (of the click) and any
     others."""
@@ -43,7 +44,13 @@ class Log(Strict):
     """A click belongs to the impression of its id (and user), or to the latest one of its user and item within the window."""
     behaviors: dict[str, Source] = Field({})
     """Logs of what users did, by action (``click``, ``cart`` ...): columns ``user_id``, ``item_id``, ``time`` and any others; the
-    field ``action`` is the key here. Where there are none, behaviors are the clicks (action ``click``)."""
+    field ``action`` is the key here. Where there are none, behaviors are the clicks (action ``click``); of a labeled log the impressions
+    with label 1, each from when its label was known."""
+    label_ties: Literal["max", "refuse"] = "max"
+    """Of a labeled log that holds an impression of a day twice, with label 0 and with label 1: ``max`` takes the 1, ``refuse`` stops."""
+    label_delay_hours: float | None = Field(None, ge=0)
+    """Of a labeled log whose positives are the behaviors: how long after an impression its label was known, at most. 0 says that it was
+    known at once, as of a rating. Where rows say so themselves, they have a column ``label_time`` instead."""
     negatives: Negatives | None = None
     empty_days: list[dt.date] | Literal["any"] = Field([])
     """Days that are known to have no impressions, such as holidays; any other empty day is an error. ``any``: no empty day is
@@ -61,7 +68,28 @@ class Log(Strict):
         for name in ("attribution_hours", "attribution_by", "complete_to"):
             if self.clicks is None and name in self.model_fields_set:
                 raise ValueError(f"{name} is of clicks, and there are none")
+        self._check_labels()
         return self
+
+    def _check_labels(self) -> None:
+        given = self.label_delay_hours is not None
+        if self.kind != "labeled":
+            for name in ("label_ties", "label_delay_hours"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"{name} is of logs with labels: kind is {self.kind}, not labeled")
+            return
+        timed = "label_time" in self.impressions.columns
+        if self.behaviors and (given or timed):
+            name = "label_delay_hours" if given else "impressions.columns.label_time"
+            raise ValueError(
+                f"{name} says when positives become behaviors, and here behaviors are those of log.behaviors: leave it out"
+            )
+        if not self.behaviors and given == timed:
+            raise ValueError(
+                "the behaviors of a labeled log are its positives, which count from when their labels were known: say when with a column "
+                "impressions.columns.label_time, or how many hours after the impression at most with label_delay_hours (0: at once, as of "
+                f"a rating){'; give one of the two' if given else ''}"
+            )
 
     def may_be_empty(self, day: dt.date) -> bool:
         """Whether the log need not have impressions on a day."""
@@ -71,3 +99,8 @@ class Log(Strict):
     def attribution(self) -> dt.timedelta:
         """How long after its impression a click still counts."""
         return dt.timedelta(hours=self.attribution_hours)
+
+    @property
+    def label_delay(self) -> dt.timedelta:
+        """How long after its impression a label was known, where the rows do not say it."""
+        return dt.timedelta(hours=self.label_delay_hours or 0.0)

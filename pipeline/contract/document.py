@@ -129,6 +129,13 @@ class SampleFile(_Strict):
     sha256: str
 
 
+class Matched(_Strict):
+    """How many rows there were, and how many of them found their partner."""
+
+    rows: int
+    found: int
+
+
 class Quality(_Strict):
     """What was found out about a day while it was built."""
 
@@ -138,6 +145,11 @@ class Quality(_Strict):
     """Rows that broke a rule, by log and rule: ``log.impressions: user_id is null``. The quarantine file holds them."""
     clicks: int | None = None
     """Rows of the click log on this day, where labels come from clicks."""
+    early_clicks: int | None = None
+    """Clicks that have no impression at or before them, but a later one."""
+    matched: dict[str, Matched] = {}
+    """By source: ``clicks`` that have an impression at or before them, impressions that ``items`` and ``users`` have a row of, behaviors
+    that ``items`` has a row of (``behaviors``), impressions that a lookup has a row of (``lookups.0``). A row of any time counts."""
     unknown: dict[str, float]
     """Share of unknown ids a categorical column."""
     drift: dict[str, float]

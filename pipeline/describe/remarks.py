@@ -16,6 +16,16 @@ from pipeline.describe.words import counted, listed, number, percent, shortened,
 MOST_UNKNOWN = 0.2
 MOST_QUARANTINED = 0.001
 MOST_EMPTY = 0.5
+LEAST_MATCHED = 0.5
+MOST_EARLY = 0.01
+#: What finds what, by source.
+_MATCHED = {
+    "clicks": "clicks have an impression",
+    "items": "impressions have a row of items",
+    "users": "impressions have a row of users",
+    "behaviors": "behaviors have a row of items",
+    "lookups": "impressions have a row of {}",
+}
 #: A day's label rate is odd where it lies so many times its usual spread from the median of all days, and by a tenth of it.
 ODD_RATE = 5.0
 LEAST_ODD = 0.1
@@ -121,6 +131,34 @@ def _quarantined(description: Description) -> Iterator[Remark]:
         )
 
 
+def _unmatched(description: Description) -> Iterator[Remark]:
+    rows: dict[str, int] = defaultdict(int)
+    found: dict[str, int] = defaultdict(int)
+    early = 0
+    for day in description.days:
+        if day.day.quality is not None:
+            early += day.day.quality.early_clicks or 0
+            for source, matched in day.day.quality.matched.items():
+                rows[source] += matched.rows
+                found[source] += matched.found
+    few = [
+        f"{percent(found[source] / n)} of {number(n)} {_MATCHED[source.partition('.')[0]].format(source)}"
+        for source, n in rows.items()
+        if n and found[source] < LEAST_MATCHED * n
+    ]
+    if few:
+        yield Remark(
+            f"Keys that rarely meet: {listed(few)}. Are ids written in one way in all logs, and does each log hold all of its rows? "
+            "What should be there at least can be said with quality.min_matched."
+        )
+    clicks = rows.get("clicks", 0)
+    if clicks and early > MOST_EARLY * clicks:
+        yield Remark(
+            f"{number(early)} of {number(clicks)} clicks come before their impression: no impression of theirs is at or before them, but "
+            "a later one is. Is the clock of one of the logs slow, or its time zone another?"
+        )
+
+
 def _empty(description: Description) -> Iterator[Remark]:
     high = [split for split in description.splits if split.empty is not None and split.empty > MOST_EMPTY]
     if high:
@@ -205,6 +243,7 @@ RULES: tuple[Rule, ...] = (
     _shifted,
     _unknown,
     _quarantined,
+    _unmatched,
     _empty,
     _thinned,
     _outside,
@@ -213,5 +252,5 @@ RULES: tuple[Rule, ...] = (
 #: For a page that has no remark.
 CHECKED = (
     "days that are missing or not final, label rates of single days, drift of the held-out splits, unknown ids, broken rows, "
-    "empty histories, thinned negatives"
+    "keys that rarely meet, early clicks, empty histories, thinned negatives"
 )

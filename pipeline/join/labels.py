@@ -3,50 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.join.timelines import BoolArray, IntArray, Timelines
 
 
-def clicked_by_id(ids: IntArray, times: IntArray, click_ids: IntArray, click_times: IntArray, window: int) -> BoolArray:
-    """Whether a click of the impression's id came at its time or less than ``window`` after it.
+@dataclass(frozen=True)
+class Clicked:
+    """What was found of N impressions and M clicks.
 
-    Args:
-        ids: of the impressions, shape ``(N,)``: numbers that are equal where user and impression id are.
-        times: of the impressions, shape ``(N,)``, microseconds.
-        click_ids: the same of the clicks, shape ``(M,)``.
-        click_times: shape ``(M,)``.
-        window: microseconds.
+    ``labels``: whether a click belongs to the impression, shape ``(N,)``. ``matched``: whether the click has an impression at or before
+    it, ``early``: whether it only has later ones, both of shape ``(M,)``.
     """
-    clicks = Timelines(click_ids, click_times)
-    return clicks.before(ids, times + window) > clicks.before(ids, times)
+
+    labels: BoolArray
+    matched: BoolArray
+    early: BoolArray
 
 
-def clicked_last(
-    items: IntArray,
+def find_clicked(
+    keys: IntArray,
     times: IntArray,
     ties: Callable[[IntArray], IntArray],
-    click_items: IntArray,
+    click_keys: IntArray,
     click_times: IntArray,
     window: int,
-) -> BoolArray:
-    """Whether a click belongs to the impression.
+) -> Clicked:
+    """Bring clicks to their impressions.
 
-    Each click belongs to one: the latest of its user and item at or before it, if that is less than ``window`` ago.
+    Each click belongs to one: the latest of its key at or before it, if that is less than ``window`` ago.
 
     Args:
-        items: of the impressions, shape ``(N,)``: numbers that are equal where user and item are.
+        keys: of the impressions, shape ``(N,)``: numbers that are equal where user and impression id, or user and item, are.
         times: of the impressions, shape ``(N,)``, microseconds.
-        ties: numbers for some of the impressions that order those of one user, item and time; the greatest is the latest.
-        click_items: the same of the clicks, shape ``(M,)``.
+        ties: numbers for some of the impressions that order those of one key and time; the greatest is the latest.
+        click_keys: the same of the clicks, shape ``(M,)``.
         click_times: shape ``(M,)``.
         window: microseconds.
     """
-    shown = Timelines(items, times, ties)
-    place = shown.before(click_items, click_times, at=True)
-    there = place > shown.start(click_items)
-    latest = shown.order[place[there] - 1]
-    clicked = np.zeros(len(items), np.bool_)
-    clicked[latest[click_times[there] < times[latest] + window]] = True
-    return clicked
+    shown = Timelines(keys, times, ties)
+    place = shown.before(click_keys, click_times, at=True)
+    matched = place > shown.start(click_keys)
+    early = ~matched & (shown.start(click_keys + 1) > place)
+    latest = shown.order[place[matched] - 1]
+    labels = np.zeros(len(keys), np.bool_)
+    labels[latest[click_times[matched] < times[latest] + window]] = True
+    return Clicked(labels, matched, early)

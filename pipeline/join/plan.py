@@ -11,6 +11,7 @@ from pipeline.config import DataConfig
 from pipeline.contract import History, Split
 from pipeline.contract.document import Group
 from pipeline.days import DAY_MICROSECONDS, ONE_DAY, Calendar, day_number, microseconds
+from pipeline.events import impressions_back
 from pipeline.rows import Rows
 
 RawKind = Literal["text", "number", "time_gap"]
@@ -72,6 +73,12 @@ class JoinPlan:
     fit: FitPlan | None
     drawn_negatives: bool
     """Whether impressions with label 0 are drawn ones."""
+    impressions_from: int
+    """From which moment on impressions were read, microseconds."""
+    has_users: bool
+    behaviors_need_items: bool
+    """Whether a field of behaviors is made of what ``items`` says."""
+    lookups: int
 
 
 def join_plan(
@@ -110,6 +117,10 @@ def join_plan(
         samples=samples,
         fit=None if fit_days is None else _fit_plan(config, fit_days, rows),
         drawn_negatives=log.kind == "positives_only",
+        impressions_from=config.calendar.start(days[0] - impressions_back(config)),
+        has_users=users is not None,
+        behaviors_need_items=table.behaviors_need_items,
+        lookups=len(config.lookups),
     )
 
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,17 +21,19 @@ from pipeline.days import DAY_MICROSECONDS
 from pipeline.hashing import uniform
 from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
 from pipeline.join.histories import Histories, find_histories
-from pipeline.join.labels import clicked_by_id, clicked_last
+from pipeline.join.labels import Clicked, find_clicked
+from pipeline.join.matches import BEHAVIORS, CLICKS, ITEMS, LOOKUPS, USERS, Matches
 from pipeline.join.occurrences import Occurrences
 from pipeline.join.plan import JoinPlan, RawField
 from pipeline.join.profiles import find_profiles
 from pipeline.join.timelines import BoolArray, IntArray, Timelines, codes, firsts, pairs, ranks
-from pipeline.rows import BEHAVIOR, CLICK, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows
+from pipeline.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows, matched_column
 
-#: What the join gives: samples of a file; rows left out; counts of values; sums of numbers; some samples of the training days.
-SAMPLES, REJECTED, COUNTS, MOMENTS, SAMPLE = "samples", "rejected", "counts", "moments", "sample"
-#: The number of the file of rejected rows: it is none of the samples'.
-NO_FILE = -1
+#: What the join gives: samples of a file; rows left out; how many rows found their partner; counts of values; sums of numbers; some
+#: impressions of the training days.
+SAMPLES, REJECTED, MATCHES, COUNTS, MOMENTS, SAMPLE = "samples", "rejected", "matches", "counts", "moments", "sample"
+#: The numbers of the files of rejected rows and of counts of matches: they are none of the samples'.
+NO_FILE, MATCHES_FILE = -1, -2
 DUPLICATE = "log.impressions: a duplicate of another impression"
 OUTPUT = "kind string, day date, file int, payload binary"
 
@@ -99,9 +101,10 @@ class Partition:
         self._ids, self._id_names = codes(table.column(ID_COLUMN)) if ID_COLUMN in table.column_names else none
         self._times: IntArray = pc.fill_null(table.column("time"), 0).to_numpy()
         roles = table.column(ROLE).to_numpy()
-        self._impressions, self._clicks, self._behaviors, self._profiles = (
-            np.flatnonzero(roles & role) for role in (IMPRESSION, CLICK, BEHAVIOR, PROFILE)
+        self._impressions, self._earlier, self._clicks, self._behaviors, self._profiles = (
+            np.flatnonzero(roles & role) for role in (IMPRESSION, EARLIER, CLICK, BEHAVIOR, PROFILE)
         )
+        self._clicked: Clicked | None = None
         self._hashes: dict[str, IntArray] = {}
         self._columns: dict[str, Column] = {}
 
@@ -110,12 +113,15 @@ class Partition:
         plan = self._plan
         days = plan.calendar.numbers(self._times)
         rows = self._impressions
-        unique = self._distinct(rows, pairs(pairs(self._users, self._ids)[rows], days[rows]))
+        keys = pairs(pairs(self._users, self._ids)[rows], days[rows])
+        unique = self._distinct(rows, keys)
+        labels = self._labels(rows, keys, unique)
         again, rows = rows[~unique], rows[unique]
-        shown = _Shown(rows, self._times[rows], days[rows], self._labels(rows), self._profiles_of(rows))
+        shown = _Shown(rows, self._times[rows], days[rows], labels, self._profiles_of(rows))
         shown = shown.of(np.isin(shown.days, list(plan.files_of)))
         again = again[np.isin(days[again], list(plan.files_of))]
         yield from self._rejected(DUPLICATE, again, days[again])
+        every = shown
         for name, known in self._known(shown).items():
             if name in plan.quarantine and not known.all():
                 yield from self._rejected(
@@ -127,6 +133,8 @@ class Partition:
         keys = pairs(pairs(self._users, self._items)[done], self._ids[done])
         keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._once(done))
         self._behaviors = done[self._distinct(done, keys)]
+        if plan.samples:
+            yield from self._matches(every, days)
         self._columns = self._all_columns()
         if plan.fit is not None:
             yield from self._fit(shown)
@@ -157,19 +165,66 @@ class Partition:
         actions, _ = codes(self._table.column("action").take(pa.array(rows)))
         return pairs(moments, actions)
 
-    def _labels(self, rows: IntArray) -> IntArray:
+    def _labels(self, rows: IntArray, deliveries: IntArray, unique: BoolArray) -> IntArray:
+        """The labels of the impressions that are ``unique`` among rows; rows with equal ``deliveries`` are one impression."""
         plan, times = self._plan, self._times
         if plan.attribution is None:
             labels: IntArray = self._table.column(LABEL_COLUMN).take(pa.array(rows)).to_numpy().astype(np.int64)
-            return labels
+            if not unique.all():
+                # the row with label 1 may be the second delivery, as where it is written again when the label is known
+                _, place = np.unique(deliveries, return_inverse=True)
+                greatest = np.bincount(place.reshape(-1), weights=labels) > 0
+                labels = greatest[place.reshape(-1)].astype(np.int64)
+            return labels[unique]
+        rows = rows[unique]
         keys = pairs(self._users, self._items if plan.by_item else self._ids)
-        clicks = self._clicks
-        if plan.by_item:
-            ties = functools.partial(_ranked, self._ids[rows], self._id_names)
-            clicked = clicked_last(keys[rows], times[rows], ties, keys[clicks], times[clicks], plan.attribution)
-        else:
-            clicked = clicked_by_id(keys[rows], times[rows], keys[clicks], times[clicks], plan.attribution)
-        return clicked.astype(np.int64)
+        every, clicks = np.concatenate([rows, self._earlier]), self._clicks
+        ties = functools.partial(_ranked, self._ids[every], self._id_names)
+        self._clicked = find_clicked(keys[every], times[every], ties, keys[clicks], times[clicks], plan.attribution)
+        return self._clicked.labels[: len(rows)].astype(np.int64)
+
+    def _matches(self, shown: _Shown, days: IntArray) -> Iterator[Output]:
+        """How many rows of the wanted days found their partner; ``days`` are those of all rows."""
+        plan, matches = self._plan, Matches(self._plan.files_of)
+        if plan.attribution is not None and self._clicked is not None:
+            found, early, rows = self._clicked.matched, self._clicked.early, self._clicks
+            # what may belong to an impression from before those that were read says nothing
+            known = np.flatnonzero(found | early | (self._times[rows] - plan.attribution >= plan.impressions_from))
+            names = self._names("item_id" if plan.by_item else ID_COLUMN, rows[known], with_user=True)
+            matches.add(CLICKS, days[rows[known]], found[known], names, early[known])
+        if self._flagged(ITEMS):
+            matches.add(ITEMS, shown.days, self._flags(ITEMS, shown.rows), self._names("item_id", shown.rows))
+            done = self._behaviors
+            if plan.behaviors_need_items:
+                matches.add(BEHAVIORS, days[done], self._flags(ITEMS, done), self._names("item_id", done))
+        if plan.has_users:
+            known_users = np.unique(self._users[self._profiles])
+            found = self._flags(USERS, shown.rows) if self._flagged(USERS) else np.isin(self._users[shown.rows], known_users)
+            matches.add(USERS, shown.days, found, self._names("user_id", shown.rows))
+        for number in range(plan.lookups):
+            name = f"{LOOKUPS}.{number}"
+            matches.add(name, shown.days, self._flags(name, shown.rows), lambda rows: [])
+        for day, payload in matches.payloads():
+            yield MATCHES, day, MATCHES_FILE, payload
+
+    def _flagged(self, source: str) -> bool:
+        return matched_column(source) in self._table.column_names
+
+    def _flags(self, source: str, rows: IntArray) -> BoolArray:
+        """Whether each row found its partner, as Spark joined it."""
+        flags = pc.fill_null(self._table.column(matched_column(source)).take(pa.array(rows)), False)
+        found: BoolArray = flags.to_numpy().astype(np.bool_)
+        return found
+
+    def _names(self, column: str, rows: IntArray, *, with_user: bool = False) -> Callable[[IntArray], list[str]]:
+        """What rows are called in errors: an id, with its user's where that is part of what it is."""
+
+        def names(places: IntArray) -> list[str]:
+            part = self._table.take(pa.array(rows[places]))
+            ids, users = part.column(column).to_pylist(), part.column("user_id").to_pylist()
+            return [f"{name!r} of user {user!r}" if with_user else repr(name) for name, user in zip(ids, users, strict=True)]
+
+        return names
 
     def _profiles_of(self, rows: IntArray) -> IntArray:
         """Rows of the partition's table, -1 where nothing is known."""

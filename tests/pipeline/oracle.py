@@ -106,12 +106,10 @@ def samples(
         latest = None
         for shown in kept.values():
             same = shown.item_id == click.item_id if rules.by_item else shown.impression_id == click.impression_id
-            if same and shown.user_id == click.user_id and shown.time <= click.time:
-                if not rules.by_item and click.time < shown.time + rules.attribution:
-                    clicked.add(shown.impression_id)
-                if latest is None or (shown.time, shown.impression_id) > (latest.time, latest.impression_id):
-                    latest = shown
-        if rules.by_item and latest is not None and click.time < latest.time + rules.attribution:
+            before = same and shown.user_id == click.user_id and shown.time <= click.time
+            if before and (latest is None or (shown.time, shown.impression_id) > (latest.time, latest.impression_id)):
+                latest = shown
+        if latest is not None and click.time < latest.time + rules.attribution:
             clicked.add(latest.impression_id)
     result = {}
     for shown in kept.values():

@@ -109,6 +109,7 @@ def zurich_logs(folder: Path, day: dt.date) -> DataConfig:
         write_day(folder / "log", date, part, IMPRESSIONS)
     log = {
         "kind": "labeled",
+        "label_delay_hours": 0,
         "impressions": {"path": str(folder / "log"), "day_column": "day", "columns": {**EVENT, "label": "clicked"}},
     }
     fields = {"candidate": {"item_id": {}}, "behaviors": {"item_id": {}, "gap": {"kind": "time_gap"}}}

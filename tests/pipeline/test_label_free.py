@@ -39,7 +39,7 @@ def moment(day: dt.date, second: int) -> dt.datetime:
 def write_logs(folder: Path) -> None:
     """Impressions that are clicked by chance: of any item, or, each second one, of the few that the user is shown again and again."""
     draw = random.Random(0)
-    again = {user: [draw.randrange(ITEMS) for _ in range(40)] for user in range(USERS)}
+    again = {user: [draw.randrange(ITEMS) for _ in range(12)] for user in range(USERS)}
     for day in DAYS:
         shown: list[Row] = []
         for n in range(PER_DAY):
@@ -57,6 +57,7 @@ def settings(folder: Path, kind: str, **changes: Any) -> DataConfig:
     log: Row = {"kind": kind, "impressions": impressions}
     if kind == "labeled":
         impressions["columns"]["label"] = "clicked"
+        log["label_delay_hours"] = 0
     if kind == "impressions_and_clicks":
         log["clicks"] = {"path": str(folder / "clicks"), "columns": EVENT, "day_column": "day"}
     if kind == "positives_only":

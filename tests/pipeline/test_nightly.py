@@ -179,7 +179,7 @@ def test_labels_may_be_truths_or_text_and_are_no_field(spark: SparkSession, fold
     source = {"path": str(folder / "impressions"), "day_column": "day"}
     built = []
     for label in ("clicked", "clicked = 1", "string(double(clicked))"):
-        log = {"kind": "labeled", "impressions": {**source, "columns": {**columns, "label": label}}}
+        log = {"kind": "labeled", "impressions": {**source, "columns": {**columns, "label": label}}, "label_delay_hours": 0}
         settings = config(folder, log=log, samples=str(folder / label))
         contract = build_samples(spark, settings, DAYS[0], DAYS[1]).contract
         built.append([(day.rows, day.positives, [file.sha256 for file in day.files]) for day in contract.days])

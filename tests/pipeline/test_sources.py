@@ -224,7 +224,7 @@ def test_labels_of_the_log_itself_from_csv(spark: SparkSession, logs: Path, tmp_
         "columns": EVENT | OTHERS["impressions"] | {"label": "if(clicked > 0, 1, 0)", "time": "to_timestamp(ts)"},
         "day_column": "day",
     }
-    labeled = settings(logs, tmp_path / "samples", {}, log={"kind": "labeled", "impressions": source})
+    labeled = settings(logs, tmp_path / "samples", {}, log={"kind": "labeled", "impressions": source, "label_delay_hours": 0})
     contract = build_samples(spark, labeled, FIRST, LAST).contract
     assert impressions(tmp_path / "samples", contract) == clicked(logs)
 

@@ -104,7 +104,7 @@ def test_honest_samples_of_generated_worlds_pass(spark: SparkSession, tmp_path: 
     worlds = Worlds(30, ALL_RULES, several_actions=True)
     worlds.write(tmp_path)
     days = {"first": FIRST, "last": FIRST + dt.timedelta(days=4)}
-    quality = {"max_duplicates": 1}
+    quality = {"max_duplicates": 1, "max_early_clicks": 1}
     config = DataConfig.model_validate({**worlds.config(tmp_path), "quality": quality, "splits": {"train": days}})
     build_samples(spark, config, days["first"], days["last"])
     report = audit(spark, config, rows=150)
@@ -115,7 +115,8 @@ def test_honest_samples_of_a_labeled_log_pass_and_quarantined_rows_are_not_misse
     spark: SparkSession, logs: Path, tmp_path: Path
 ) -> None:
     columns = {**shop.EVENT, "device": "device", "bid": "bid", "label": "clicked"}
-    log = {"kind": "labeled", "impressions": {"path": str(logs / "impressions"), "columns": columns, "day_column": "day"}}
+    source = {"path": str(logs / "impressions"), "columns": columns, "day_column": "day"}
+    log = {"kind": "labeled", "impressions": source, "label_delay_hours": 30}
     users = shop.config(logs, tmp_path)["users"] | {"missing": "quarantine"}
     fields = shop.config(logs, tmp_path)["fields"]
     fields["user"]["mood"] = {"expression": "concat(device, mood)"}  # of the impression and of the user

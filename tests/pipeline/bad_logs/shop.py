@@ -112,7 +112,7 @@ class Shop:
         values = {
             "name": "shop",
             "samples": str(self.samples),
-            "log": {"kind": "labeled", "impressions": impressions},
+            "log": {"kind": "labeled", "impressions": impressions, "label_delay_hours": 0},
             "fields": {
                 "candidate": {"item_id": {}},
                 "behaviors": {"item_id": {}},

@@ -88,5 +88,7 @@ def test_a_day_under_the_thresholds_is_published(spark: SparkSession, trained: S
 def test_a_day_known_to_be_empty_is_a_day_of_no_rows(spark: SparkSession, log: Refusals, empty_days: Any) -> None:
     log.parquet(DAYS[0])
     source = log.config().log.impressions.model_dump(by_alias=True, exclude_unset=True)
-    config = log.config(changes={"log": {"kind": "labeled", "impressions": source, "empty_days": empty_days}})
+    config = log.config(
+        changes={"log": {"kind": "labeled", "impressions": source, "label_delay_hours": 0, "empty_days": empty_days}}
+    )
     assert [day.rows for day in build_samples(spark, config, *DAYS).contract.days] == [12, 0]

@@ -20,6 +20,7 @@ from pipeline.contract import (
     Field,
     History,
     Label,
+    Matched,
     NumericTransform,
     Quality,
     Reference,
@@ -74,6 +75,8 @@ class Plan:
     log_rows: int = 100
     quarantined: Mapping[str, int] = field(default_factory=dict)
     drift: Mapping[str, float] = field(default_factory=dict)
+    matched: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    early: int | None = None
     kept: float = 1.0
     final: bool = True
     measured: bool = True
@@ -155,7 +158,13 @@ def _write_day(folder: Path, plan: Plan) -> Day:
         statistics = _write(folder, f"day={plan.day}/statistics.json", json.dumps(plan.counts).encode(), 1)
         unknown = {"user_age": plan.age[0] / plan.rows, "candidate_item_id": plan.items[0] / plan.rows}
         quality = Quality(
-            log_rows=plan.log_rows, quarantined=dict(plan.quarantined), clicks=30, unknown=unknown, drift=dict(plan.drift)
+            log_rows=plan.log_rows,
+            quarantined=dict(plan.quarantined),
+            clicks=30,
+            early_clicks=plan.early,
+            matched={source: Matched(rows=rows, found=found) for source, (rows, found) in plan.matched.items()},
+            unknown=unknown,
+            drift=dict(plan.drift),
         )
     return Day(
         day=dt.date.fromisoformat(plan.day),

@@ -34,6 +34,9 @@ def test_nothing_is_said_of_a_set_as_it_should_be(tmp_path: Path) -> None:
         ({"age": (21, 40, 39)}, "Unknown ids, each column's worst split: user_age 21.0 % in split test."),
         ({"quarantined": {DUPLICATE: 1}}, f"“{DUPLICATE}” 1 (0.25 % of its log)."),
         ({"history": (51, 0, 0, 0, 49)}, "Empty histories: 51.0 % of split test."),
+        ({"matched": {"clicks": (30, 14)}}, "Keys that rarely meet: 46.7 % of 30 clicks have an impression."),
+        ({"matched": {"lookups.1": (100, 0)}}, "Keys that rarely meet: 0.0 % of 100 impressions have a row of lookups.1."),
+        ({"matched": {"clicks": (30, 29)}, "early": 1}, "1 of 30 clicks come before their impression"),
         ({"kept": 0.5}, "Split test kept 50.0 % of its negatives."),
     ],
 )
@@ -49,6 +52,7 @@ def test_one_thing_is_odd(tmp_path: Path, last: dict[str, Any], words: str) -> N
         {"quarantined": {DUPLICATE: 1}, "log_rows": 10_000},
         {"history": (50, 0, 0, 0, 50)},
         {"position": (0, 40, 35, 25)},
+        {"matched": {"clicks": (30, 15), "users": (100, 60)}, "early": 0},
     ],
 )
 def test_a_little_is_not_odd(tmp_path: Path, last: dict[str, Any]) -> None:
