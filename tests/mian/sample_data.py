@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from mian.stream import SampleStream
 from pipeline.contract import (
     CONTRACT_FILE,
     Contract,
@@ -134,6 +136,13 @@ def read_examples(folder: Path, contract: Contract, split: str) -> pd.DataFrame:
     kept = [pq.read_table(folder / day.examples.path) for day in contract.split(split) if day.examples is not None]
     table = pa.concat_tables(kept)
     return pd.DataFrame({name: pd.Series(table[name].to_pylist()) for name in table.column_names})
+
+
+def whole_split(folder: Path, contract: Contract, split: str) -> dict[str, torch.Tensor]:
+    """All rows of a split in one batch."""
+    rows = sum(day.rows for day in contract.split(split))
+    (batch,) = SampleStream(str(folder), contract, split, rows, shuffle=False, drop_last=False).epoch(0)
+    return batch
 
 
 def _draw(day: dt.date, name: str, rows: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -1,16 +1,23 @@
-"""The operators of a GPU, interpreted on the CPU, beside torch's own; needs TRITON_INTERPRET=1. Prints the differences."""
+"""The operators of a GPU, interpreted on the CPU, beside torch's own; needs TRITON_INTERPRET=1.
+
+Prints the differences, in shares of what rounding explains.
+"""
 
 import json
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 from mian.kernels import Packing, gpu
 from mian.layers import OldestFirst
+from tests.mian.arithmetic import Tensors, rounding_bounds
 
 LENGTHS = torch.tensor([0, 1, 30, 32, 33, 70, 5, 0, *[3] * 12])
 PACKING = Packing(LENGTHS, 70)
 OFFSETS, P = PACKING.offsets, PACKING.real
+LONGEST = 70
+ELEMENTARY = 8  #: roundings in an exponential, a sigmoid or a division, and in what is made of it at once
 
 
 def histories(packed: torch.Tensor) -> list[torch.Tensor]:
@@ -26,47 +33,68 @@ def attended(query_key_value: torch.Tensor, heads: int) -> torch.Tensor:
     return torch.cat(found)
 
 
-def off(pairs: list[tuple[torch.Tensor, torch.Tensor | None]]) -> float:
-    return max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs if other is not None)
+def share_of_bound(run: Callable[..., Tensors], inputs: Tensors, found: Tensors, terms: int) -> float:
+    """The largest difference of the GPU's results from torch's in float64, in shares of what rounding explains."""
+    exact = rounding_bounds(run, inputs, terms)
+    return max(float((got.double() - value).abs().max()) / bound for got, (value, bound) in zip(found, exact, strict=True))
+
+
+def with_gradients(run: Callable[..., Tensors], came: torch.Tensor) -> Callable[..., Tensors]:
+    """A function's results, then the gradients of its inputs where ``came`` is that of its last result."""
+
+    def results(*inputs: torch.Tensor) -> Tensors:
+        tensors = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        outputs = run(*tensors)
+        outputs[-1].backward(came.to(tensors[0].dtype))
+        return [*outputs, *(tensor.grad for tensor in tensors if tensor.grad is not None)]
+
+    return results
+
+
+def softmaxes(scores: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.softmax(of_sample, 0) for of_sample in histories(scores)])
+
+
+def pooled(scores: torch.Tensor, vectors: torch.Tensor) -> Tensors:
+    weights = softmaxes(scores)
+    return [weights, torch.stack([of_sample.sum(dim=0) for of_sample in histories(weights[:, None] * vectors)])]
+
+
+def read(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> Tensors:
+    order = OldestFirst(PACKING)
+    return [order.restore(order.read(order.arrange(x), order.arrange(attention), recurrent))]
 
 
 def main() -> None:
     torch.manual_seed(0)
     found = {}
-    for heads, of_head in ((2, 4), (3, 17)):
-        x = torch.randn(P, 3 * heads * of_head, requires_grad=True)
-        expected, came = attended(x, heads), torch.randn(P, heads * of_head)
-        expected.backward(came)
-        output, *kept = gpu.attention(x.detach(), OFFSETS, heads)
-        grad = gpu.attention_backward(came, x.detach(), OFFSETS, output, *kept, heads)
-        found[f"attention {heads} {of_head}"] = off([(output, expected), (grad, x.grad)])
-    scores, came = torch.randn(P, requires_grad=True), torch.randn(P)
-    weights = torch.cat([torch.softmax(of_sample, 0) for of_sample in histories(scores)])
-    weights.backward(came)
-    got = gpu.softmax(scores.detach(), OFFSETS)
-    found["softmax"] = off([(got, weights), (gpu.softmax_backward(came, got, OFFSETS), scores.grad)])
+    for heads, width in ((2, 4), (3, 17)):
+        x, came = torch.randn(P, 3 * heads * width), torch.randn(P, heads * width)
+        output, *kept = gpu.attention(x, OFFSETS, heads)
+        grad = gpu.attention_backward(came, x, OFFSETS, output, *kept, heads)
+        run = with_gradients(lambda x, heads=heads: [attended(x, heads)], came)
+        found[f"attention {heads} {width}"] = share_of_bound(run, [x], [output, grad], 2 * (width + 2 * LONGEST + ELEMENTARY))
+    scores, came = torch.randn(P), torch.randn(P)
+    weights = gpu.softmax(scores, OFFSETS)
+    run = with_gradients(lambda scores: [softmaxes(scores)], came)
+    grad = gpu.softmax_backward(came, weights, OFFSETS)
+    found["softmax"] = share_of_bound(run, [scores], [weights, grad], 2 * (LONGEST + ELEMENTARY))
     for width in (7, 100):
-        scores, vectors = torch.randn(P, requires_grad=True), torch.randn(P, width, requires_grad=True)
-        weights = torch.cat([torch.softmax(of_sample, 0) for of_sample in histories(scores)])
-        sums = torch.stack([of_sample.sum(dim=0) for of_sample in histories(weights[:, None] * vectors)])
-        came = torch.randn_like(sums)
-        sums.backward(came)
-        got_weights, got = gpu.pool(scores.detach(), vectors.detach(), OFFSETS)
-        grads = gpu.pool_backward(came, got_weights, vectors.detach(), OFFSETS)
-        pairs = [(got_weights, weights), (got, sums), (grads[0], scores.grad), (grads[1], vectors.grad)]
-        found[f"pool {width}"] = off(pairs)
+        scores, vectors, came = torch.randn(P), torch.randn(P, width), torch.randn(len(LENGTHS), width)
+        weights, sums = gpu.pool(scores, vectors, OFFSETS)
+        grads = gpu.pool_backward(came, weights, vectors, OFFSETS)
+        run = with_gradients(pooled, came)
+        found[f"pool {width}"] = share_of_bound(
+            run, [scores, vectors], [weights, sums, *grads], 2 * (width + 2 * LONGEST + ELEMENTARY)
+        )
     for hidden in (5, 64):
-        order = OldestFirst(PACKING)
-        x, attention = torch.randn(P, 3 * hidden, requires_grad=True), torch.rand(P, requires_grad=True)
-        recurrent = (torch.randn(3 * hidden, hidden) * 0.3).requires_grad_()
-        states = order.restore(order.read(order.arrange(x), order.arrange(attention), recurrent))
+        operands = torch.randn(P, 3 * hidden), torch.rand(P), torch.randn(3 * hidden, hidden) * 0.3
         came = torch.randn(P, hidden)
-        states.backward(came)
-        operands = x.detach(), attention.detach(), recurrent.detach(), OFFSETS
-        got = gpu.recurrence(*operands)
-        grad_x, grad_attention, through, before = gpu.recurrence_backward(came, *operands, got)
-        pairs = [(got, states), (grad_x, x.grad), (grad_attention, attention.grad), (through.t() @ before, recurrent.grad)]
-        found[f"recurrence {hidden}"] = off(pairs)
+        states = gpu.recurrence(*operands, OFFSETS)
+        grad_x, grad_attention, through, before = gpu.recurrence_backward(came, *operands, OFFSETS, states)
+        results = [states, grad_x, grad_attention, through.t() @ before]
+        terms = 2 * LONGEST * (hidden + 2 * ELEMENTARY) + P
+        found[f"recurrence {hidden}"] = share_of_bound(with_gradients(read, came), operands, results, terms)
     print(json.dumps(found))
 
 

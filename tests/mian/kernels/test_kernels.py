@@ -23,6 +23,7 @@ from mian.kernels import (
 )
 from mian.layers import OldestFirst, reading_order
 from mian.layers.recurrence import AsPacked
+from tests.mian.arithmetic import UNIT, assert_float32
 
 LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
 
@@ -33,56 +34,67 @@ def compiled():
     torch.manual_seed(0)
 
 
-def both(run, *inputs):
-    """What a function gives and its gradients, compiled and not."""
-    results = []
-    for dtype in (torch.float32, torch.float64):
-        tensors = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in inputs]
+def assert_as_torchs_own(run, inputs, terms):
+    """What a function gives and its gradients: compiled in float32, torch's own in float64, no further apart than rounding explains.
+
+    Args:
+        run: gives one tensor.
+        inputs: of float32.
+        terms: of the longest chain of roundings, forward or backward; where a sum is split over several operators, of all of them.
+    """
+
+    def results(*inputs):
+        tensors = [tensor.detach().clone().requires_grad_() for tensor in inputs]
         output = run(*tensors)
-        (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).view_as(output)).sum().backward()
-        results.append([output, *(tensor.grad for tensor in tensors)])
-    return results
+        (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)).sum().backward()
+        return [output, *(tensor.grad for tensor in tensors)]
+
+    assert_float32(results, inputs, terms)
+
+
+LONGEST = 33
+ELEMENTARY = 8  #: roundings in an exponential, a sigmoid or a division, and in what is made of it at once
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize(("heads", "width"), [(8, 4), (1, 1), (3, 5), (2, 16), (8, 2), (4, 6), (8, 8), (8, 10)])
 def test_attention_and_its_gradient(lengths, heads, width):
-    packing = Packing(torch.tensor(lengths), 33)
+    packing = Packing(torch.tensor(lengths), LONGEST)
     query_key_value = 2 * torch.randn(sum(lengths), 3 * heads * width)
-    for mine, expected in zip(*both(lambda x: attention(x, packing, heads), query_key_value), strict=True):
-        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+    # a score is a sum over the width; its exponential, their sum and the weighted sum follow; the way back has the same sums
+    terms = 2 * (width + 2 * LONGEST + ELEMENTARY)
+    assert_as_torchs_own(lambda x: attention(x, packing, heads), [query_key_value], terms)
 
 
 def test_attention_over_scores_far_apart_is_neither_nan_nor_off():
     packing = Packing(torch.tensor([4]), 4)
     query_key_value = torch.tensor([[100.0, 100.0, 1.0], [-100.0, -100.0, 2.0], [0.0, 50.0, 3.0], [1.0, 0.0, 4.0]])
-    for mine, expected in zip(*both(lambda x: attention(x, packing, 1), query_key_value), strict=True):
-        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+    assert_as_torchs_own(lambda x: attention(x, packing, 1), [query_key_value], terms=2 * (1 + 2 * 4 + ELEMENTARY))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_a_softmax_and_its_gradient(lengths):
-    packing = Packing(torch.tensor(lengths), 33)
-    for mine, expected in zip(*both(lambda scores: softmax(scores, packing), 3 * torch.randn(sum(lengths))), strict=True):
-        torch.testing.assert_close(mine.double(), expected, atol=1e-6, rtol=1e-5)
+    packing = Packing(torch.tensor(lengths), LONGEST)
+    scores = 3 * torch.randn(sum(lengths))
+    assert_as_torchs_own(lambda scores: softmax(scores, packing), [scores], terms=2 * (LONGEST + ELEMENTARY))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("width", [1, 7, 32])
 def test_pooling_and_its_gradients(lengths, width):
-    packing = Packing(torch.tensor(lengths), 33)
+    packing = Packing(torch.tensor(lengths), LONGEST)
     scores, vectors = 3 * torch.randn(sum(lengths)), torch.randn(sum(lengths), width)
-    for mine, expected in zip(*both(lambda s, v: pool(s, v, packing)[0], scores, vectors), strict=True):
-        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
-    weights = [pool(scores.to(dtype), vectors.to(dtype), packing)[1].double() for dtype in (torch.float32, torch.float64)]
-    torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(packing.sum(weights[0]), (packing.lengths > 0).double(), atol=1e-5, rtol=0)
+    terms = 2 * (width + 2 * LONGEST + ELEMENTARY)
+    assert_as_torchs_own(lambda s, v: pool(s, v, packing)[0], [scores, vectors], terms)
+    assert_float32(lambda s, v: [pool(s, v, packing)[1]], [scores, vectors], terms=LONGEST + ELEMENTARY)
+    total = packing.sum(pool(scores, vectors, packing)[1]).double()
+    assert ((total - (packing.lengths > 0).double()).abs() <= (2 * LONGEST + ELEMENTARY) * UNIT).all()
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("hidden", [1, 5, 32, 40, 128])
 def test_a_gated_recurrent_unit_and_its_gradients(lengths, hidden):
-    packing = Packing(torch.tensor(lengths), 33)
+    packing = Packing(torch.tensor(lengths), LONGEST)
 
     def read(x, attention, recurrent):
         order = reading_order(packing, x, hidden)
@@ -91,8 +103,10 @@ def test_a_gated_recurrent_unit_and_its_gradients(lengths, hidden):
 
     P = sum(lengths)
     inputs = torch.randn(P, 3 * hidden), torch.rand(P), torch.randn(3 * hidden, hidden) / hidden**0.5
-    for mine, expected in zip(*both(read, *inputs), strict=True):
-        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+    # A step adds up its state's width and rounds its gates, and steps follow each other; the gradient of U is a sum over all positions.
+    steps = max(lengths)
+    terms = 2 * steps * (hidden + 2 * ELEMENTARY) + P
+    assert_as_torchs_own(read, inputs, terms)
 
 
 def test_a_gated_recurrent_unit_does_not_lose_a_gate_that_is_wide_open_or_shut_nor_a_nan():
@@ -195,38 +209,51 @@ def test_ids_of_fields_become_rows_of_one_table(ids, past):
 
 def test_vectors_are_added_up_by_place():
     places, vectors = torch.randint(0, 9, (200,)), torch.randn(200, 5)
-    expected = torch.zeros(9, 5).index_add_(0, places, vectors)
-    torch.testing.assert_close(sum_by_place(vectors, places.int(), 9), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(sum_by_place(vectors.double(), places, 9), expected.double(), atol=1e-5, rtol=0)
+    expected, sizes = (torch.zeros(9, 5).double().index_add_(0, places, of.double()) for of in (vectors, vectors.abs()))
+    torch.testing.assert_close(sum_by_place(vectors.double(), places, 9), expected, atol=1e-12, rtol=0)
+    error = (sum_by_place(vectors, places.int(), 9).double() - expected).abs()
+    assert (error <= len(places) * UNIT * sizes).all(), "a sum of n terms rounds n times, each time by a unit of their sizes' sum"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_lazy_adam_is_torchs_sparse_adam(dtype):
-    table = torch.randn(30, 4, dtype=dtype)
-    expected = nn.Parameter(table.clone())
-    adam = torch.optim.SparseAdam([expected], lr=0.1, betas=(0.8, 0.9), eps=1e-10)
-    mean, square = torch.zeros_like(table), torch.zeros_like(table)
-    for step in range(1, 6):
-        rows = torch.randperm(30)[:11]
-        gradients = torch.randn(11, 4, dtype=dtype)
-        lazy_adam_(table, mean, square, rows, gradients, 0.1, (0.8, 0.9), 1e-10, step)
-        expected.grad = torch.sparse_coo_tensor(rows[None], gradients, table.shape).coalesce()
+def test_lazy_adam_is_torchs_sparse_adam():
+    steps = [(torch.randperm(30)[:11], torch.randn(11, 4)) for _ in range(5)]
+
+    def updated(table, *gradients):
+        table = table.clone()
+        mean, square = torch.zeros_like(table), torch.zeros_like(table)
+        for step, ((rows, _), gradient) in enumerate(zip(steps, gradients, strict=True), start=1):
+            lazy_adam_(table, mean, square, rows, gradient, 0.1, (0.8, 0.9), 1e-16, step)
+        return [table]
+
+    inputs = [torch.randn(30, 4), *(gradient for _, gradient in steps)]
+    expected = nn.Parameter(inputs[0].double())
+    adam = torch.optim.SparseAdam([expected], lr=0.1, betas=(0.8, 0.9), eps=1e-16)
+    for rows, gradient in steps:
+        expected.grad = torch.sparse_coo_tensor(rows[None], gradient.double(), (30, 4), check_invariants=True).coalesce()
         adam.step()
-        torch.testing.assert_close(table, expected.detach(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(updated(*(tensor.double() for tensor in inputs))[0], expected.detach(), atol=1e-12, rtol=0)
+    assert_float32(updated, inputs, terms=5 * 2 * ELEMENTARY)  # two averages, a root and a division at each of five steps
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rowwise_adagrad_is_adagrad_with_the_mean_of_a_rows_squares(dtype):
-    table = torch.randn(30, 4, dtype=dtype)
-    expected, squares, sums = table.tolist(), table.new_zeros(30), [0.0] * 30
-    for _ in range(5):
-        rows, gradients = torch.randperm(30)[:17], torch.randn(17, 4, dtype=dtype)
-        rowwise_adagrad_(table, squares, rows, gradients, 0.1, 1e-6)
-        for row, gradient in zip(rows.tolist(), gradients.tolist(), strict=True):
+def test_rowwise_adagrad_is_adagrad_with_the_mean_of_a_rows_squares():
+    steps = [(torch.randperm(30)[:17], torch.randn(17, 4)) for _ in range(5)]
+
+    def updated(table, *gradients):
+        table, squares = table.clone(), table.new_zeros(30)
+        for (rows, _), gradient in zip(steps, gradients, strict=True):
+            rowwise_adagrad_(table, squares, rows, gradient, 0.1, 1e-6)
+        return [table, squares]
+
+    inputs = [torch.randn(30, 4), *(gradient for _, gradient in steps)]
+    expected, sums = inputs[0].double().tolist(), [0.0] * 30
+    for rows, gradients in steps:
+        for row, gradient in zip(rows.tolist(), gradients.double().tolist(), strict=True):
             sums[row] += sum(g * g for g in gradient) / 4
             expected[row] = [w - 0.1 * g / (sums[row] ** 0.5 + 1e-6) for w, g in zip(expected[row], gradient, strict=True)]
-    torch.testing.assert_close(table, torch.tensor(expected, dtype=dtype), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(squares, torch.tensor(sums, dtype=dtype), atol=1e-5, rtol=1e-5)
+    table, squares = updated(*(tensor.double() for tensor in inputs))
+    torch.testing.assert_close(table, torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(squares, torch.tensor(sums, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert_float32(updated, inputs, terms=5 * (4 + ELEMENTARY))  # a row's squares, a root and a division at each of five steps
 
 
 def test_packing_leaves_padding_out_and_padding_puts_it_back():

@@ -32,9 +32,9 @@ def over(layer, candidate, vectors, lengths=None):
     return output, packing.pad(weights)
 
 
-@pytest.mark.parametrize("layer", [of_behaviors(), of_fields(1)], ids=["behaviors", "fields"])
-def test_every_pair_is_the_candidate_beside_a_vector(layer):
-    candidate, vectors = torch.randn(1, 3), torch.randn(1, 1, 2)
+@pytest.mark.parametrize("make", [of_behaviors, lambda: of_fields(1)], ids=["behaviors", "fields"])
+def test_every_pair_is_the_candidate_beside_a_vector(make):
+    layer, candidate, vectors = make(), torch.randn(1, 3), torch.randn(1, 1, 2)
     output, weights = over(layer, candidate, vectors)
     torch.testing.assert_close(output, torch.cat([candidate, vectors[:, 0]], dim=1))
     torch.testing.assert_close(weights, torch.ones(1, 1))

@@ -13,7 +13,7 @@ def parts():
 
 
 def test_projected_parts_are_added_up_by_weight(parts):
-    layer = ProjectedGlobalInteraction(WIDTHS, 6, "tanh")
+    layer = ProjectedGlobalInteraction(WIDTHS, 6, "tanh").double()
     initialize(layer, 0.5)
     output, weights = layer(parts)
     projected = [part @ projection.T for projection, part in zip(layer.projection.split(WIDTHS, dim=1), parts, strict=True)]
@@ -25,7 +25,7 @@ def test_projected_parts_are_added_up_by_weight(parts):
 
 
 def test_concatenated_parts_are_scaled_by_their_weights(parts):
-    layer = ConcatenatedGlobalInteraction(WIDTHS, "tanh")
+    layer = ConcatenatedGlobalInteraction(WIDTHS, "tanh").double()
     initialize(layer, 0.5)
     output, weights = layer(parts)
     assert output.shape == (4, layer.output_width) == (4, 10)
@@ -35,11 +35,11 @@ def test_concatenated_parts_are_scaled_by_their_weights(parts):
 
 def test_before_training_of_scores_all_parts_weigh_the_same(parts):
     for layer in (ProjectedGlobalInteraction(WIDTHS, 6, "tanh"), ConcatenatedGlobalInteraction(WIDTHS, "tanh")):
-        torch.testing.assert_close(layer(parts)[1], torch.full((4, 3), 1 / 3))
+        torch.testing.assert_close(layer.double()(parts)[1], torch.full((4, 3), 1 / 3))
 
 
 def test_a_part_of_zeros_stays_zeros_in_the_sum(parts):
-    layer = ProjectedGlobalInteraction(WIDTHS, 6, "tanh")
+    layer = ProjectedGlobalInteraction(WIDTHS, 6, "tanh").double()
     initialize(layer, 0.5)
     zeros = [torch.zeros_like(part) for part in parts]
     assert (layer(zeros)[0] == 0).all()

@@ -13,7 +13,7 @@ from pipeline.contract import Contract
 def test_thinned_negatives_are_undone_where_the_model_does_not_learn(
     contract: Contract, make_batch: Callable[..., dict[str, torch.Tensor]], make_model: Callable[..., Mian]
 ) -> None:
-    model, batch = make_model(contract, dropout=0.0), make_batch(contract)
+    model, batch = make_model(contract, dropout=0.0).double(), make_batch(contract)
     learned = torch.sigmoid(model(batch))
     model.calibrate(0.2)
     served = torch.sigmoid(model(batch))

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from mian.models import Mian, MianConfig
 from mian.models.mian import PARTS
 from pipeline.contract import ContractError
+from tests.mian.arithmetic import assert_float32_scores
 from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 from tests.mian.models.paper_numpy import Paper
 
@@ -48,19 +49,16 @@ def padded(batch, contract, length, fill=None):
 
 
 def assert_same_scores(model, batch, other):
-    """Click probabilities to 1e-6 in float32, and logits to 1e-12 in float64: the same function, but for rounding."""
-    torch.testing.assert_close(model(other).sigmoid(), model(batch).sigmoid(), atol=1e-6, rtol=0)
-    exact = copy.deepcopy(model).double()
-    logits = exact(batch)
+    """Logits to 1e-12 in float64, and in float32 both no further from them than rounding explains: the same function."""
+    logits = assert_float32_scores(model, batch)
     assert logits.std() > 0.1
-    torch.testing.assert_close(exact(other), logits, atol=1e-12, rtol=0)
+    torch.testing.assert_close(assert_float32_scores(model, other), logits, atol=1e-12, rtol=0)
 
 
 def assert_the_papers_scores(model, contract, batch, spread):
     expected = Paper(contract, model.config, model.state_dict()).logits(batch)
     assert np.std(expected) > spread
-    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
-    np.testing.assert_allclose(copy.deepcopy(model).double()(batch).detach(), expected, atol=1e-10)
+    np.testing.assert_allclose(assert_float32_scores(model, batch), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -94,21 +92,22 @@ def test_a_sample_padded_to_30_or_to_50_scores_the_same(make_batch, make_model, 
 @pytest.mark.parametrize("length", [6, 7, 50])
 def test_what_stands_in_the_padding_changes_nothing(contract, make_batch, make_model, length):
     model, batch = make_model(contract), make_batch(contract)
-    weights = model.explain(batch)["behaviors"]
+    exact = copy.deepcopy(model).double()
+    weights = exact.explain(batch)["behaviors"]
     for seed in (1, 2):
         other = padded(batch, contract, length, torch.Generator().manual_seed(seed))
         assert_same_scores(model, batch, other)
-        torch.testing.assert_close(model.explain(other)["behaviors"][:, :6], weights, atol=1e-6, rtol=0)
+        torch.testing.assert_close(exact.explain(other)["behaviors"][:, :6], weights, atol=1e-12, rtol=0)
 
 
 def test_padding_has_no_gradient(contract, make_batch, make_model, loss_of):
-    model, batch = make_model(contract), make_batch(contract)
+    model, batch = make_model(contract).double(), make_batch(contract)
     loss_of(model, batch).backward()
     plain = [parameter.grad.to_dense().clone() for parameter in model.parameters()]
     model.zero_grad()
     loss_of(model, padded(batch, contract, 9, torch.Generator().manual_seed(1))).backward()
     for parameter, grad in zip(model.parameters(), plain, strict=True):
-        torch.testing.assert_close(parameter.grad.to_dense(), grad, atol=1e-6, rtol=0)
+        torch.testing.assert_close(parameter.grad.to_dense(), grad, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("lengths", [[0] * 16, [0] * 15 + [6], [0, 1] * 8], ids=["all empty", "all but one", "half"])
@@ -168,23 +167,23 @@ def test_dropout_is_active_in_training_alone(contract, make_batch, make_model):
 
 def test_a_samples_score_does_not_depend_on_its_batch(contract, make_batch, make_model):
     model, batch = make_model(contract), make_batch(contract)
-    together = model(batch).sigmoid()
+    together = assert_float32_scores(model, batch)
     for row in range(len(together)):
-        alone = model({name: column[row : row + 1] for name, column in batch.items()}).sigmoid()
-        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-6, rtol=0)
+        alone = assert_float32_scores(model, {name: column[row : row + 1] for name, column in batch.items()})
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-12, rtol=0)
 
 
 def test_the_order_of_behaviors_counts_with_learned_positions_and_not_with_none(contract, make_batch, make_model):
     batch = make_batch(contract)
     batch["behavior_length"].fill_(6)
     turned = {**batch, **{field.column: batch[field.column].flip(1) for field in contract.group("behaviors")}}
-    without, learned = make_model(contract, positions="none"), make_model(contract)
-    torch.testing.assert_close(without(turned), without(batch), atol=1e-5, rtol=0)
+    without, learned = make_model(contract, positions="none").double(), make_model(contract)
+    torch.testing.assert_close(without(turned), without(batch), atol=1e-12, rtol=0)
     assert (learned(turned) - learned(batch)).abs().max() > 0.01
 
 
 def test_explain_gives_the_weights_of_every_attention(contract, make_batch, make_model):
-    model, batch = make_model(contract), make_batch(contract)
+    model, batch = make_model(contract).double(), make_batch(contract)
     weights = model.explain(batch)
     assert {name: tuple(weight.shape) for name, weight in weights.items()} == {
         "behaviors": (16, 6),
@@ -196,7 +195,7 @@ def test_explain_gives_the_weights_of_every_attention(contract, make_batch, make
     assert model.user_columns == ("user_age", "user_favorite", "user_tenure")
     for name, weight in weights.items():
         assert (weight >= 0).all()
-        total = (batch["behavior_length"] > 0).float() if name == "behaviors" else torch.ones(16)
+        total = (batch["behavior_length"] > 0).double() if name == "behaviors" else torch.ones(16).double()
         torch.testing.assert_close(weight.sum(dim=1), total)
     padding = torch.arange(6) >= batch["behavior_length"][:, None]
     assert (weights["behaviors"][padding] == 0).all()

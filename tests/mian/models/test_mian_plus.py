@@ -10,6 +10,7 @@ import torch
 
 from mian.models import build
 from pipeline.contract import Contract
+from tests.mian.arithmetic import assert_float32_scores
 from tests.mian.models.contracts import CONTRACTS
 from tests.mian.models.paper_numpy import Array, Paper
 from tests.mian.models.peers_numpy import Peers
@@ -67,8 +68,7 @@ def test_it_is_its_equations_under_every_option(contract: Contract, make_batch: 
     model, batch = make(contract, **options), make_batch(contract)
     expected = Plus(contract, model.config, model.state_dict()).logits(batch)
     assert np.std(expected) > 0.1
-    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-4)
-    np.testing.assert_allclose(model.double()(batch).detach(), expected, atol=1e-10)
+    np.testing.assert_allclose(assert_float32_scores(model, batch), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", CONTRACTS)

@@ -1,7 +1,5 @@
 """The peers: their papers' equations over contracts of every kind, their padding, their losses."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ import torch
 from mian.kernels import Packing
 from mian.layers import BatchNormalization
 from mian.models import MODELS, build
+from tests.mian.arithmetic import UNIT, assert_float32_scores
 from tests.mian.models.contracts import CONTRACTS
 from tests.mian.models.peers_numpy import Peers
 from tests.mian.models.perturbed import perturbed
@@ -49,8 +48,7 @@ def make():
 def assert_the_papers_scores(name, model, contract, batch):
     expected = Peers(contract, model.config, model.state_dict()).logits(name, batch)
     assert np.std(expected) > 0.02
-    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
-    np.testing.assert_allclose(copy.deepcopy(model).double()(batch).detach(), expected, atol=1e-10)
+    np.testing.assert_allclose(assert_float32_scores(model, batch), expected, atol=1e-10)
 
 
 def test_every_peer_is_here():
@@ -105,10 +103,10 @@ def test_every_parameter_has_a_gradient(make_batch, contract, name):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_samples_score_does_not_depend_on_its_batch(make, make_batch, contract, name):
     model, batch = make(name, contract, SMALL[name]), make_batch(contract)
-    together = model(batch)
+    together = assert_float32_scores(model, batch)
     for row in range(len(together)):
-        alone = model({column: values[row : row + 1] for column, values in batch.items()})
-        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-5, rtol=0)
+        alone = assert_float32_scores(model, {column: values[row : row + 1] for column, values in batch.items()})
+        torch.testing.assert_close(alone, together[row : row + 1], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -122,7 +120,7 @@ def test_half_precision_where_torch_chooses_it_gives_numbers(make, make_batch, c
 
 def test_a_weight_of_the_linear_part_is_of_one_field_alone(make, make_batch, contract):
     """An item that is popular as a candidate need not be so in a history."""
-    model, batch = make("lr", contract, {}), make_batch(contract)
+    model, batch = make("lr", contract, {}).double(), make_batch(contract)
     rows = model.linear.weights.embedding.rows
     assert set(rows) == {field.column for field in contract.fields if field.vocabulary}
     before = model(batch)
@@ -145,11 +143,14 @@ def test_diens_auxiliary_loss_is_the_papers(make, make_batch, contract, auxiliar
 
 
 def test_dien_shows_the_logloss_and_makes_it_and_the_auxiliary_loss_smaller(make, make_batch, contract):
-    model, batch = make("dien", contract, {**SMALL["dien"], "activation": "relu", "auxiliary_weight": 0.5}), make_batch(contract)
+    options = {**SMALL["dien"], "activation": "relu", "auxiliary_weight": 0.5}
+    model, batch = make("dien", contract, options).double(), make_batch(contract)
     logloss, loss = model.losses(batch, batch["label"])
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(model(batch), batch["label"].float())
-    torch.testing.assert_close(logloss, expected)
-    without = make("dien", contract, {**SMALL["dien"], "activation": "relu", "auxiliary_weight": 0.0})
+    logits = model(batch)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["label"].double())
+    terms = len(logits) + float(logits.abs().max())  # each logit is rounded to float32, then their losses are added up
+    assert abs(logloss.double() - expected) <= terms * UNIT
+    without = make("dien", contract, {**options, "auxiliary_weight": 0.0}).double()
     assert loss > logloss
     assert torch.equal(*without.losses(batch, batch["label"]))
     networks = [make("dien", contract, {**SMALL["dien"], "auxiliary": "network", "auxiliary_weight": w}) for w in (0.5, 0.0)]
@@ -170,7 +171,8 @@ def test_dien_sees_the_order_of_behaviors_and_din_does_not(make, make_batch, con
     batch["behavior_length"].fill_(6)
     turned = {**batch, **{field.column: batch[field.column].flip(1) for field in contract.group("behaviors")}}
     din, dien = make("din", contract, SMALL["din"]), make("dien", contract, SMALL["dien"])
-    torch.testing.assert_close(din(turned), din(batch), atol=1e-5, rtol=0)
+    din.double()
+    torch.testing.assert_close(din(turned), din(batch), atol=1e-12, rtol=0)
     assert (dien(turned) - dien(batch)).abs().max() > 0.01
 
 
@@ -183,7 +185,7 @@ def test_a_history_without_a_next_behavior_has_no_auxiliary_loss(make, contract)
 
 
 def test_dien_scores_a_batch_without_any_behavior(make, make_batch, contract):
-    model, batch = make("dien", contract, SMALL["dien"]), make_batch(contract)
+    model, batch = make("dien", contract, SMALL["dien"]).double(), make_batch(contract)
     batch["behavior_length"][:3] = 0
     without = {name: column[:3] for name, column in batch.items()}
     torch.testing.assert_close(model(without), model(batch)[:3])

@@ -71,6 +71,7 @@ class Launches:
     def __init__(self, samples: Any, folder: Path) -> None:
         self._samples = samples
         self._folder = folder
+        self.few_row_groups = folder / "few row groups"
         self._found: dict[tuple[int, bool], dict[str, list[Any]]] = {}
 
     def of(self, ranks: int, name: str) -> list[Any]:
@@ -105,7 +106,7 @@ class Launches:
         if (few := self._folder / "few rows").exists():
             return
         write_samples(few, train=[[20]])
-        write_samples(self._folder / "few row groups", train=[[500]], validation=[[5]], test=[[2]])
+        write_samples(self.few_row_groups, train=[[500]], validation=[[5]], test=[[2]])
         contract = write_samples(spoiled := self._folder / "spoiled")
         last = contract.split("validation")[-1].files[-1]  # the last rank scores the last rows
         spoil(spoiled, contract, last.path, "context_slot", [last.rows - 1], float("nan"))
@@ -214,7 +215,7 @@ class Launches:
         return {"config": self._samples.config(**values).model_dump()}
 
     def _few_row_groups(self, ranks: int) -> dict[str, Any]:
-        return self._training(ranks, samples=str(self._folder / "few row groups"), max_steps=6)
+        return self._training(ranks, samples=str(self.few_row_groups), max_steps=6)
 
     def _goes_on(self, ranks: int, tables: str, stop_at: int | None = None) -> dict[str, Any]:
         """A part of a training, which goes on on another number of ranks."""

@@ -136,7 +136,7 @@ def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str
         for fits in ("fits", "fits_as_float32", "fits_devices", "fits_histories"):
             monkeypatch.setattr(sys.modules[f"mian.kernels.{module}"], fits, lambda *_: False, raising=False)
     torch.manual_seed(3)
-    model = build(name, samples.contract, {}).train(name == "din")  # whose statistics are of a batch then
+    model = build(name, samples.contract, {}).double().train(name == "din")  # whose statistics are of a batch then
     assert model.has_fixed_work
     shapes = set()
     for batch in batches(samples, 12):
@@ -148,7 +148,7 @@ def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str
         expected, got = results(model, batch), results(model, rounded)
         assert expected.keys() == got.keys()
         for key, tensor in expected.items():
-            torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-6, msg=lambda said, key=key: f"{key}: {said}")
+            torch.testing.assert_close(got[key], tensor, rtol=0, atol=1e-10, msg=lambda said, key=key: f"{key}: {said}")
     assert len(shapes) < 9, "the shapes of twelve batches should not be twelve"
 
 

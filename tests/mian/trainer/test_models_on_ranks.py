@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from mian.evaluation import score
-from mian.metrics import evaluate
 from mian.models import build
-from mian.stream import SampleStream
+from tests.mian.arithmetic import assert_metrics_of
+from tests.mian.sample_data import whole_split
 from tests.mian.trainer.launches import MODELS, Launches
 
 pytestmark = pytest.mark.horovod
@@ -17,8 +16,7 @@ pytestmark = pytest.mark.horovod
 def assert_one_process_comes_to(metrics: dict[str, float], samples: Any, weights: dict[str, torch.Tensor], name: str) -> None:
     model = build(name, samples.contract, MODELS[name]["options"])
     model.load_state_dict(weights)
-    stream = SampleStream(str(samples.folder), samples.contract, "test", 1000, shuffle=False, drop_last=False)
-    assert evaluate(*score(model, stream)) == pytest.approx(metrics, abs=1e-6)
+    assert_metrics_of(metrics, model, whole_split(samples.folder, samples.contract, "test"))
 
 
 def test_moving_averages_are_those_of_all_ranks_so_that_metrics_are_too(samples: Any, launches: Launches) -> None:

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import torch
 
-from mian.evaluation import score
-from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.serving import load_servable, read_vocabularies, save_servable
-from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopped, open_streams
+from mian.trainer import CheckpointStore, Trained, Trainer, TrainingStopped
+from tests.mian.arithmetic import assert_metrics_of
+from tests.mian.sample_data import whole_split
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "optimizer": {"learning_rate": 3e-3}, "options": {"dropout": 0.1}}
 
@@ -54,13 +54,10 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(samples: Any, rounded: Trained
 
 
 def test_the_served_model_gives_the_scores_of_the_evaluation_in_float32(samples: Any, rounded: Trained, tmp_path: Path) -> None:
-    config = samples.config(**SETTINGS)
+    options = samples.config(**SETTINGS).model.options
     contents = read_vocabularies(samples.contract, str(samples.folder))
-    save_servable(tmp_path / "model", rounded.model, "mian", config.model.options, samples.contract, contents)
+    save_servable(tmp_path / "model", rounded.model, "mian", options, samples.contract, contents)
     served = load_servable(tmp_path / "model")
     assert {weight.dtype for weight in served.model.state_dict().values()} == {torch.float32}
-    streams = open_streams(config, samples.contract, Ranks())
-    assert streams.test is not None
     assert rounded.test is not None
-    scored = score(served.model, streams.test)
-    assert evaluate(scored.labels, scored.probabilities, scored.users) == pytest.approx(rounded.test.metrics, rel=1e-6)
+    assert_metrics_of(rounded.test.metrics, served.model, whole_split(samples.folder, samples.contract, "test"))

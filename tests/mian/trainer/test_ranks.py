@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
 
-from mian.evaluation import score
-from mian.models import build
-from mian.stream import SampleStream
+from mian.models import ClickModel, build
+from pipeline.contract import Contract, read_contract
+from tests.mian.arithmetic import assert_metrics_of
+from tests.mian.sample_data import whole_split
 from tests.mian.trainer.launches import STEPS, Launches, configuration
 
 pytestmark = pytest.mark.horovod
@@ -36,19 +35,24 @@ def trained(request: pytest.FixtureRequest, launches: Launches) -> list[dict[str
     return launches.of(ranks, f"training, {tables}")
 
 
+def model_with(weights: dict[str, torch.Tensor], samples: Any, contract: Contract) -> ClickModel:
+    model = build("mian", contract, configuration(samples, 1)["model"]["options"])
+    model.load_state_dict(weights)
+    return model
+
+
 @pytest.fixture(scope="module")
-def of_scikit_learn(samples: Any, alone: dict[str, Any]) -> dict[str, float]:
-    """Metrics of the trained model for all rows of the test split, scored in this one process."""
-    config = configuration(samples, 1)
-    model = build("mian", samples.contract, config["model"]["options"])
-    model.load_state_dict(alone["weights"])
-    scores = score(model, SampleStream(str(samples.folder), samples.contract, "test", 1000, shuffle=False, drop_last=False))
-    return {
-        "auc": roc_auc_score(scores.labels, scores.probabilities),
-        "logloss": log_loss(scores.labels, scores.probabilities.astype(np.float64)),
-        "rows": len(scores.labels),
-        "positives": scores.labels.sum(),
-    }
+def trained_alone(samples: Any, alone: dict[str, Any]) -> ClickModel:
+    """The model that one rank has trained."""
+    return model_with(alone["weights"], samples, samples.contract)
+
+
+@pytest.fixture(scope="module")
+def test_split(samples: Any) -> dict[str, torch.Tensor]:
+    """All rows that are scored; their number is odd, so that the parts of two and four ranks are uneven."""
+    batch = whole_split(samples.folder, samples.contract, "test")
+    assert len(batch["label"]) % 2
+    return batch
 
 
 def test_many_ranks_have_the_loss_curve_of_one(alone: dict[str, Any], trained: list[dict[str, Any]]) -> None:
@@ -94,17 +98,16 @@ def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
     ],
 )
 def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
-    launches: Launches, of_scikit_learn: dict[str, float], ranks: int, tables: str
+    launches: Launches, trained_alone: ClickModel, test_split: dict[str, torch.Tensor], ranks: int, tables: str
 ) -> None:
-    assert of_scikit_learn["rows"] % 2, "the ranks' parts are to be uneven"
     for metrics in launches.of(ranks, f"scores, {tables}"):
-        for name, value in of_scikit_learn.items():
-            np.testing.assert_allclose(metrics[name], value, atol=1e-6, rtol=0, err_msg=name)
+        assert_metrics_of(metrics, trained_alone, test_split)
 
 
-def test_metrics_of_one_rank_are_those_of_all_rows(alone: dict[str, Any], of_scikit_learn: dict[str, float]) -> None:
-    for name, value in of_scikit_learn.items():
-        np.testing.assert_allclose(alone["metrics"][name], value, atol=1e-6, rtol=0, err_msg=name)
+def test_metrics_of_one_rank_are_those_of_all_rows(
+    alone: dict[str, Any], trained_alone: ClickModel, test_split: dict[str, torch.Tensor]
+) -> None:
+    assert_metrics_of(alone["metrics"], trained_alone, test_split)
 
 
 @pytest.mark.parametrize("tables", [pytest.param("replicated", marks=pytest.mark.long), "split"])
@@ -118,13 +121,15 @@ def test_a_training_goes_on_on_another_number_of_ranks(launches: Launches, table
     assert max(abs(curve[step] - expected[step]) for step in expected) < 1e-4
 
 
-def test_fewer_row_groups_and_even_rows_than_ranks_are_no_error(launches: Launches) -> None:
+def test_fewer_row_groups_and_even_rows_than_ranks_are_no_error(samples: Any, launches: Launches) -> None:
     (alone,) = launches.of(1, "few row groups")
     results = launches.of(3, "few row groups")
     assert len(results) == 3
+    contract = read_contract(str(launches.few_row_groups))
+    batch = whole_split(launches.few_row_groups, contract, "test")
     for result in [alone, *results]:
         assert result["metrics"]["rows"] == 2
-        np.testing.assert_allclose(list(result["metrics"].values()), list(alone["metrics"].values()), atol=1e-4)
+        assert_metrics_of(result["metrics"], model_with(result["weights"], samples, contract), batch)
 
 
 def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(launches: Launches) -> None:
