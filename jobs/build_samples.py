@@ -8,19 +8,25 @@ import sys
 from collections.abc import Sequence
 
 from jobs import command
-from pipeline.build import BuildReport, PlannedDay, build_samples, plan_build
+from pipeline.build import BuildReport, PlannedDay, build_samples, generations, plan_build, rollback
 from pipeline.config import DataConfig
-from pipeline.contract import ContractError
+from pipeline.contract import Contract, ContractError
+from pipeline.dataset.folder import Generation
+from pipeline.events import days_between
 from pipeline.log_errors import LogError
 from pipeline.schedule import spans
 from pipeline.session import spark_session
+
+#: Stands for the generation before the published one: numbers of generations are not negative.
+PREVIOUS = -1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, build, say what was done; 0 when the samples are there, 1 with one clear error when not."""
     parser = command.parser(
         "Joins logs into samples, a Parquet file for about 50,000 rows of a day, and writes the contract that describes them.\n"
-        "Days that are finished and whose logs, configuration and code did not change are left as they are.",
+        "Days that are finished and whole, and whose logs and configuration did not change, are left as they are. A change of what\n"
+        "samples are makes a new generation, which takes the place of the published one when it has all its days.",
         config="conf/data/demo.yaml",
     )
     parser.add_argument("--from", dest="first", type=_date, metavar="DAY", help="first day; the first of all splits by default")
@@ -32,6 +38,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--extend-vocabularies",
         action="store_true",
         help="give ids to values of training days that came after those that the vocabularies were made from; no id moves",
+    )
+    parser.add_argument(
+        "--drop-days",
+        action="store_true",
+        help="publish although days that are published now would be missing; without it such a build is refused",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the checksums of the published files, and not their sizes alone; days with damaged files are built again",
+    )
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--generations", action="store_true", help="list the generations that are kept; build nothing")
+    other.add_argument(
+        "--rollback",
+        nargs="?",
+        type=int,
+        const=PREVIOUS,
+        metavar="GENERATION",
+        help="publish an earlier generation again, the one before the published one if no number is given; build nothing",
     )
     parser.add_argument(
         "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another build of the data set; 0 by default"
@@ -48,24 +74,63 @@ def _build(options: argparse.Namespace) -> None:
         raise command.ConfigError(f"--to {last} is before --from {first}")
     spark = spark_session(f"build_samples {config.name}")
     try:
-        if options.plan:
+        if options.generations:
+            print(_listed(config, generations(spark, config)))
+        elif options.rollback is not None:
+            generation = None if options.rollback == PREVIOUS else options.rollback
+            print(_published(config, rollback(spark, config, generation, wait=options.wait)))
+        elif options.plan:
             print(_planned(config, plan_build(spark, config, first, last)))
         else:
-            wait, extend = options.wait, options.extend_vocabularies
-            print(_summary(config, build_samples(spark, config, first, last, extend_vocabularies=extend, wait=wait)))
+            report = build_samples(
+                spark,
+                config,
+                first,
+                last,
+                extend_vocabularies=options.extend_vocabularies,
+                drop_days=options.drop_days,
+                verify=options.verify,
+                wait=options.wait,
+            )
+            print(_summary(config, report))
     finally:
         spark.stop()
 
 
 def _planned(config: DataConfig, days: Sequence[PlannedDay]) -> str:
-    stale = [day for day in days if day.reason]
-    lines = [f"{day.day}  {'build' if day.reason else 'keep':<5} {day.rows:>12,} samples  {day.reason}".rstrip() for day in days]
-    return "\n".join(
-        [
-            *lines,
-            f"{config.samples}: {len(stale)} of {len(days)} days would be built, about {sum(d.rows for d in stale):,} samples",
-        ]
+    lines = [f"{day.day}  {day.action:<7} {day.rows:>12,} samples  {day.reason}".rstrip() for day in days]
+    built = [day for day in days if day.action == "build"]
+    missing = [day.day for day in days if day.action == "missing"]
+    asked = len(days) - len(missing)
+    lines.append(
+        f"{config.samples}: {len(built)} of {asked} days would be built, about {sum(day.rows for day in built):,} samples"
     )
+    if missing:
+        lines.append(f"{len(missing)} published days would be missing ({spans(missing)}): ask for them too, or say --drop-days")
+    return "\n".join(lines)
+
+
+def _listed(config: DataConfig, kept: Sequence[Generation]) -> str:
+    if not kept:
+        return f"{config.samples}: no samples are published"
+    lines = ["generation  revision  days       samples  vocabularies"]
+    for generation in kept:
+        contract = generation.contract
+        rows = sum(day.rows for day in contract.days)
+        lines.append(
+            f"{generation.number:>10}  {contract.publication.revision:>8}  {len(contract.days):>4}  {rows:>12,}  "
+            f"version {contract.vocabulary_version}, {spans(_vocabulary_days(contract))}{'  published' if generation.current else ''}"
+        )
+    return "\n".join(lines)
+
+
+def _published(config: DataConfig, contract: Contract) -> str:
+    days = spans(day.day for day in contract.days)
+    return f"{config.samples}: generation {contract.publication.generation} is published again, with the days {days}"
+
+
+def _vocabulary_days(contract: Contract) -> list[dt.date]:
+    return [day for span in contract.vocabulary_days for day in days_between(span.first, span.last)]
 
 
 def _summary(config: DataConfig, report: BuildReport) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, Day
-from pipeline.events import ONE_DAY, days_between
-from pipeline.fingerprints import day_fingerprint, input_fingerprints, vocabulary_fingerprint
+from pipeline.contract import Day
+from pipeline.dataset.inputs import input_fingerprints
+from pipeline.events import ONE_DAY
+from pipeline.fingerprints import day_fingerprint
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,21 @@ class Schedule:
         return tuple(day for day, reason in self.reasons.items() if not reason)
 
 
-def schedule(spark: SparkSession, config: DataConfig, base: Contract | None, first: dt.date, last: dt.date) -> Schedule:
-    """Find out which days are missing, or of other logs, configuration or code.
+def schedule(
+    spark: SparkSession, config: DataConfig, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]
+) -> Schedule:
+    """Find out which days are missing, or of other logs or another configuration.
 
     Args:
         spark: the session.
         config: the data set.
-        base: the contract whose days and vocabularies can stay, if there is one; see :func:`usable`.
-        first: first day asked for.
-        last: last day.
+        finished: the days that are there and whole.
+        vocabularies: the fingerprint of the vocabularies that days are made with.
+        days: the days asked for.
     """
-    inputs = input_fingerprints(spark, config, days_between(first, last))
-    finished = {day.day: day for day in base.days} if base is not None else {}
-    mark = base.vocabulary_fingerprint if base is not None else vocabulary_fingerprint(config)
-    reasons = {day: _reason(config, finished.get(day), mark, day, inputs[day]) for day in inputs}
+    inputs = input_fingerprints(spark, config, days)
+    reasons = {day: _reason(config, finished.get(day), vocabularies, day, inputs[day]) for day in sorted(inputs)}
     return Schedule(finished, inputs, reasons)
-
-
-def usable(config: DataConfig, contract: Contract | None) -> Contract | None:
-    """The contract, if its vocabularies can stay: made by this configuration and code, and from no day that is held out now."""
-    if contract is None or contract.vocabulary_fingerprint != vocabulary_fingerprint(config) or contract.vocabulary_days is None:
-        return None
-    made = contract.vocabulary_days
-    held_out = [split for name, split in config.splits.items() if name != "train"]
-    if made.last > config.splits["train"].last or any(s.first <= made.last and made.first <= s.last for s in held_out):
-        return None
-    return contract
 
 
 def _reason(config: DataConfig, finished: Day | None, vocabularies: str, day: dt.date, inputs: str) -> str:
@@ -71,7 +61,7 @@ def _reason(config: DataConfig, finished: Day | None, vocabularies: str, day: dt
         return "missing"
     if finished.fingerprint == day_fingerprint(config, day, vocabularies, inputs):
         return ""
-    return "its logs changed" if finished.inputs != inputs else "configuration or code changed"
+    return "its logs changed" if finished.inputs != inputs else "the configuration changed"
 
 
 def passes(days: list[dt.date], rows: Mapping[dt.date, int], most: int) -> list[list[dt.date]]:

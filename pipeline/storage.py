@@ -1,19 +1,26 @@
-"""Files through Hadoop's file system API: local paths, ``hdfs://``, ``s3a://`` or whatever the cluster has."""
+"""Files on any file system: local paths through Python, ``hdfs://``, ``s3a://`` and whatever else the cluster has through Hadoop."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import os
 import pathlib
 import re
+import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file: its path as Hadoop names it, its size in bytes, the time of its last change in ms since 1970."""
+    """A file: its path, its size in bytes, the time of its last change in ms since 1970."""
 
     path: str
     size: int
@@ -22,14 +29,10 @@ class FileInfo:
 
 #: Which file system a path is of: its scheme and authority.
 _SYSTEM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?")
-
-
-@dataclass(frozen=True)
-class _System:
-    """One of Hadoop's file systems, and whether it is that of this machine."""
-
-    files: Any
-    local: bool
+#: Characters that make a path a pattern for Hadoop and Spark.
+_PATTERN = re.compile(r"([*?\[\]{}\\])")
+#: What a file system says that has no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 
 
 def plain(path: str) -> str:
@@ -37,8 +40,145 @@ def plain(path: str) -> str:
     return re.sub("^file:/+", "/", path)
 
 
-class Storage:
-    """The file operations that publishing needs.
+def literal(path: str) -> str:
+    """A path for Spark's readers, which would take some characters of a name for a pattern."""
+    return _PATTERN.sub(r"\\\1", path)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether Spark's readers pass over a file or folder of this name."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+class Files(Protocol):
+    """The file operations that a data set's folder needs."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+
+    def children(self, folder: str) -> list[str]:
+        """The names of the files and folders in a folder, in order; none where there is no such folder."""
+
+    def files(self, path: str) -> Iterator[FileInfo]:
+        """All files below a folder (or the file itself) that Spark's readers would read."""
+
+    def info(self, path: str) -> FileInfo | None:
+        """What is known of a file; None where there is none."""
+
+    def read_bytes(self, path: str) -> bytes:
+        """A small file."""
+
+    def sha256(self, path: str) -> str:
+        """The checksum of a file, hexadecimal."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file so that a reader sees the old one or the new one, never a part."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a small file that is not there yet; False, and nothing written, where there is one.
+
+        Of several that try at one moment one succeeds, on local disks and HDFS. Object stores promise less: see ``docs/cluster.md``.
+        """
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename a file onto another's name, atomically where the file system can."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it; nothing where it is not there."""
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder if nothing is in it."""
+
+
+class LocalFiles:
+    """Files of this machine."""
+
+    def exists(self, path: str) -> bool:
+        """See :class:`Files`."""
+        return _local(path).exists()
+
+    def children(self, folder: str) -> list[str]:
+        """See :class:`Files`."""
+        try:
+            return sorted(path.name for path in _local(folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def files(self, path: str) -> Iterator[FileInfo]:
+        """See :class:`Files`."""
+        root = _local(path)
+        if root.is_file():
+            yield _info(root)
+            return
+        for folder, folders, names in os.walk(root):
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            yield from (_info(pathlib.Path(folder, name)) for name in sorted(names) if not is_hidden(name))
+
+    def info(self, path: str) -> FileInfo | None:
+        """See :class:`Files`."""
+        place = _local(path)
+        return _info(place) if place.is_file() else None
+
+    def read_bytes(self, path: str) -> bytes:
+        """See :class:`Files`."""
+        return _local(path).read_bytes()
+
+    def sha256(self, path: str) -> str:
+        """See :class:`Files`."""
+        digest = hashlib.sha256()
+        with _local(path).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def write(self, path: str, content: bytes) -> None:
+        """See :class:`Files`."""
+        place = _local(path)
+        temporary = _written(place, content)
+        try:
+            temporary.replace(place)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See :class:`Files`."""
+        place = _local(path)
+        temporary = _written(place, content)
+        try:
+            os.link(temporary, place)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_exclusively(place, content)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def replace(self, source: str, target: str) -> None:
+        """See :class:`Files`."""
+        place = _local(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _local(source).replace(place)
+
+    def remove(self, path: str) -> None:
+        """See :class:`Files`."""
+        place = _local(path)
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+
+    def remove_empty(self, folder: str) -> None:
+        """See :class:`Files`."""
+        with contextlib.suppress(OSError):
+            _local(folder).rmdir()
+
+
+class HadoopFiles:
+    """Files that Hadoop reaches.
 
     Args:
         spark: the session whose Hadoop configuration says how each kind of path is reached.
@@ -49,103 +189,227 @@ class Storage:
         self._jvm = context._jvm
         self._hadoop = self._jvm.org.apache.hadoop.fs
         rename = self._hadoop.Options.Rename
-        self._overwrite = context._gateway.new_array(rename, 1)
-        self._overwrite[0] = rename.OVERWRITE
+        self._overwrite, self._keep = (context._gateway.new_array(rename, 1) for _ in range(2))
+        self._overwrite[0], self._keep[0] = rename.OVERWRITE, rename.NONE
         self._conf = context._jsc.hadoopConfiguration()
         # each step through a name or an object of the JVM is a message to it and back
         self._path = self._hadoop.Path
-        self._systems: dict[str, _System] = {}
+        self._systems: dict[str, tuple[Any, bool]] = {}
 
-    def _system(self, path: str) -> _System:
+    def _system(self, path: str) -> tuple[Any, bool]:
+        """A path's file system, and whether it is that of this machine."""
         found = _SYSTEM.match(path)
         name = found[0] if found is not None else ""
         if name not in self._systems:
             system = self._path(path).getFileSystem(self._conf)
-            self._systems[name] = _System(system, system.getUri().getScheme() == "file")
+            self._systems[name] = system, system.getUri().getScheme() == "file"
         return self._systems[name]
 
     def _fs(self, path: str) -> Any:
-        return self._system(path).files
+        return self._system(path)[0]
 
-    def _local(self, path: str) -> pathlib.Path | None:
-        """A local path as Python's own; None for one of another file system."""
-        if not self._system(path).local:
-            return None
-        return pathlib.Path(plain(path if path.startswith(("/", "file:")) else self.qualified(path)))
+    def is_local(self, path: str) -> bool:
+        """Whether a path is one of this machine."""
+        return self._system(path)[1]
 
     def qualified(self, path: str) -> str:
         """The path with its scheme and, where it is relative, the working folder."""
         return str(self._fs(path).makeQualified(self._path(path)))
 
-    def exists(self, path: str) -> bool:
-        """Whether there is a file or folder."""
-        return bool(self._fs(path).exists(self._path(path)))
-
     def glob(self, pattern: str) -> list[str]:
-        """The paths that a pattern matches; a plain path matches itself where it is there."""
+        """The paths that a pattern matches."""
         found = self._fs(pattern).globStatus(self._path(pattern))
         return sorted(str(status.getPath()) for status in (found or []))
 
+    def exists(self, path: str) -> bool:
+        """See :class:`Files`."""
+        return bool(self._fs(path).exists(self._path(path)))
+
     def children(self, folder: str) -> list[str]:
-        """The paths of the files and folders in a folder; much faster than :meth:`files`, which asks for sizes."""
-        listed = self._fs(folder).listStatus(self._path(folder))
-        return [str(path) for path in self._hadoop.FileUtil.stat2Paths(listed)]
+        """See :class:`Files`."""
+        if not self.exists(folder):
+            return []
+        # much faster than asking for sizes too
+        listed = self._hadoop.FileUtil.stat2Paths(self._fs(folder).listStatus(self._path(folder)))
+        return sorted(str(path).rpartition("/")[2] for path in listed)
 
     def files(self, path: str) -> Iterator[FileInfo]:
-        """All files below a folder (or the file itself), but for those whose own name begins with ``_`` or ``.``."""
+        """See :class:`Files`."""
+        root = self.qualified(path)
         walker = self._fs(path).listFiles(self._path(path), True)
         while walker.hasNext():
             status = walker.next()
             found = str(status.getPath())
-            if not found.rpartition("/")[2].startswith(("_", ".")):
+            if not any(map(is_hidden, found.removeprefix(root).split("/"))):
                 yield FileInfo(found, status.getLen(), status.getModificationTime())
+
+    def info(self, path: str) -> FileInfo | None:
+        """See :class:`Files`."""
+        if not self.exists(path):
+            return None
+        status = self._fs(path).getFileStatus(self._path(path))
+        return FileInfo(str(status.getPath()), status.getLen(), status.getModificationTime())
+
+    def read_bytes(self, path: str) -> bytes:
+        """See :class:`Files`."""
+        with contextlib.closing(self._fs(path).open(self._path(path))) as stream:
+            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
+
+    def sha256(self, path: str) -> str:
+        """See :class:`Files`."""
+        with contextlib.closing(self._fs(path).open(self._path(path))) as stream:
+            return str(self._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
+
+    def write(self, path: str, content: bytes) -> None:
+        """See :class:`Files`."""
+        temporary = _temporary(path)
+        self._write(temporary, content)
+        self.replace(temporary, path)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See :class:`Files`."""
+        temporary = _temporary(path)
+        self._write(temporary, content)
+        try:
+            self._rename(temporary, path, self._keep)
+        except Py4JJavaError as error:
+            self.remove(temporary)
+            if "FileAlreadyExistsException" in str(error.java_exception.getClass().getName()):
+                return False
+            raise
+        return True
+
+    def _write(self, path: str, content: bytes) -> None:
+        with contextlib.closing(self._fs(path).create(self._path(path), True)) as stream:
+            stream.write(bytearray(content))
+
+    def _rename(self, source: str, target: str, options: Any) -> None:
+        fs, source_path, target_path = self._fs(target), self._path(source), self._path(target)
+        fs.mkdirs(target_path.getParent())
+        target_path = fs.makeQualified(target_path)
+        context = self._hadoop.FileContext.getFileContext(target_path.toUri(), self._conf)
+        context.rename(fs.makeQualified(source_path), target_path, options)
+
+    def replace(self, source: str, target: str) -> None:
+        """See :class:`Files`."""
+        self._rename(source, target, self._overwrite)
+
+    def remove(self, path: str) -> None:
+        """See :class:`Files`."""
+        self._fs(path).delete(self._path(path), True)
+
+    def remove_empty(self, folder: str) -> None:
+        """See :class:`Files`."""
+        if self.exists(folder) and not self._fs(folder).listStatus(self._path(folder)):
+            self._fs(folder).delete(self._path(folder), False)
+
+
+class Storage:
+    """Local files and those that Hadoop reaches, by their paths.
+
+    Python works on local files, which is faster than a message to the JVM a step, and is what makes their replacement atomic: Hadoop's
+    local file system removes the target first.
+
+    Args:
+        spark: the session whose Hadoop configuration says how each kind of path is reached.
+    """
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._local = LocalFiles()
+        self._hadoop = HadoopFiles(spark)
+
+    def _of(self, path: str) -> Files:
+        return self._local if self._hadoop.is_local(path) else self._hadoop
+
+    def qualified(self, path: str) -> str:
+        """The path with its scheme and, where it is relative, the working folder."""
+        return self._hadoop.qualified(path)
+
+    def glob(self, pattern: str) -> list[str]:
+        """The paths that a pattern matches; a path that is there is itself, whatever its characters mean in a pattern."""
+        return [self.qualified(pattern)] if self.exists(pattern) else self._hadoop.glob(pattern)
+
+    def exists(self, path: str) -> bool:
+        """See :class:`Files`."""
+        return self._of(path).exists(path)
+
+    def children(self, folder: str) -> list[str]:
+        """See :class:`Files`."""
+        return self._of(folder).children(folder)
+
+    def files(self, path: str) -> Iterator[FileInfo]:
+        """See :class:`Files`."""
+        return self._of(path).files(path)
+
+    def info(self, path: str) -> FileInfo | None:
+        """See :class:`Files`."""
+        return self._of(path).info(path)
 
     def read_text(self, path: str) -> str:
         """A small UTF-8 file."""
         return self.read_bytes(path).decode("utf-8")
 
     def read_bytes(self, path: str) -> bytes:
-        """A small file."""
-        stream = self._fs(path).open(self._path(path))
-        try:
-            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
-        finally:
-            stream.close()
+        """See :class:`Files`."""
+        return self._of(path).read_bytes(path)
+
+    def sha256(self, path: str) -> str:
+        """See :class:`Files`."""
+        return self._of(path).sha256(path)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a small file so that a reader sees the old one or the new one, never a part."""
-        temporary = path + ".tmp"
-        stream = self._fs(path).create(self._path(temporary), True)
-        try:
-            stream.write(bytearray(content))
-        finally:
-            stream.close()
-        self.replace(temporary, path)
+        """See :class:`Files`."""
+        self._of(path).write(path, content)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """See :class:`Files`."""
+        return self._of(path).create(path, content)
 
     def replace(self, source: str, target: str) -> None:
-        """Rename a file onto another's name, atomically where the file system can."""
-        here, there = self._local(source), self._local(target)
-        if here is not None and there is not None:
-            # Hadoop's local file system first removes the target, and a stop in between would leave neither
-            there.parent.mkdir(parents=True, exist_ok=True)
-            here.replace(there)
-            return
-        fs, source_path, target_path = self._fs(target), self._path(source), self._path(target)
-        fs.mkdirs(target_path.getParent())
-        target_path = fs.makeQualified(target_path)
-        context = self._hadoop.FileContext.getFileContext(target_path.toUri(), self._conf)
-        context.rename(fs.makeQualified(source_path), target_path, self._overwrite)
-
-    def remove_empty(self, folder: str) -> None:
-        """Remove a folder if nothing is in it."""
-        if not self._fs(folder).listStatus(self._path(folder)):
-            self._fs(folder).delete(self._path(folder), False)
-
-    def info(self, path: str) -> FileInfo:
-        """What is known of a file."""
-        status = self._fs(path).getFileStatus(self._path(path))
-        return FileInfo(str(status.getPath()), status.getLen(), status.getModificationTime())
+        """See :class:`Files`."""
+        self._of(target).replace(source, target)
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all that is in it; nothing where it is not there."""
-        self._fs(path).delete(self._path(path), True)
+        """See :class:`Files`."""
+        self._of(path).remove(path)
+
+    def remove_empty(self, folder: str) -> None:
+        """See :class:`Files`."""
+        self._of(folder).remove_empty(folder)
+
+
+def _local(path: str) -> pathlib.Path:
+    return pathlib.Path(plain(path))
+
+
+def _info(place: pathlib.Path) -> FileInfo:
+    status = place.stat()
+    return FileInfo(str(place.absolute()), status.st_size, status.st_mtime_ns // 1_000_000)
+
+
+def _temporary(path: str) -> str:
+    return f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _written(place: pathlib.Path, content: bytes) -> pathlib.Path:
+    """A new file beside a place, whole and on the disk."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(_temporary(str(place)))
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _create_exclusively(place: pathlib.Path, content: bytes) -> bool:
+    try:
+        with place.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
+from collections.abc import Iterable
 
 import pyarrow as pa
 from pyspark import StorageLevel
@@ -13,10 +15,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.config import DataConfig
 from pipeline.contract import Contract, ContractError, History, Label, Split, vocabulary_from_parquet, vocabulary_to_parquet
 from pipeline.contract.encoder import FIRST_ID
+from pipeline.dataset.folder import DatasetFolder
+from pipeline.dataset.sample_writer import NAME_DIGITS
 from pipeline.events import ONE_DAY, EventLogs, days_between
-from pipeline.fingerprints import vocabulary_fingerprint
+from pipeline.fingerprints import SAMPLES_VERSION, vocabulary_fingerprint
 from pipeline.join.days import join_days
-from pipeline.publish import Publisher
 from pipeline.vocabularies import Fitted, TrainingDays, extend, fit, references
 
 log = logging.getLogger(__name__)
@@ -28,13 +31,17 @@ class VocabularyStore:
     Args:
         spark: the session.
         config: the data set.
-        publisher: of its folder.
+        folder: where it lies.
+
+    Attributes:
+        pending: tables that were made and are not in the folder yet: their contents by their names in there.
     """
 
-    def __init__(self, spark: SparkSession, config: DataConfig, publisher: Publisher) -> None:
+    def __init__(self, spark: SparkSession, config: DataConfig, folder: DatasetFolder) -> None:
         self._spark = spark
         self._config = config
-        self._publisher = publisher
+        self._folder = folder
+        self.pending: dict[str, bytes] = {}
         self._logs = EventLogs(spark, config)
 
     def make(self) -> Contract:
@@ -67,7 +74,7 @@ class VocabularyStore:
             fields=fitted.fields,
             vocabularies=(),
             vocabulary_fingerprint=vocabulary_fingerprint(config),
-            vocabulary_days=train,
+            vocabulary_days=(train,),
             history=History(**config.history.model_dump()),
             label=Label(
                 kind=config.log.kind,
@@ -78,6 +85,7 @@ class VocabularyStore:
             splits=config.splits,
             day_time_zone=config.day_time_zone,
             config_fingerprint="",
+            samples_version=SAMPLES_VERSION,
             code_fingerprint="",
             days=(),
         )
@@ -94,11 +102,10 @@ class VocabularyStore:
             LogError: a log cannot be used.
             ContractError: a vocabulary's file is not the one that the contract names.
         """
-        train, known = self._config.splits["train"], base.vocabulary_days
-        assert known is not None
-        first = max(train.first, known.last + ONE_DAY)
+        train, known = self._config.splits["train"], max(span.last for span in base.vocabulary_days)
+        first = max(train.first, known + ONE_DAY)
         if first > train.last:
-            log.info("vocabularies: made from the training days up to %s already", known.last)
+            log.info("vocabularies: made from the training days up to %s already", known)
             return base
         log.info("extending vocabularies by the training days %s to %s", first, train.last)
         joined = self._joined(Split(first=first, last=train.last))
@@ -112,7 +119,7 @@ class VocabularyStore:
         grown = base.model_copy(
             update={
                 "vocabulary_version": base.vocabulary_version + 1,
-                "vocabulary_days": Split(first=known.first, last=train.last),
+                "vocabulary_days": _with_span(base.vocabulary_days, Split(first=first, last=train.last)),
             }
         )
         return self._with_tables(grown, Fitted(base.fields, specs, tables))
@@ -124,15 +131,17 @@ class VocabularyStore:
         return join_days(self._spark, self._config, events, every, fit_days=days, samples=False).persist(StorageLevel.DISK_ONLY)
 
     def _with_tables(self, contract: Contract, fitted: Fitted) -> Contract:
-        """Write the tables of vocabularies, and name them."""
-        folder = f"vocabularies/{contract.vocabulary_fingerprint[:12]}-v{contract.vocabulary_version}"
+        """Name the tables of vocabularies by their contents."""
         vocabularies = []
         for vocabulary in fitted.vocabularies:
             if vocabulary.kind == "table":
-                table, content = fitted.tables[vocabulary.name], io.BytesIO()
-                vocabulary_to_parquet(table.column("value"), table.column("count"), content)
-                file = self._publisher.write(f"{folder}/{vocabulary.name}.parquet", content.getvalue(), table.num_rows)
-                vocabulary = vocabulary.model_copy(update={"path": file.path, "sha256": file.sha256})
+                table, file = fitted.tables[vocabulary.name], io.BytesIO()
+                vocabulary_to_parquet(table.column("value"), table.column("count"), file)
+                content = file.getvalue()
+                sha256 = hashlib.sha256(content).hexdigest()
+                path = f"vocabularies/{_file_name(vocabulary.name)}-{sha256[:NAME_DIGITS]}.parquet"
+                self.pending[path] = content
+                vocabulary = vocabulary.model_copy(update={"path": path, "sha256": sha256, "bytes": len(content)})
             vocabularies.append(vocabulary)
         return contract.model_copy(update={"vocabularies": tuple(vocabularies)})
 
@@ -145,10 +154,23 @@ class VocabularyStore:
         tables = {}
         for vocabulary in contract.vocabularies:
             if vocabulary.path is not None:
-                content = self._publisher.read(vocabulary.path)
+                content = self.pending.get(vocabulary.path) or self._folder.read(vocabulary.path)
                 if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
                     raise ContractError(
-                        f"{vocabulary.path}: does not have the checksum that the contract says; build into an empty folder"
+                        f"{vocabulary.path}: does not have the checksum that the contract says; build with --verify"
                     )
                 tables[vocabulary.name] = vocabulary_from_parquet(io.BytesIO(content))
         return tables
+
+
+def _with_span(days: Iterable[Split], span: Split) -> tuple[Split, ...]:
+    """Training days and those that follow, which join the last of them where there is no gap."""
+    *earlier, last = days
+    if last.last + ONE_DAY == span.first:
+        return (*earlier, Split(first=last.first, last=span.last))
+    return (*earlier, last, span)
+
+
+def _file_name(vocabulary: str) -> str:
+    """A vocabulary's name as part of a file's; the checksum behind it tells apart what becomes the same here."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", vocabulary)

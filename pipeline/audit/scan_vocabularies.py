@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -47,26 +49,26 @@ class VocabularyScan:
 
     def findings(self) -> Iterator[Finding]:
         """What vocabularies and transforms know that they should not, or say that is not so."""
-        said = self._published.contract.vocabulary_days
+        spans = self._published.contract.vocabulary_days
         train = self._config.splits["train"]
-        if said is None:
+        if not spans:
             self.notes.append("the contract does not say what days its vocabularies are of; taken for the training days")
-        span = said if said is not None else train
-        for name, split in self._config.splits.items():
+            spans = (train,)
+        for span, (name, split) in itertools.product(spans, self._config.splits.items()):
             touched = span.first <= split.last and split.first <= span.last
             if name != "train" and touched:
                 days = f"made from {span.first} to {span.last}"
                 yield Finding("vocabulary", days, f"split {name} from {split.first} to {split.last}, which is held out")
-        if span.last > train.last:
-            yield Finding("vocabulary", f"made from days up to {span.last}", f"training days up to {train.last}")
-            span = Split(first=max(span.first, train.first), last=train.last)
-        if span.last < span.first:
+        if spans[-1].last > train.last:
+            yield Finding("vocabulary", f"made from days up to {spans[-1].last}", f"training days up to {train.last}")
+        spans = tuple(Split(first=span.first, last=min(span.last, train.last)) for span in spans if span.first <= train.last)
+        if not spans:
             return
-        shown = shown_rows(self._tables, self._config, self._fields, span)
+        shown = _union(shown_rows(self._tables, self._config, self._fields, span) for span in spans)
         shown = shown.persist(StorageLevel.MEMORY_AND_DISK)
-        past = self._past(span).persist(StorageLevel.MEMORY_AND_DISK)
+        past = _union(self._past(span) for span in spans).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            yield from self._vocabularies(shown, past, span)
+            yield from self._vocabularies(shown, past, Split(first=spans[0].first, last=spans[-1].last))
             yield from self._transforms(shown, past)
         finally:
             shown.unpersist()
@@ -213,3 +215,7 @@ def _words(frame: DataFrame, members: Sequence[Member]) -> DataFrame:
         pairs = F.array().cast("array<struct<vocabulary:string,value:string>>")
     words = frame.select("user", "time", F.explode(F.array_distinct(pairs)).alias("_pair"))
     return words.select("user", "time", "_pair.*").where(F.col("value").isNotNull())
+
+
+def _union(frames: Iterable[DataFrame]) -> DataFrame:
+    return functools.reduce(DataFrame.unionByName, frames)

@@ -50,8 +50,7 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
     """
     log = config.log
     days = [day.day for day in contract.days]
-    if contract.vocabulary_days is not None:
-        days += [contract.vocabulary_days.first, contract.vocabulary_days.last]
+    days += [day for span in contract.vocabulary_days for day in (span.first, span.last)]
     # two days more than whole days of 24 hours would need: some days are shorter
     back = max(math.ceil(config.history.reach / ONE_DAY) + 2, POOL_DAYS)
     first, last = min(days) - back * ONE_DAY, max(days) + (math.ceil(log.attribution / ONE_DAY) + 2) * ONE_DAY

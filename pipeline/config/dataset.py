@@ -73,6 +73,8 @@ class DataConfig(Strict):
     rows_per_file: int = Field(50_000, ge=1)
     rows_per_pass: int = Field(20_000_000, ge=1)
     """Days are built and published together up to about so many impressions: what a stop in the middle can cost."""
+    keep_generations: int = Field(2, ge=1)
+    """So many generations of samples stay, the published one included: what ``--rollback`` can go back to."""
     examples_per_day: int = Field(256, ge=0)
     """About so many rows of each day outside the training split are also kept as raw values: what serving will be given."""
     seed: int = 0

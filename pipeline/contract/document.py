@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 FORMAT = "mian-samples"
-VERSION = 2
+VERSION = 3
 #: Versions that this release reads: what later ones added has a default.
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
 CONTRACT_FILE = "contract.json"
 
 Group = Literal["candidate", "behaviors", "user", "context"]
@@ -85,6 +85,8 @@ class Vocabulary(_Strict):
     path: str | None = None
     """Of a table: Parquet file relative to the contract, columns ``value`` (string) and ``count`` (int64)."""
     sha256: str | None = None
+    bytes: int | None = None
+    """Of a table's file; None in documents before version 3."""
     edges: tuple[float, ...] | None = None
     """Of buckets: in rising order."""
 
@@ -196,20 +198,31 @@ class Day(_Strict):
         return (*self.files, *(file for file in others if file is not None))
 
 
+class Publication(_Strict):
+    """Which publication of a data set a contract is. All three are 0 where it was never published, or by a release before version 3."""
+
+    generation: int = 0
+    """Samples of one generation share vocabularies and the configuration that decides what a sample is."""
+    revision: int = 0
+    """One more with each publication in a folder, whatever its generation."""
+    fencing_token: int = 0
+    """The number of the lock that the publisher held; see :class:`pipeline.dataset.lock.DatasetLock`."""
+
+
 class Contract(_Strict):
     """What a sample is and where the samples are; see :func:`read_contract`."""
 
     format: Literal["mian-samples"] = "mian-samples"
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     name: str
     fields: tuple[Field, ...]
     vocabularies: tuple[Vocabulary, ...]
     vocabulary_fingerprint: str
-    """Of the configuration and code that the vocabularies and transforms were made with; days of another one are built anew."""
+    """Of what the vocabularies and transforms were made with: configuration and ``samples_version``. Another one is another generation."""
     vocabulary_version: int = 1
     """One more each time the vocabularies were extended; ids never move."""
-    vocabulary_days: Split | None = None
-    """The training days that the vocabularies and transforms were made from."""
+    vocabulary_days: tuple[Split, ...] = ()
+    """The training days that the vocabularies and transforms were made from, in order, without overlap."""
     reference: dict[str, Reference] = {}
     history: History
     label: Label
@@ -217,8 +230,28 @@ class Contract(_Strict):
     day_time_zone: str = "UTC"
     """Whose calendar days and splits are of: a name of the IANA database."""
     config_fingerprint: str
+    settings: dict[str, str] = {}
+    """The fingerprint of each part of the configuration that decides what a sample is: they say what changed."""
+    samples_version: int = 0
+    """The version of the code's rules for samples, set by hand; 0 in documents before version 3."""
     code_fingerprint: str
+    """Of the source code of the last build, for the record; it decides nothing."""
+    publication: Publication = Publication()
     days: tuple[Day, ...]
+
+    @field_validator("vocabulary_days", mode="before")
+    @classmethod
+    def _one_span(cls, value: Any) -> Any:
+        """Documents before version 3 have one span, or null."""
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, (dict, Split)) else value
+
+    @property
+    def named_files(self) -> dict[str, int | None]:
+        """All files that the contract names, by path, and their sizes in bytes; None where the document does not say."""
+        files: dict[str, int | None] = {file.path: file.bytes for day in self.days for file in day.named_files}
+        return files | {v.path: v.bytes for v in self.vocabularies if v.path is not None}
 
     def group(self, group: Group) -> tuple[Field, ...]:
         """The fields of a group, in order."""
@@ -265,7 +298,7 @@ class Contract(_Strict):
         return fingerprint({"fields": [f.model_dump() for f in self.fields], "vocabularies": self._vocabulary_contents()})
 
     def _vocabulary_contents(self) -> dict[str, str]:
-        return {v.name: v.sha256 or fingerprint(v.model_dump(exclude={"name"})) for v in self.vocabularies}
+        return {v.name: v.sha256 or fingerprint(v.model_dump(exclude={"name", "bytes"})) for v in self.vocabularies}
 
     def negatives_kept(self, name: str) -> float:
         """The share of a split's negatives that became samples.

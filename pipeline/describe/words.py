@@ -92,9 +92,9 @@ def _history(contract: Contract) -> Iterator[str]:
 
 
 def _vocabularies(contract: Contract) -> Iterator[str]:
-    made = contract.vocabulary_days
-    if made is not None:
-        yield f"Vocabularies and transforms were made from the training days {made.first} to {made.last}."
+    if contract.vocabulary_days:
+        made = ", ".join(f"{span.first} to {span.last}" for span in contract.vocabulary_days)
+        yield f"Vocabularies and transforms were made from the training days {made}."
     else:
         yield "Vocabularies and transforms were made from training days alone."
     if contract.vocabulary_version > 1:

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from pipeline.lock import LOCK_FILE
 from pyspark.sql import SparkSession
 
 from jobs import build_samples
 from pipeline.contract import read_contract
-from pipeline.lock import LOCK_FILE
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark

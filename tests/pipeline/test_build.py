@@ -8,21 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline import build
 from pipeline.build import BuildReport, build_samples
-from pipeline.contract import Contract, read_contract
-from pipeline.publish import Publisher
+from pipeline.contract import Contract, ContractError, read_contract
+from pipeline.dataset.folder import DatasetFolder
+from pipeline.dataset.lock import DatasetLock
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Every file below a folder and its checksum."""
+    """Every file below a folder and its checksum, but for those that say how it came to be published."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and not {"_contracts", "_locks", "contract.json"} & set(path.relative_to(folder).parts)
     }
 
 
@@ -46,7 +46,7 @@ def test_the_contract_names_what_is_there(world: tuple[Path, BuildReport]) -> No
     contract = read_contract(str(samples))
     assert contract == report.contract
     assert [day.day for day in contract.days] == DAYS
-    named = {"contract.json", *(v.path for v in contract.vocabularies)}
+    named = {v.path for v in contract.vocabularies}
     for day in contract.days:
         assert day.rows == sum(file.rows for file in day.files) == 60
         for file in day.named_files:
@@ -122,14 +122,29 @@ def test_only_days_whose_logs_changed_are_built_again(spark: SparkSession, copy:
     assert report.contract == read_contract(settings.samples)
 
 
-def test_another_vocabulary_configuration_builds_everything_again(spark: SparkSession, copy: Path) -> None:
-    fields = config(copy).model_dump()["fields"] | {"user": {}}
-    report = build_samples(spark, config(copy, fields=fields), DAYS[2], DAYS[3])
-    assert list(report.built) == DAYS[2:4]
-    assert [day.day for day in report.contract.days] == DAYS[2:4]
+def test_another_configuration_of_the_fields_needs_all_published_days(spark: SparkSession, copy: Path) -> None:
+    build_samples(spark, config(copy), DAYS[0], DAYS[-1])
+    before, bytes_before = read_contract(str(copy / "samples")), files(copy / "samples")
+    settings = config(copy, fields=config(copy).model_dump()["fields"] | {"user": {}})
+    with pytest.raises(
+        ContractError, match=r"configuration changed \(fields\).* 4 of the 6 published days would be missing: 2026-03-01"
+    ):
+        build_samples(spark, settings, DAYS[2], DAYS[3])
+    assert read_contract(settings.samples) == before
+    assert files(copy / "samples") == bytes_before
+
+    report = build_samples(spark, settings, DAYS[0], DAYS[-1])
+    assert list(report.built) == DAYS
     assert not any(field.group == "user" for field in report.contract.fields)
-    contract_files = {f.path for day in report.contract.days for f in day.named_files}
-    assert {f for f in files(copy / "samples") if f.startswith("day=")} == contract_files
+    assert report.contract.publication.generation == before.publication.generation + 1
+    # those of the generation before stay
+    assert bytes_before.items() <= files(copy / "samples").items()
+
+    few = build_samples(spark, config(copy, seed=3), DAYS[2], DAYS[3], drop_days=True).contract
+    assert [day.day for day in few.days] == DAYS[2:4]
+    # of three generations the last two stay
+    named = {path for contract in (report.contract, few) for path in contract.named_files}
+    assert set(files(copy / "samples")) == named
 
 
 def test_a_build_that_stops_half_way_leaves_the_data_set_as_it_was(
@@ -141,11 +156,11 @@ def test_a_build_that_stops_half_way_leaves_the_data_set_as_it_was(
     before = files(tmp_path / "samples")
     (tmp_path / "samples" / "notes.txt").write_text("not ours")
 
-    def stopped(self: Publisher, contract: Contract) -> None:
+    def stopped(self: DatasetFolder, contract: Contract, lock: DatasetLock) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(build.Publisher, "publish", stopped)
+        patch.setattr(DatasetFolder, "publish", stopped)
         with pytest.raises(KeyboardInterrupt):
             build_samples(spark, settings, DAYS[0], DAYS[-1])
     contract = read_contract(settings.samples)

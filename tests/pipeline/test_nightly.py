@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples, plan_build
-from pipeline.contract import Contract, read_contract
+from pipeline.contract import Contract, ContractError, Publication, Split, read_contract
 from pipeline.log_errors import LogError
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 
@@ -57,8 +57,7 @@ def test_vocabularies_stay_when_training_days_are_added_and_grow_when_asked(spar
     assert grown[: len(known)] == known
     assert len(grown) > len(known)
     assert extended.contract.vocabulary_version == 2
-    assert extended.contract.vocabulary_days is not None
-    assert extended.contract.vocabulary_days.last == DAYS[4]
+    assert extended.contract.vocabulary_days == (Split(first=DAYS[0], last=DAYS[4]),)
     assert extended.contract.reference == first.reference
 
     path = folder / "impressions" / f"day={DAYS[5]}" / "part-0.parquet"
@@ -66,19 +65,27 @@ def test_vocabularies_stay_when_training_days_are_added_and_grow_when_asked(spar
     again = build_samples(spark, later, DAYS[0], DAYS[5])
     assert [day.vocabulary_version for day in again.contract.days] == [1, 1, 1, 1, 1, 2]
     assert again.contract.vocabularies == extended.contract.vocabularies
-    assert not Path(folder / "samples" / str(first.vocabulary("item_id").path)).exists()
+    assert not Path(
+        folder / "samples" / str(first.vocabulary("item_id").path)
+    ).exists()  # named by none of the last two contracts
 
 
 def test_vocabularies_are_made_anew_when_one_of_their_days_is_held_out_now(spark: SparkSession, folder: Path) -> None:
-    build_samples(spark, config(folder, splits=splits(3)), DAYS[0], DAYS[4])
+    before = build_samples(spark, config(folder, splits=splits(3)), DAYS[0], DAYS[4]).contract
     earlier = config(folder, splits=splits(1))
-    assert {day.reason for day in plan_build(spark, earlier, DAYS[0], DAYS[2])} == {
-        "configuration or code changed, vocabularies are made anew"
-    }
-    contract = build_samples(spark, earlier, DAYS[0], DAYS[2]).contract
-    assert contract.vocabulary_days is not None
-    assert contract.vocabulary_days.last == DAYS[1]
+    plan = {day.day: (day.action, day.reason) for day in plan_build(spark, earlier, DAYS[0], DAYS[2])}
+    why = "new generation: days that vocabularies were made from are held out now (2026-03-01 to 2026-03-04)"
+    missing = ("missing", "published, and not asked for")
+    assert plan == {**dict.fromkeys(DAYS[:3], ("build", why)), DAYS[3]: missing, DAYS[4]: missing}
+    with pytest.raises(ContractError, match="2026-03-04 to 2026-03-05"):
+        build_samples(spark, earlier, DAYS[0], DAYS[2])
+    assert read_contract(earlier.samples) == before
+    contract = build_samples(spark, earlier, DAYS[0], DAYS[2], drop_days=True).contract
+    assert contract.vocabulary_days == (Split(first=DAYS[0], last=DAYS[1]),)
     assert [day.day for day in contract.days] == DAYS[:3]
+    # every file of the generation before is there, and its ids are those of its own vocabularies
+    for path, size in before.named_files.items():
+        assert (folder / "samples" / path).stat().st_size == size
 
 
 def test_negatives_are_thinned_in_training_days_and_the_contract_says_so(spark: SparkSession, folder: Path) -> None:
@@ -171,7 +178,9 @@ def test_passes_of_a_few_days_publish_the_same_as_one(spark: SparkSession, folde
     together = build_samples(spark, config(folder), DAYS[0], DAYS[-1])
     shutil.move(folder / "samples", folder / "together")
     apart = build_samples(spark, config(folder, rows_per_pass=130), DAYS[0], DAYS[-1])
-    assert apart.contract == together.contract == read_contract(str(folder / "samples"))
+    assert apart.contract == read_contract(str(folder / "samples"))
+    unpublished = {"publication": Publication()}
+    assert apart.contract.model_copy(update=unpublished) == together.contract.model_copy(update=unpublished)
 
 
 def test_labels_may_be_truths_or_text_and_are_no_field(spark: SparkSession, folder: Path) -> None:
@@ -200,7 +209,7 @@ def test_a_plan_names_days_reasons_and_rows_and_writes_nothing(spark: SparkSessi
     reasons = {day.day: day.reason for day in plan_build(spark, settings, DAYS[1], DAYS[3])}
     assert reasons == {DAYS[1]: "", DAYS[2]: "its logs changed", DAYS[3]: "missing"}
     changed = config(folder, seed=7)
-    assert plan_build(spark, changed, DAYS[1], DAYS[1])[0].reason == "configuration or code changed, vocabularies are made anew"
+    assert plan_build(spark, changed, DAYS[1], DAYS[1])[0].reason == "new generation: the configuration changed (seed)"
     rows = config(folder, rows_per_file=9)
-    assert plan_build(spark, rows, DAYS[1], DAYS[1])[0].reason == "configuration or code changed"
+    assert plan_build(spark, rows, DAYS[1], DAYS[1])[0].reason == "the configuration changed"
     assert dt.date(2026, 3, 1) == DAYS[0]

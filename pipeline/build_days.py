@@ -1,0 +1,198 @@
+"""Building some days: joined, encoded, written, summed up; published by :mod:`pipeline.build`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline.config import DataConfig
+from pipeline.contract import Contract, Day, SampleFile
+from pipeline.dataset.sample_writer import NAME_DIGITS, Staged, WrittenDay, stage_files
+from pipeline.days import ONE_DAY, day_number, microseconds
+from pipeline.encode import EncodePlan, encode_files
+from pipeline.events import Events
+from pipeline.findings import day_quality, in_words, refuse_day
+from pipeline.fingerprints import day_fingerprint
+from pipeline.join.blobs import ipc_bytes
+from pipeline.join.days import join_days
+from pipeline.join.plan import files_of
+from pipeline.join.worker import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
+from pipeline.log_errors import LogError
+from pipeline.matching import refuse_unmatched
+from pipeline.schedule import spans
+from pipeline.statistics import total
+from pipeline.vocabulary_store import VocabularyStore
+
+#: Files that one task encodes, one after the other. Each task costs a Python worker about 0.4 s before it begins.
+FILES_PER_PARTITION = 16
+
+
+@dataclass(frozen=True)
+class BuiltDays:
+    """Some days, written and not in their places.
+
+    ``base`` has the vocabularies that they were made with. ``names`` are those that staged files are to get, by their paths;
+    ``contents`` small files that are not written yet, by their names.
+    """
+
+    base: Contract
+    days: Mapping[dt.date, Day]
+    names: Mapping[str, str]
+    contents: Mapping[str, bytes]
+
+
+class DayBuilder:
+    """Builds the days of one data set.
+
+    Args:
+        spark: the session.
+        config: the data set.
+        vocabularies: makes and reads its vocabularies.
+    """
+
+    def __init__(self, spark: SparkSession, config: DataConfig, vocabularies: VocabularyStore) -> None:
+        self._spark = spark
+        self._config = config
+        self._vocabularies = vocabularies
+
+    def build(
+        self, base: Contract | None, events: Events, days: list[dt.date], inputs: Mapping[dt.date, str], staging: str
+    ) -> BuiltDays:
+        """Build some days without gaps, and the vocabularies where there are none yet.
+
+        Args:
+            base: has the vocabularies; None where they are to be made.
+            events: of these days.
+            days: which.
+            inputs: the fingerprint of each day's rows.
+            staging: where files are written.
+
+        Raises:
+            LogError: a day has no samples, or passes a threshold.
+        """
+        train = self._config.splits["train"]
+        whole = base is None and days[0] <= train.first and days[-1] >= train.last
+        if base is None and not whole:
+            base = self._vocabularies.make()
+        fit_days = train if whole else None
+        joined = join_days(self._spark, self._config, events, days, fit_days=fit_days, samples=True)
+        if whole:
+            joined = joined.persist(StorageLevel.DISK_ONLY)
+        try:
+            base = base if base is not None else self._vocabularies.make_from(joined)
+            staged = self._staged(base, events, joined, days, staging)
+            contents = dict(self._vocabularies.pending)
+            matched = {day: total(found.counts)["matched"] for day, found in staged.days.items()}
+            refuse_unmatched(self._spark, self._config, matched)
+            marks = {day: day_fingerprint(self._config, day, base.vocabulary_fingerprint, inputs[day]) for day in days}
+            built = {day: self._day(base, events, day, marks[day], inputs[day], staged.days.get(day), contents) for day in days}
+        finally:
+            joined.unpersist()
+        return BuiltDays(base, built, staged.names, contents)
+
+    def _staged(self, base: Contract, events: Events, joined: DataFrame, days: list[dt.date], staging: str) -> Staged:
+        config = self._config
+        examples = {}
+        for day in days:
+            rows = events.rows.get(day, 0)
+            if rows and day not in config.splits["train"]:
+                examples[day_number(day)] = config.examples_per_day * files_of(config, events.rows, day) / rows
+        tables = {name: table.column("value").combine_chunks() for name, table in self._vocabularies.tables(base).items()}
+        broadcast = self._spark.sparkContext.broadcast(tables)
+        blobs = joined.where(F.col("kind").isin(SAMPLES, REJECTED, MATCHES))
+        if any(facts.broken for facts in events.facts.values()):
+            blobs = blobs.unionByName(_packed(events.quarantine))
+        files = sum(files_of(config, events.rows, day) for day in days)
+        cores = self._spark.sparkContext.defaultParallelism
+        partitions = min(files, max(cores, -(-files // FILES_PER_PARTITION)))
+        # the contract travels to the workers without the days that it has, which may be many
+        plan = EncodePlan(base.model_copy(update={"days": ()}), examples)
+        staged = stage_files(self._spark, encode_files(blobs, plan, broadcast, partitions), staging)
+        broadcast.destroy()
+        written = staged.days
+        lost = [day for day in days if not config.log.may_be_empty(day) and not written.get(day, WrittenDay()).files]
+        if lost:
+            rejected = {day: in_words(written[day].rejected) for day in lost if day in written and written[day].rejected}
+            why = ", ".join(f"on {day} {words}" for day, words in rejected.items())
+            raise LogError(
+                f"no samples were made for {spans(lost)}, though the log has impressions then: "
+                + (f"{why}; correct the log" if why else "sampling.negatives keeps none of them; keep more")
+            )
+        return staged
+
+    def _day(
+        self,
+        base: Contract,
+        events: Events,
+        day: dt.date,
+        mark: str,
+        inputs: str,
+        written: WrittenDay | None,
+        contents: dict[str, bytes],
+    ) -> Day:
+        """Sum up a day; its statistics are added to ``contents``, the small files that are to be written."""
+        written = written if written is not None else WrittenDay()
+        counts = total(written.counts)
+        quality = day_quality(base, events, day, counts, written.rejected, self._config.sampled(day))
+        refuse_day(self._config, day, quality, counts["rows"])
+        statistics = None
+        if counts["rows"]:
+            del counts["matched"]  # it is in the contract
+            content = json.dumps(counts, separators=(",", ":")).encode()
+            sha256 = hashlib.sha256(content).hexdigest()
+            path = f"day={day}/statistics-{sha256[:NAME_DIGITS]}.json"
+            contents[path] = content
+            statistics = SampleFile(path=path, rows=1, bytes=len(content), sha256=sha256)
+        return Day(
+            day=day,
+            rows=counts["rows"],
+            positives=counts["positives"],
+            fingerprint=mark,
+            inputs=inputs,
+            files=tuple(written.files),
+            examples=written.examples,
+            statistics=statistics,
+            quarantine=written.quarantine,
+            quality=quality,
+            vocabulary_version=base.vocabulary_version,
+            negatives_kept=self._config.sampled(day),
+            final=is_final(self._config, events, day),
+        )
+
+
+def is_final(config: DataConfig, events: Events | None, day: dt.date) -> bool:
+    """Whether no click can change a label of the day any more, as far as the configuration or the clicks themselves say."""
+    if config.log.clicks is None:
+        return True
+    calendar = config.calendar
+    end = calendar.start(day + ONE_DAY) + microseconds(config.log.attribution)
+    if config.log.complete_to is not None:
+        return end <= calendar.start(config.log.complete_to + ONE_DAY)
+    # a click at or after the end of the window says that the log has got there; one earlier on that day does not
+    return events is not None and any(last >= end for last in events.facts["log.clicks"].latest.values())
+
+
+def _packed(quarantine: DataFrame) -> DataFrame:
+    """Rows that break a rule, as the join gives its own."""
+
+    def pack(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        for batch in batches:
+            days = batch.column("day")
+            for day in days.unique():
+                rows = pa.Table.from_batches([batch]).filter(pa.compute.equal(days, day)).select(["reason", "row"])
+                columns = {
+                    "kind": [REJECTED],
+                    "day": pa.array([day.as_py()], pa.date32()),
+                    "file": pa.array([NO_FILE], pa.int32()),
+                }
+                yield pa.RecordBatch.from_pydict({**columns, "payload": [ipc_bytes(rows)]})
+
+    return quarantine.mapInArrow(pack, OUTPUT)
