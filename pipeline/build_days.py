@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 from pyspark import StorageLevel
@@ -15,10 +14,12 @@ from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig
 from pipeline.contract import Contract, Day, SampleFile
+from pipeline.dataset.folder import DatasetFolder
+from pipeline.dataset.run import BuiltDays
 from pipeline.dataset.sample_writer import NAME_DIGITS, Staged, WrittenDay, stage_files
 from pipeline.days import ONE_DAY, day_number, microseconds
 from pipeline.encode import EncodePlan, encode_files
-from pipeline.events import Events
+from pipeline.events import EventLogs, Events
 from pipeline.findings import day_quality, in_words, refuse_day
 from pipeline.fingerprints import day_fingerprint
 from pipeline.join.blobs import ipc_bytes
@@ -27,7 +28,7 @@ from pipeline.join.plan import files_of
 from pipeline.join.worker import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
 from pipeline.log_errors import LogError
 from pipeline.matching import refuse_unmatched
-from pipeline.schedule import spans
+from pipeline.schedule import Schedule, passes, schedule, spans
 from pipeline.statistics import total
 from pipeline.vocabulary_store import VocabularyStore
 
@@ -35,68 +36,87 @@ from pipeline.vocabulary_store import VocabularyStore
 FILES_PER_PARTITION = 16
 
 
-@dataclass(frozen=True)
-class BuiltDays:
-    """Some days, written and not in their places.
-
-    ``base`` has the vocabularies that they were made with. ``names`` are those that staged files are to get, by their paths;
-    ``contents`` small files that are not written yet, by their names.
-    """
-
-    base: Contract
-    days: Mapping[dt.date, Day]
-    names: Mapping[str, str]
-    contents: Mapping[str, bytes]
-
-
-class DayBuilder:
-    """Builds the days of one data set.
+class SparkBuilder:
+    """Makes days and vocabularies from the logs; see :class:`pipeline.dataset.run.Builder`.
 
     Args:
         spark: the session.
         config: the data set.
-        vocabularies: makes and reads its vocabularies.
+        folder: where it lies.
     """
 
-    def __init__(self, spark: SparkSession, config: DataConfig, vocabularies: VocabularyStore) -> None:
+    def __init__(self, spark: SparkSession, config: DataConfig, folder: DatasetFolder) -> None:
         self._spark = spark
         self._config = config
-        self._vocabularies = vocabularies
+        self._vocabularies = VocabularyStore(spark, config, folder)
+        self._logs = EventLogs(spark, config)
+        self._read: tuple[list[dt.date], Events] | None = None
+
+    def schedule(self, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]) -> Schedule:
+        """Which days are missing or out of date."""
+        return schedule(self._spark, self._config, finished, vocabularies, days)
+
+    def extended(self, base: Contract) -> BuiltDays:
+        """The vocabularies of a contract, with values of later training days."""
+        return self._alone(self._vocabularies.extended(base))
+
+    def vocabularies(self) -> BuiltDays:
+        """Vocabularies alone."""
+        return self._alone(self._vocabularies.make())
+
+    def passes(self, days: list[dt.date]) -> Iterator[list[dt.date]]:
+        """Days of about ``rows_per_pass`` samples together."""
+        yield from passes(days, self._events(days).rows, self._config.rows_per_pass)
 
     def build(
-        self, base: Contract | None, events: Events, days: list[dt.date], inputs: Mapping[dt.date, str], staging: str
+        self,
+        base: Contract | None,
+        days: list[dt.date],
+        inputs: Mapping[dt.date, str],
+        contents: Mapping[str, bytes],
+        staging: str,
     ) -> BuiltDays:
         """Build some days without gaps, and the vocabularies where there are none yet.
 
-        Args:
-            base: has the vocabularies; None where they are to be made.
-            events: of these days.
-            days: which.
-            inputs: the fingerprint of each day's rows.
-            staging: where files are written.
-
         Raises:
-            LogError: a day has no samples, or passes a threshold.
+            LogError: a log cannot be used, a day has no samples, or passes a threshold.
         """
+        events = self._events(days)
+        small = dict(contents)
         train = self._config.splits["train"]
         whole = base is None and days[0] <= train.first and days[-1] >= train.last
         if base is None and not whole:
-            base = self._vocabularies.make()
+            made = self.vocabularies()
+            base, small = made.base, dict(made.contents)
         fit_days = train if whole else None
         joined = join_days(self._spark, self._config, events, days, fit_days=fit_days, samples=True)
         if whole:
             joined = joined.persist(StorageLevel.DISK_ONLY)
         try:
-            base = base if base is not None else self._vocabularies.make_from(joined)
+            if base is None:
+                made = self._alone(self._vocabularies.make_from(joined))
+                base, small = made.base, dict(made.contents)
             staged = self._staged(base, events, joined, days, staging)
-            contents = dict(self._vocabularies.pending)
             matched = {day: total(found.counts)["matched"] for day, found in staged.days.items()}
             refuse_unmatched(self._spark, self._config, matched)
             marks = {day: day_fingerprint(self._config, day, base.vocabulary_fingerprint, inputs[day]) for day in days}
-            built = {day: self._day(base, events, day, marks[day], inputs[day], staged.days.get(day), contents) for day in days}
+            built = {day: self._day(base, events, day, marks[day], inputs[day], staged.days.get(day), small) for day in days}
         finally:
             joined.unpersist()
-        return BuiltDays(base, built, staged.names, contents)
+        self._vocabularies.pending.clear()  # from now on they are in the folder
+        return BuiltDays(base, built, staged.names, small)
+
+    def is_final(self, day: dt.date) -> bool:
+        """Whether the configuration says that the labels of a day cannot change any more."""
+        return is_final(self._config, None, day)
+
+    def _alone(self, contract: Contract) -> BuiltDays:
+        return BuiltDays(contract, {}, {}, dict(self._vocabularies.pending))
+
+    def _events(self, days: list[dt.date]) -> Events:
+        if self._read is None or self._read[0] != days:
+            self._read = days, self._logs.read(days[0], days[-1])
+        return self._read[1]
 
     def _staged(self, base: Contract, events: Events, joined: DataFrame, days: list[dt.date], staging: str) -> Staged:
         config = self._config

@@ -228,6 +228,14 @@ class DatasetFolder:
             if held is None or held.publication.revision < published.publication.revision:
                 log.warning("%s: was not that of the latest publication, and is again", f"{self.folder}/{CONTRACT_FILE}")
                 self._write(CONTRACT_FILE, published)
+            draft = self.draft()
+            published_before = {generation.number for generation in self.generations()}
+            if (
+                draft is not None
+                and draft.publication.generation in published_before
+                and draft.publication != published.publication
+            ):
+                self._discard_draft()  # for a publication before this one
         self.clean()
         return published
 
@@ -269,13 +277,18 @@ class DatasetFolder:
         return history
 
     def _kept(self, history: Mapping[int, Contract | None]) -> set[int]:
-        """The last two publications, and the last one of each of the latest generations."""
-        latest: dict[int, int] = {}
+        """The last publication of each of the last two builds, and of each of the latest generations.
+
+        A build publishes several times where it makes many days: who read the contract before it began can go on reading.
+        """
+        builds: dict[int, int] = {}
+        generations: dict[int, int] = {}
         for revision, contract in history.items():
             if contract is None:
                 return set(history)  # what it names is not known
-            latest[contract.publication.generation] = revision
-        return {*list(history)[-2:], *sorted(latest.values())[-self._keep :]}
+            builds[contract.publication.fencing_token] = revision
+            generations[contract.publication.generation] = revision
+        return {*sorted(builds.values())[-2:], *sorted(generations.values())[-self._keep :]}
 
     def _discard_draft(self) -> None:
         draft = self.draft()

@@ -16,7 +16,7 @@ from pyspark.sql.types import MapType, VariantType
 from pipeline.config import DataConfig, Source
 from pipeline.contract.document import fingerprint
 from pipeline.days import ONE_DAY, Calendar
-from pipeline.events import impressions_ahead, reach_back
+from pipeline.events import impressions_ahead, impressions_back, reach_back
 from pipeline.logs import read_source
 from pipeline.storage import FileInfo, Storage
 
@@ -63,8 +63,8 @@ def input_fingerprints(spark: SparkSession, config: DataConfig, days: Iterable[d
 def _reaches(config: DataConfig) -> list[_Reach]:
     log, back, none = config.log, reach_back(config), dt.timedelta(0)
     from_impressions = log.clicks is None and not log.behaviors
-    impressions_back = back if from_impressions or log.kind == "positives_only" else none
-    reaches = [_Reach("log.impressions", log.impressions, impressions_back, impressions_ahead(config), is_log=True)]
+    shown_back = back if from_impressions or log.kind == "positives_only" else impressions_back(config)
+    reaches = [_Reach("log.impressions", log.impressions, shown_back, impressions_ahead(config), is_log=True)]
     if log.clicks is not None:
         ahead = log.attribution + ONE_DAY
         reaches.append(_Reach("log.clicks", log.clicks, none if log.behaviors else back, ahead, is_log=True))

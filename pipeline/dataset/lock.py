@@ -192,13 +192,15 @@ class DatasetLock:
 
     def _renew(self) -> None:
         while not self._done.wait(RENEW_SECONDS):
-            try:
-                if self._is_lost():
-                    return
+            self._renew_once()
+
+    def _renew_once(self) -> None:
+        try:
+            if not self._is_lost():
                 self._write({})
                 self._renewed = time.monotonic()
-            except Exception as error:  # noqa: BLE001  whatever a file system says; the next try may go well
-                log.warning("%s: the lock could not be renewed: %s", self._path(self._number), error)
+        except Exception as error:  # noqa: BLE001  whatever a file system says; the next try may go well
+            log.warning("%s: the lock could not be renewed: %s", self._path(self._number), error)
 
 
 def _machine() -> str:

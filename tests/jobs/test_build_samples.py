@@ -7,21 +7,19 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import yaml
-from pipeline.lock import LOCK_FILE
 from pyspark.sql import SparkSession
 
 from jobs import build_samples
 from pipeline.contract import read_contract
+from pipeline.dataset.lock import DatasetLock
+from pipeline.storage import LocalFiles
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
@@ -82,19 +80,11 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     return sentence
 
 
-def held(samples: Path, **changes: Any) -> Path:
-    """A lock as a build in this process leaves it while it works."""
-    process = psutil.Process()
-    holder = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time(), "token": "t"}
-    samples.mkdir(exist_ok=True)
-    (samples / LOCK_FILE).write_text(json.dumps({**holder, "renewed": time.time()} | changes))
-    return samples / LOCK_FILE
-
-
-def ended_process() -> int:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
+@contextmanager
+def held(samples: Path) -> Iterator[None]:
+    """While a build in this process works."""
+    with DatasetLock(LocalFiles(), str(samples)):
+        yield
 
 
 def submit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -171,47 +161,136 @@ def test_vocabularies_are_extended_where_it_is_said(data: Path, samples: Path, c
 def test_a_data_set_that_another_build_works_on_is_left_alone(
     data: Path, samples: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    held(samples)
-    before = files(samples)
-    assert build_samples.main(["--config", str(data), f"samples={samples}"]) == 1
-    assert f"process {os.getpid()} on {socket.gethostname()} builds this data set now; wait until it has ended" in error(capsys)
-    assert files(samples) == before
+    with held(samples):
+        before = files(samples)
+        assert build_samples.main(["--config", str(data), f"samples={samples}"]) == 1
+        assert f"process {os.getpid()} on {socket.gethostname()} builds this data set now; wait until it has ended" in error(
+            capsys
+        )
+        assert files(samples) == before
 
 
 def test_a_build_waits_for_another_as_long_as_it_is_told_to(
     data: Path, samples: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lock = held(samples, host="another", pid=1)
-    release = threading.Timer(2.0, lock.unlink)
+    other = DatasetLock(LocalFiles(), str(samples))
+    other.__enter__()
+    release = threading.Timer(2.0, lambda: other.__exit__(None, None, None))
     release.start()
     day = str(DAYS[0])
     assert build_samples.main(["--config", str(data), "--to", day, "--wait", "60", f"samples={samples}"]) == 0
     release.join()
     assert "0 days built, 1 finished before and unchanged" in capsys.readouterr().out
-    assert LOCK_FILE not in files(samples)
-
-
-@pytest.mark.parametrize(
-    "holder",
-    [lambda: {"pid": ended_process()}, lambda: {"started": 1.0}, lambda: {"host": "another", "renewed": 1.0}],
-    ids=["of a process that ended", "of an earlier process of that number", "of another machine, not renewed"],
-)
-def test_a_lock_that_a_killed_build_left_is_taken_over(
-    data: Path, samples: Path, holder: Callable[[], dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    held(samples, **holder())
-    assert build_samples.main(["--config", str(data), "--to", str(DAYS[0]), f"samples={samples}"]) == 0
-    assert "0 days built, 1 finished before and unchanged" in capsys.readouterr().out
-    assert LOCK_FILE not in files(samples)
 
 
 def test_a_second_process_names_the_first(data: Path, samples: Path) -> None:
-    held(samples)
+    with held(samples):
+        before = files(samples)
+        done = submit(samples.parent, "--config", data, f"samples={samples}")
+        assert done.returncode == 1
+        printed = done.stdout + done.stderr
+        (sentence,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+        assert sentence.startswith(f"error: {samples}/_locks/")
+        assert f"process {os.getpid()} on {socket.gethostname()}" in sentence
+        assert "Traceback" not in printed
+        assert files(samples) == before
+
+
+def test_generations_are_listed_and_an_earlier_one_is_published_again(
+    data: Path, samples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_contract(str(samples))
+    arguments = ["--config", str(data), "--to", str(DAYS[0]), f"samples={samples}"]
+    assert build_samples.main([*arguments, "seed=1"]) == 0
+    after = read_contract(str(samples))
+    assert after.publication.generation == before.publication.generation + 1
+    capsys.readouterr()
+    assert build_samples.main([*arguments, "--generations"]) == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["generation", "revision", "days", "samples", "vocabularies"]
+    assert [first.split()[:4], second.split()[:4]] == [["1", "1", "1", "20"], ["2", "2", "1", "20"]]
+    assert (first.split()[-1], second.split()[-1]) == (str(DAYS[0]), "published")
+
+    assert build_samples.main([*arguments, "--rollback"]) == 0
+    assert f"{samples}: generation 1 is published again, with the days {DAYS[0]}" in capsys.readouterr().out
+    again = read_contract(str(samples))
+    assert (again.days, again.vocabularies) == (before.days, before.vocabularies)
+    assert again.publication.revision == after.publication.revision + 1
+    assert build_samples.main([*arguments, "--rollback", "7"]) == 1
+    assert "there is not generation 7 to go back to; the generations there are 2, 1 (published)" in error(capsys)
+    # the first configuration goes on as if nothing had been
+    assert build_samples.main(arguments) == 0
+    assert "0 days built, 1 finished before and unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "changed"])
+def test_a_day_whose_file_was_damaged_is_built_again(
+    data: Path, samples: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = read_contract(str(samples))
+    path = samples / contract.days[0].files[0].path
+    content = path.read_bytes()
+    path.unlink()
+    if how != "removed":
+        path.write_bytes(content[:-5] if how == "cut" else content[:9] + bytes([content[9] ^ 1]) + content[10:])
+    # also where another day is asked for
+    arguments = ["--config", str(data), "--from", str(DAYS[1]), "--to", str(DAYS[1]), f"samples={samples}"]
+    assert build_samples.main([*arguments, *(["--verify"] if how == "changed" else [])]) == 0
+    assert "2 days built, 0 finished before" in capsys.readouterr().out
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("place", ["impressions", "impressions/below", "."])
+def test_samples_do_not_lie_among_the_logs(data: Path, logs: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(logs)
+    assert build_samples.main(["--config", str(data), f"samples={logs / place}"]) == 1
+    assert "log.impressions.path" in (sentence := error(capsys))
+    assert "lie in one another; samples need a folder of their own" in sentence
+    assert files(logs) == before
+
+
+def test_a_folder_of_other_files_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {f"day={DAYS[0]}/part-0.parquet", "archive.tmp/precious.csv", "_staging/half"}
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("not ours")
+    assert build_samples.main(["--config", str(data), f"samples={tmp_path}"]) == 1
+    assert f"{tmp_path}: not empty, and holds no samples (archive.tmp, day={DAYS[0]})" in error(capsys)
+    assert files(tmp_path) == names
+
+
+def test_the_folder_of_another_data_set_is_refused(data: Path, samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(samples)
-    done = submit(samples.parent, "--config", data, f"samples={samples}")
-    assert done.returncode == 1
-    printed = done.stdout + done.stderr
-    (sentence,) = [line for line in printed.splitlines() if line.startswith("error: ")]
-    assert sentence.startswith(f"error: {samples}/{LOCK_FILE}: process {os.getpid()} on {socket.gethostname()}")
-    assert "Traceback" not in printed
+    assert build_samples.main(["--config", str(data), "name=other", f"samples={samples}"]) == 1
+    assert f"{samples}: holds the data set 'small', and the configuration is of 'other'" in error(capsys)
     assert files(samples) == before
+
+
+def test_a_lost_contract_comes_back(data: Path, samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (samples / "contract.json").read_bytes()
+    (samples / "contract.json").unlink()
+    assert build_samples.main(["--config", str(data), "--to", str(DAYS[0]), f"samples={samples}"]) == 0
+    assert "0 days built, 1 finished before and unchanged" in capsys.readouterr().out
+    assert (samples / "contract.json").read_bytes() == before
+
+
+def test_a_data_set_of_an_earlier_release_is_kept_beside_the_new_generation(
+    data: Path, samples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(samples / "_contracts")
+    shutil.rmtree(samples / "_locks")
+    document = json.loads((samples / "contract.json").read_text())
+    for added in ("publication", "samples_version", "settings"):
+        del document[added]
+    (span,) = document["vocabulary_days"]
+    document |= {"version": 2, "vocabulary_days": span}
+    for vocabulary in document["vocabularies"]:
+        del vocabulary["bytes"]
+    (samples / "contract.json").write_text(json.dumps(document))
+    old = read_contract(str(samples))
+    assert build_samples.main(["--config", str(data), "--to", str(DAYS[0]), f"samples={samples}"]) == 0
+    assert "1 days built" in capsys.readouterr().out
+    assert read_contract(str(samples)).publication.generation == 1
+    assert all((samples / path).exists() for path in old.named_files)
+    assert build_samples.main(["--config", str(data), "--rollback", f"samples={samples}"]) == 0
+    assert read_contract(str(samples)).days == old.days
