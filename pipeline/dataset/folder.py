@@ -239,6 +239,12 @@ class DatasetFolder:
         self.clean()
         return published
 
+    def discard_draft(self, generation: int) -> None:
+        """Remove what was prepared for a generation, if anything was."""
+        draft = self.draft()
+        if draft is not None and draft.publication.generation == generation:
+            self._discard_draft()
+
     def staging(self, process: str) -> str:
         """Where a process writes its files first."""
         return f"{self.folder}/{STAGING}/{process}"

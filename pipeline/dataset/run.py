@@ -150,6 +150,7 @@ class _Run:
         if self._published is None or not _same(contract, self._published):
             self._folder.commit(contract, {}, contents)
             self._publish(base)
+        self._folder.discard_draft(self._publication.generation)  # of a build that was stopped, whose days are all there
         assert self._published is not None
         return BuildReport(plan.stale, plan.kept, self._published)
 
