@@ -95,7 +95,7 @@ class EventLogs:
             marked = mark(frame, source, self._config.quality, self._config.calendar)
             found = count(marked)
             facts[name] = found.within(begin, end)
-            refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}")
+            refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}", judged=first)
             broken.append(self._broken(name, marked, facts[name], first, last))
             # where no row breaks a rule there is no need to look at each a second time
             good = marked.where(F.col(REASON).isNull()) if found.broken else frame

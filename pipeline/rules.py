@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pipeline.config import Quality, Source
 from pipeline.days import Calendar
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, IDS, LABEL_TIME, PARTITION_DAY
+
+log = logging.getLogger(__name__)
 
 #: Event times outside these years are taken for a wrong unit, not for data.
 PLAUSIBLE_YEARS = (1990, 2100)
@@ -137,7 +140,9 @@ def count(marked: DataFrame) -> LogFacts:
     return LogFacts(rows, positive, broken, last)
 
 
-def refuse(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days: Iterable[dt.date], span: str) -> None:
+def refuse(
+    name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days: Iterable[dt.date], span: str, judged: dt.date
+) -> None:
     """Stop where a log cannot be used.
 
     Args:
@@ -147,6 +152,8 @@ def refuse(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days
         quality: the thresholds.
         days: days that must have events.
         span: which days the frame was cut to, in words.
+        judged: the first day that is held against the thresholds. Earlier ones were, when their samples were built; of them a word is
+            logged.
 
     Raises:
         LogError: no rows at all, more of a day's rows break a rule than are allowed, or a day is empty.
@@ -158,6 +165,9 @@ def refuse(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, days
         # rows of no day have no day's rows to be compared with
         rows = facts.rows[day] if day is not None else total
         if sum(reasons.values()) > quality.max_quarantined * rows:
+            if day is not None and day < judged:
+                log.warning("%s: %d of %d rows on %s break a rule and are in no history", name, sum(reasons.values()), rows, day)
+                continue
             raise LogError(_threshold_passed(name, marked, day, reasons, rows, quality))
     good = {day for day, rows in facts.rows.items() if rows > sum(facts.broken.get(day, {}).values())}
     empty = [day for day in days if day not in good]

@@ -53,6 +53,22 @@ def test_a_document_of_version_1_is_read(contract: Contract) -> None:
     assert contract.label == Label(kind="impressions_and_clicks", attribution_hours=24.0)
 
 
+def test_what_models_of_earlier_releases_were_trained_on_is_still_the_same(contract: Contract) -> None:
+    """A served model and new samples agree where this fingerprint does: keys that are added later are no part of it."""
+    buckets = Vocabulary(name="hour", size=5, kind="buckets", edges=(1.0, 2.0))
+    grown = contract.model_copy(update={"vocabularies": (*contract.vocabularies, buckets)})
+    assert contract.fields_fingerprint == "6e82993fe3969c4b68042ae1f2aa6e9486c13f0ce4d2b5d55eee8529d4367631"
+    assert grown.fields_fingerprint == "dda888b829b00b7b2a814c1a474429f3cddd4a29332d3bd9d9b86eb9dc57816a"
+
+
+def test_days_that_vocabularies_were_made_from_may_be_one_span_or_several() -> None:
+    one = VERSION_1.replace('"vocabulary_fingerprint": "a1",', '"vocabulary_fingerprint": "a1", "vocabulary_days": SPAN,')
+    day = {"first": "2026-01-01", "last": "2026-01-02"}
+    span = Split(first=dt.date(2026, 1, 1), last=dt.date(2026, 1, 2))
+    for text, spans in (("null", ()), (json.dumps(day), (span,)), (json.dumps([day]), (span,))):
+        assert Contract.from_json(one.replace("SPAN", text)).vocabulary_days == spans
+
+
 def test_what_is_written_is_read(contract: Contract) -> None:
     assert Contract.from_json(contract.to_json()) == contract
     assert Contract.from_json(contract.to_json()).to_json() == contract.to_json()
@@ -64,7 +80,7 @@ def test_what_is_written_is_read(contract: Contract) -> None:
         ("{", "not a JSON document"),
         ("[]", "not a mian-samples contract"),
         ('{"format": "something"}', "not a mian-samples contract"),
-        ('{"format": "mian-samples", "version": 3}', "contract of version 3, this release reads versions 1 to 2"),
+        ('{"format": "mian-samples", "version": 4}', "contract of version 4, this release reads versions 1 to 3"),
         ('{"format": "mian-samples"}', "contract of version None"),
         (VERSION_1.replace('"length": 30', '"length": "long"'), "damaged contract at 'history.length'"),
         (VERSION_1.replace('"name": "old",', ""), "damaged contract at 'name'"),
