@@ -71,7 +71,9 @@ def json_lines(rows: list[Row]) -> str:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file below a folder, but for those that say who built last."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "_locks"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @dataclass(frozen=True)
