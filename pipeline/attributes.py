@@ -32,16 +32,7 @@ def join_attributes(events: DataFrame, table: DataFrame, source: AttributeSource
     if "valid_from" not in table.columns:
         rows = _greatest(table, [key], attributes).withColumn(known, F.lit(True))
         return _flagged(events.join(rows, key, "left"), known)
-    effective = F.greatest("valid_from", "arrived") if "arrived" in table.columns else F.col("valid_from")
-    parts = [c for c in ("valid_from", *attributes, "valid_to") if c in table.columns]
-    so_far = Window.partitionBy(key).orderBy("_effective").rangeBetween(Window.unboundedPreceding, Window.currentRow)
-    spans = (
-        table.withColumn("_effective", effective)
-        .withColumn("_best", F.max(F.struct(*parts)).over(so_far))
-        .groupBy(key, "_effective")
-        .agg(F.max("_best").alias("_best"))  # one for all rows of that moment
-        .withColumn("_until", F.lead("_effective").over(Window.partitionBy(key).orderBy("_effective")))
-    )
+    spans = _spans(table, attributes, key)
     spans = spans.withColumnRenamed(key, "_key")
     known_then = (
         (F.col(key) == F.col("_key"))
@@ -52,6 +43,49 @@ def join_attributes(events: DataFrame, table: DataFrame, source: AttributeSource
     counts = F.col("_best").isNotNull() & _in_force(source)
     columns = {c: F.when(counts, F.col("_best")[c]) for c in attributes}
     return joined.withColumns({**columns, known: counts}).select(*events.columns, *attributes, known)
+
+
+def known_spans(table: DataFrame, source: AttributeSource, key: str) -> DataFrame:
+    """From when to when anything is known, by the rule of :func:`join_attributes`.
+
+    Args:
+        table: with ``key``, ``valid_from``, the other columns that say when, and the attributes.
+        source: how long a row counts.
+        key: ``user_id`` or ``item_id``.
+
+    Returns:
+        Columns ``key``, ``begin`` and ``end``, int64 microseconds: something is known at ``begin < time <= end``. The spans of a key
+        do not overlap, but one may end where the next begins.
+    """
+    moments = [c for c in ("valid_from", "arrived") if c in table.columns]
+    usable = table.dropna(subset=[key, *moments])
+    best = F.col("_best")
+    ends = [F.unix_micros("_until")]
+    if "valid_to" in source.columns:
+        ends.append(F.unix_micros(best["valid_to"]) - 1)
+    if source.max_age_days is not None:
+        ends.append(F.unix_micros(best["valid_from"]) + round(source.max_age_days * 86_400_000_000))
+    never = F.lit((1 << 63) - 1)
+    spans = _spans(usable, source.attributes, key).select(
+        key,
+        F.unix_micros("_effective").alias("begin"),
+        F.least(*[F.coalesce(end, never) for end in ends], never).alias("end"),
+    )
+    return spans.where("begin < end")
+
+
+def _spans(table: DataFrame, attributes: Sequence[str], key: str) -> DataFrame:
+    """For each moment ``_effective`` at which a row came in force: ``_best``, which counts from then on, and ``_until``, the next one."""
+    effective = F.greatest("valid_from", "arrived") if "arrived" in table.columns else F.col("valid_from")
+    parts = [c for c in ("valid_from", *attributes, "valid_to") if c in table.columns]
+    so_far = Window.partitionBy(key).orderBy("_effective").rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    return (
+        table.withColumn("_effective", effective)
+        .withColumn("_best", F.max(F.struct(*parts)).over(so_far))
+        .groupBy(key, "_effective")
+        .agg(F.max("_best").alias("_best"))  # one for all rows of that moment
+        .withColumn("_until", F.lead("_effective").over(Window.partitionBy(key).orderBy("_effective")))
+    )
 
 
 def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: str) -> DataFrame:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from pipeline.attributes import known_spans
 from pipeline.config import DataConfig, Source
 from pipeline.days import ONE_DAY as ONE_DAY
 from pipeline.days import Calendar, microseconds
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, PARTITION_DAY, read_source
-from pipeline.negatives import POOL_DAYS, draw_negatives
+from pipeline.negatives import draw_negatives
 from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse
 
 
@@ -52,8 +53,10 @@ class Events:
 
 def reach_back(config: DataConfig) -> dt.timedelta:
     """How many whole days before an impression's day the events lie that its sample can depend on."""
-    reach = _whole_days(config.history.reach) + config.calendar.slack
-    return max(reach, (POOL_DAYS - 1) * ONE_DAY) if config.log.kind == "positives_only" else reach
+    reach = _whole_days(config.history.reach)
+    if config.log.negatives is not None:
+        reach = max(reach, _whole_days(config.log.negatives.window))
+    return reach + config.calendar.slack
 
 
 def impressions_ahead(config: DataConfig) -> dt.timedelta:
@@ -122,9 +125,9 @@ class EventLogs:
             asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
         if log.kind == "positives_only":
             assert log.negatives is not None
-            asked = draw_negatives(
-                asked, impressions, log.negatives, self._config.history.reach, self._config.seed, self._config.calendar
-            )
+            known = self._items_known(first, last)
+            start, reach = self._config.calendar.start(first), self._config.history.reach
+            asked = draw_negatives(asked, impressions, known, log.negatives, start, reach, self._config.seed)
         quarantine = broken[0]
         for other in broken[1:]:
             quarantine = quarantine.unionByName(other)
@@ -147,6 +150,15 @@ class EventLogs:
                 f"log.impressions: the log holds an impression of a day twice, with label 0 and with label 1, such as {shown}; correct "
                 "the log, or take the label 1 where there is one, with log.label_ties: max"
             )
+
+    def _items_known(self, first: dt.date, last: dt.date) -> DataFrame | None:
+        """From when to when ``items`` knows each item, as far as it matters to some days; None where it does not say."""
+        items, negatives = self._config.items, self._config.log.negatives
+        if items is None or negatives is None or "valid_from" not in items.columns:
+            return None
+        back = items.reach
+        days = (first - back - _whole_days(negatives.window), last) if back is not None else None
+        return known_spans(read_source(self._spark, "items", items, days=days), items, "item_id")
 
     def _behaviors(
         self, impressions: DataFrame, clicks: DataFrame | None, last: dt.date, read: Callable[[str, Source], DataFrame]

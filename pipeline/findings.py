@@ -9,7 +9,7 @@ from pipeline.config import DataConfig
 from pipeline.contract import Contract, Matched, Quality
 from pipeline.events import Events
 from pipeline.join.matches import CLICKS
-from pipeline.join.worker import DUPLICATE
+from pipeline.join.worker import DUPLICATE, UNDRAWN
 from pipeline.log_errors import LogError
 from pipeline.statistics import Counts, before_thinning, shares, stability_index, unknown_share
 
@@ -30,7 +30,8 @@ def day_quality(
     clicks = events.facts.get("log.clicks")
     return Quality(
         log_rows=events.facts["log.impressions"].rows.get(day, 0),
-        quarantined=dict(sorted(rejected.items())),
+        quarantined={reason: n for reason, n in sorted(rejected.items()) if reason != UNDRAWN},
+        undrawn=rejected.get(UNDRAWN, 0) if contract.label.negatives_per_positive is not None else None,
         clicks=clicks.rows.get(day, 0) if clicks is not None else None,
         matched={source: Matched(rows=found["rows"], found=found["found"]) for source, found in counts["matched"].items()},
         early_clicks=counts["matched"][CLICKS]["early"] if CLICKS in counts["matched"] else None,
@@ -56,6 +57,15 @@ def refuse_day(config: DataConfig, day: dt.date, quality: Quality, rows: int) ->
             raise LogError(
                 f"{day}: {number} of {quality.log_rows} {what} ({in_words(quality.quarantined)}); quality.{key} allows {limit:g} of "
                 "them. Correct the log, or allow more"
+            )
+    negatives = config.log.negatives
+    if negatives is not None and quality.undrawn:
+        asked = (quality.log_rows - duplicates - others) * (negatives.uniform + negatives.popularity)
+        if quality.undrawn > limits.max_undrawn * asked:
+            raise LogError(
+                f"{day}: {quality.undrawn} of {asked} negatives could not be drawn: too few items had an event in the "
+                f"{negatives.window_hours:g} hours before; quality.max_undrawn allows {limits.max_undrawn:g} of them. Begin the splits "
+                "later than the log, enlarge log.negatives.window_hours, draw fewer, or allow more"
             )
     for found, most, what, key in (
         (quality.unknown, limits.max_unknown, "share of unknown ids", "max_unknown"),

@@ -1,13 +1,14 @@
 """Negatives for logs that only know what was clicked or bought.
 
-As the public Amazon benchmarks do: for each positive some items that the user did not choose. An item can be drawn where it had an
-event in the seven days that end with the positive's day, and where the user has no event with it from the history's window before
-the positive to the positive itself. Nothing later than the positive's day is used.
+As the public Amazon benchmarks do: for each positive some items that the user did not choose. An item can be drawn where it is in the
+pool at the positive's time (see :mod:`pipeline.item_pool`), and where the user has no event with it from the history's window before
+the positive to the positive itself. Nothing at or after the positive's time makes an item one that can be drawn.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -17,38 +18,47 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Negatives
-from pipeline.days import Calendar, microseconds
+from pipeline.days import microseconds
 from pipeline.hashing import uniform
-from pipeline.join.blobs import ipc_bytes, ipc_table
-from pipeline.join.timelines import codes
+from pipeline.item_pool import ItemPool, pack_pool
+from pipeline.join.timelines import IntArray, codes
 
-POOL_DAYS = 7
 MAX_ATTEMPTS = 50
-
-IntArray = npt.NDArray[np.int64]
+#: How many attempts are drawn at a time: most end with the first few.
+ROUNDS = (0, 4, 16, MAX_ATTEMPTS)
+WALKED = 1_000
+#: Positives that walk at a time.
+CHUNK = 2_000
 
 
 def draw_negatives(
-    positives: DataFrame, events: DataFrame, counts: Negatives, window: dt.timedelta, seed: int, calendar: Calendar
+    positives: DataFrame,
+    events: DataFrame,
+    known: DataFrame | None,
+    settings: Negatives,
+    start: int,
+    window: dt.timedelta,
+    seed: int,
 ) -> DataFrame:
     """Add negatives to positives.
 
     Args:
         positives: columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others.
-        events: all events of the users from ``window`` before the first positive on, and of all items from six days before it on.
-        counts: how many negatives of which kind for each positive.
+        events: all events of the users from ``window`` before the first positive on, and of all items from ``window_hours`` before it on.
+        known: from when to when ``items`` knows an item, see :func:`pipeline.attributes.known_spans`; None where it does not say.
+        settings: how many negatives of which kind for each positive, and how long an item counts as alive.
+        start: when the first day of the positives begins, microseconds since 1970.
         window: an item that the user had an event with in ``time - window`` to ``time``, both included, is not drawn.
         seed: of the draws; a positive's draws depend on its id and on nothing else.
-        calendar: whose days are meant.
 
     Returns:
         The columns of ``positives`` and ``label``: the positives with 1, the negatives with 0. A negative has the id of its positive
-        with ``#1``, ``#2`` ... behind it, and all its other columns but the item. Where the pool is too small for so many
-        different items, there are fewer.
+        with ``#1``, ``#2`` ... behind it, and all its other columns but the item. Where no item was found that could be drawn, the item
+        is null: no sample, but a negative that is counted.
     """
     spark = positives.sparkSession
-    daily = events.groupBy(F.expr(calendar.number_sql("time")).alias("day"), "item_id").count()
-    pools = spark.sparkContext.broadcast(ipc_bytes(daily.orderBy("day", "item_id").toArrow()))
+    alive = microseconds(settings.window)
+    packed = spark.sparkContext.broadcast(pack_pool(events, known, start, alive))
     columns = positives.columns
     marked = positives.withColumns(
         {"_micros": F.unix_micros("time"), "_hash": F.xxhash64("impression_id", F.lit(seed)), "_positive": F.lit(True)}
@@ -60,27 +70,8 @@ def draw_negatives(
         F.lit(False).alias("_positive"),
     )
     schema = positives.withColumn("label", F.lit(1)).schema
-    worker = _worker(lambda: _Pools(ipc_table(pools.value)), columns, counts, window, calendar)
+    worker = _worker(lambda: ItemPool(packed.value, alive), columns, settings, window)
     return marked.unionByName(bought).repartition("user_id").mapInArrow(worker, schema)
-
-
-class _Pools:
-    """For each day the items that can be drawn, as codes, and their events' running sum."""
-
-    def __init__(self, daily: pa.Table) -> None:
-        names = daily.column("item_id").combine_chunks()
-        # in the order of names, so that a draw does not depend on which days are built together
-        self.items = pa.compute.unique(names).sort()
-        self._codes: IntArray = pa.compute.index_in(names, self.items).to_numpy().astype(np.int64)
-        self._days: IntArray = daily.column("day").to_numpy().astype(np.int64)
-        self._counts: IntArray = daily.column("count").to_numpy()
-
-    def of(self, day: int) -> tuple[IntArray, IntArray]:
-        """Item codes and the running sum of their events, for a day counted from 1970-01-01."""
-        first, last = np.searchsorted(self._days, [day - POOL_DAYS + 1, day + 1])
-        codes, place = np.unique(self._codes[first:last], return_inverse=True)
-        events = np.bincount(place, weights=self._counts[first:last], minlength=len(codes)).astype(np.int64)
-        return codes, np.cumsum(events)
 
 
 class _Past:
@@ -99,6 +90,8 @@ class _Past:
 
     def has(self, users: IntArray, items: IntArray, first: IntArray, last: IntArray) -> npt.NDArray[np.bool_]:
         """Whether there is an event of that user and item from ``first`` to ``last``, both included; all of shape ``(N,)``."""
+        if not len(self._pair_keys):
+            return np.zeros(len(users), np.bool_)
         wanted = self._pair_key(users, items)
         pair = np.minimum(np.searchsorted(self._pair_keys, wanted), len(self._pair_keys) - 1)
         low = np.searchsorted(self._keys, pair * self._span + np.searchsorted(self._times, first, "left"))
@@ -108,7 +101,7 @@ class _Past:
 
 
 def _worker(
-    pools_of: Callable[[], _Pools], columns: list[str], counts: Negatives, window: dt.timedelta, calendar: Calendar
+    make_pool: Callable[[], ItemPool], columns: list[str], settings: Negatives, window: dt.timedelta
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     width = microseconds(window)
 
@@ -117,81 +110,91 @@ def _worker(
         if not arrived:
             return
         table = pa.Table.from_batches(arrived).combine_chunks()
-        pools = pools_of()
         is_positive = table.column("_positive").to_numpy(zero_copy_only=False).astype(bool)
+        if not is_positive.any():
+            return
+        pool = make_pool()
         users: IntArray = codes(table.column("user_id"))[0]
         micros: IntArray = table.column("_micros").to_numpy()
-        items: IntArray = pa.compute.index_in(table.column("item_id").combine_chunks(), pools.items).to_numpy().astype(np.int64)
-        past = _Past(users[~is_positive], items[~is_positive], micros[~is_positive])
-        places = np.flatnonzero(is_positive)
-        if not len(places):
-            return
+        numbers = pa.compute.index_in(table.column("item_id").combine_chunks(), pool.names).fill_null(-1)
+        items: IntArray = numbers.to_numpy().astype(np.int64)
+        bought = ~is_positive & (items >= 0)  # what is in no pool is not drawn anyway
+        past = _Past(users[bought], items[bought], micros[bought])
         positives = table.filter(table.column("_positive"))
-        days = calendar.numbers(micros[places])
         hashes = positives.column("_hash").to_numpy().astype(np.uint64)
-        drawn = np.full((len(places), counts.uniform + counts.popularity), -1, np.int64)
-        for day in np.unique(days):
-            rows = np.flatnonzero(days == day)
-            choices, running = pools.of(int(day))
-            for slot in range(drawn.shape[1]):
-                _fill_slot(
-                    drawn,
-                    rows,
-                    slot,
-                    slot >= counts.uniform,
-                    choices,
-                    running,
-                    hashes,
-                    past,
-                    users[places],
-                    micros[places],
-                    width,
-                )
-        yield from _rows(positives, columns, drawn, pools).to_batches(max_chunksize=20_000)
+        draws = _Draws(pool, past, settings, width, users[is_positive], micros[is_positive], hashes)
+        yield from _rows(positives, columns, draws.items(), pool.names).to_batches(max_chunksize=20_000)
 
     return draw
 
 
-def _fill_slot(
-    drawn: IntArray,
-    rows: IntArray,
-    slot: int,
-    by_popularity: bool,
-    codes: IntArray,
-    running: IntArray,
-    hashes: npt.NDArray[np.uint64],
-    past: _Past,
-    users: IntArray,
-    micros: IntArray,
-    width: int,
-) -> None:
-    """Draw the ``slot``-th negative of the positives ``rows``, again where the item is not allowed, :data:`MAX_ATTEMPTS` times."""
-    for attempt in range(MAX_ATTEMPTS):
-        if not len(rows):
-            return
-        chance = uniform(hashes[rows], slot * MAX_ATTEMPTS + attempt)
-        if by_popularity:
-            choice = np.searchsorted(running, (chance * running[-1]).astype(np.int64), "right")
-        else:
-            choice = (chance * len(codes)).astype(np.int64)
-        item = codes[choice]
-        known = past.has(users[rows], item, micros[rows] - width, micros[rows])
-        again = (drawn[rows, :slot] == item[:, None]).any(axis=1)
-        good = ~known & ~again
-        drawn[rows[good], slot] = item[good]
-        rows = rows[~good]
+class _Draws:
+    """The draws of some positives.
+
+    Args:
+        pool: what can be drawn.
+        past: what the users had.
+        settings: how many of which kind.
+        width: how far back what a user had counts, microseconds.
+        users: of the positives, shape ``(N,)``; so are ``times`` and ``hashes``.
+    """
+
+    def __init__(
+        self,
+        pool: ItemPool,
+        past: _Past,
+        settings: Negatives,
+        width: int,
+        users: IntArray,
+        times: IntArray,
+        hashes: npt.NDArray[np.uint64],
+    ) -> None:
+        self._pool, self._past, self._settings, self._width = pool, past, settings, width
+        self._users, self._times, self._hashes = users, times, hashes
+
+    def items(self) -> IntArray:
+        """The drawn items' codes, shape ``(N, negatives)``; -1 where none was found.
+
+        Where :data:`MAX_ATTEMPTS` draws find no item that is allowed, :data:`WALKED` items are looked at in turn: in a small pool a
+        negative is missing only where there is none.
+        """
+        drawn = np.full((len(self._users), self._settings.uniform + self._settings.popularity), -1, np.int64)
+        for slot in range(drawn.shape[1]):
+            draw = self._pool.popular if slot >= self._settings.uniform else self._pool.uniform
+            rows = np.arange(len(drawn))
+            for begin, end in itertools.pairwise(ROUNDS):
+                attempts = [slot * MAX_ATTEMPTS + attempt for attempt in range(begin, end)]
+                chances = np.stack([uniform(self._hashes[rows], attempt) for attempt in attempts], axis=1)
+                rows = self._filled(drawn, slot, rows, draw(chances, self._times[rows]))
+            for chunk in np.array_split(rows, max(1, len(rows) // CHUNK)):
+                chances = uniform(self._hashes[chunk], slot * MAX_ATTEMPTS)
+                self._filled(drawn, slot, chunk, self._pool.walk(chances, self._times[chunk], WALKED))
+        return drawn
+
+    def _filled(self, drawn: IntArray, slot: int, rows: IntArray, candidates: IntArray) -> IntArray:
+        """Set ``drawn[rows, slot]`` to the first candidate that is allowed; return the rows that have none."""
+        places = np.arange(len(rows))
+        for items in candidates.T:
+            left, item = rows[places], items[places]
+            users, times = self._users[left], self._times[left]
+            good = self._pool.has(item, times) & ~self._past.has(users, item, times - self._width, times)
+            good &= ~(drawn[left, :slot] == item[:, None]).any(axis=1)
+            drawn[left[good], slot] = item[good]
+            places = places[~good]
+        unfilled: IntArray = rows[places]
+        return unfilled
 
 
-def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, pools: _Pools) -> pa.Table:
-    """Positives, then negatives, with their labels."""
-    row, slot = np.nonzero(drawn >= 0)
+def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, names: pa.Array) -> pa.Table:
+    """Positives, then negatives, with their labels; the item of a negative that could not be drawn is null."""
+    row, slot = (place.reshape(-1) for place in np.indices(drawn.shape))
     negatives = positives.select(columns).take(pa.array(row))
     ids = pa.compute.binary_join_element_wise(
         negatives.column("impression_id").combine_chunks(), pa.array((slot + 1).astype(str)), "#"
     )
-    items = pools.items.take(pa.array(drawn[row, slot]))
+    items = drawn.reshape(-1)
     negatives = negatives.set_column(columns.index("impression_id"), "impression_id", ids)
-    negatives = negatives.set_column(columns.index("item_id"), "item_id", items)
+    negatives = negatives.set_column(columns.index("item_id"), "item_id", names.take(pa.array(items, mask=items < 0)))
     both = [(positives.select(columns), 1), (negatives, 0)]
     return pa.concat_tables(
         table.append_column("label", pa.array(np.full(table.num_rows, label, np.int32))) for table, label in both

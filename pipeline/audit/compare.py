@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.audit.fields import Member, Members
 from pipeline.audit.findings import Finding
 from pipeline.audit.published import Published, same
 from pipeline.audit.recompute import Click, Event, Shown, clicked, first_shown, history_of, negative_allowed
-from pipeline.audit.tables import DAY_MICROS, MICROS, USER_KEY, Tables
+from pipeline.audit.tables import DAY_MICROS, HOUR_MICROS, MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
 from pipeline.contract import UNKNOWN_ID, Encoder
 
@@ -55,6 +56,7 @@ class Comparison:
         self._shown, self._places, self._values = self._evaluation.shown(drawn)
         self._clicks = _clicks(facts)
         self._sold = _sold(facts)
+        self._window = round(config.log.negatives.window_hours * HOUR_MICROS) if config.log.negatives is not None else 0
         current = published.contract.vocabulary_version
         self._older = {str(day.day) for day in published.contract.days if day.vocabulary_version < current}
 
@@ -115,12 +117,22 @@ class Comparison:
             reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
             theirs = self._evaluation.impressions[row.user]
             refused = negative_allowed(
-                row.item, shown.time, self._sold.get(row.item, ()), theirs, reach, self._config.day_time_zone
+                row.item,
+                shown.time,
+                self._sold.get(row.item, ()),
+                theirs,
+                reach,
+                self._window,
+                self._config.day_time_zone,
+                functools.partial(self._item_known, row.item),
             )
             if refused is not None:
                 yield self._finding(row, "negative", "label", f"a negative of item {row.item!r}", refused)
         yield from self._values_compared(row, shown, place)
         yield from self._history_compared(row, shown)
+
+    def _item_known(self, item: str, time: int) -> bool:
+        return self._evaluation.items.at(item, time) is not None
 
     def _why(self, label: int) -> str:
         log = self._config.log
@@ -224,9 +236,9 @@ def _clicks(facts: Facts) -> dict[int, list[Click]]:
     return found
 
 
-def _sold(facts: Facts) -> dict[str, list[dt.date]]:
-    found: dict[str, list[dt.date]] = {}
+def _sold(facts: Facts) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
     if facts.sold is not None:
         for row in facts.sold.to_pylist():
-            found.setdefault(row["item_id"], []).append(row["day"])
+            found.setdefault(row["item_id"], []).append(row[MICROS])
     return found

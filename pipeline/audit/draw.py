@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from pipeline.audit.fields import Member, Members
 from pipeline.audit.published import Published
-from pipeline.audit.tables import MICROS, USER_KEY, Tables
+from pipeline.audit.tables import DAY_MICROS, HOUR_MICROS, MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
 from pipeline.contract import UNKNOWN_ID
 from pipeline.rules import DAY
@@ -39,7 +39,7 @@ class Drawn:
 class Facts:
     """What the logs say of the drawn rows' users and items, as collected, in tables of the logs' own columns.
 
-    ``sold`` has ``item_id`` and ``day`` of the items of drawn negatives.
+    ``sold`` has ``item_id`` and :data:`MICROS` of the events with items of drawn negatives, in the hours before those and on their days.
     """
 
     impressions: pa.Table
@@ -99,13 +99,7 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
     negatives = {row.item for row in drawn if row.item is not None}
     sold = None
     if negatives:
-        wanted = _frame(spark, "item_id", pa.string(), negatives)
-        sold = (
-            tables.impressions.join(F.broadcast(wanted), "item_id", "left_semi")
-            .select("item_id", F.col(DAY).alias("day"))
-            .distinct()
-            .toArrow()
-        )
+        sold = _sold(tables, config, drawn)
     items = None
     if tables.items is not None:
         ids = {row.base_id for row in drawn}
@@ -119,6 +113,25 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
         profiles = _of(tables.users.select(*columns, *extra), users, USER_KEY)
     clicks = _of(tables.clicks, users, USER_KEY) if tables.clicks is not None else None
     return Facts(impressions, clicks, behaviors, profiles, items, sold)
+
+
+def _sold(tables: Tables, config: DataConfig, drawn: Sequence[Drawn]) -> pa.Table:
+    """When the items of drawn negatives had events: from an hour before their windows begin to the end of the positives' days."""
+    assert config.log.negatives is not None
+    window = round(config.log.negatives.window_hours * HOUR_MICROS)
+    wanted = {(row.item, row.held["time"]) for row in drawn if row.item is not None and row.held is not None}
+    items, times = zip(*sorted(wanted), strict=True)
+    begins = [time - window - HOUR_MICROS for time in times]
+    ends = [(time // DAY_MICROS + 1) * DAY_MICROS for time in times]
+    spans = {"item_id": pa.array(items, pa.string()), "_begin": pa.array(begins), "_end": pa.array(ends)}
+    frame = F.broadcast(tables.impressions.sparkSession.createDataFrame(pa.table(spans)))
+    events = tables.impressions.select("item_id", MICROS).join(frame, "item_id")
+    return (
+        events.where((F.col(MICROS) >= F.col("_begin")) & (F.col(MICROS) < F.col("_end")))
+        .select("item_id", MICROS)
+        .distinct()
+        .toArrow()
+    )
 
 
 def _of(table: DataFrame, keys: DataFrame, key: str) -> pa.Table:

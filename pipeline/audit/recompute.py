@@ -6,15 +6,14 @@ Nothing here comes from the code that builds samples. All times are microseconds
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipeline.audit.tables import DAY_MICROS, POOL_DAYS
+from pipeline.audit.tables import DAY_MICROS, HOUR_MICROS
 from pipeline.config import HistoryConfig, Log
 
-HOUR_MICROS = 3_600_000_000
 UNIX_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
@@ -173,21 +172,38 @@ def _rank(row: KnownRow) -> tuple[Any, ...]:
 
 
 def negative_allowed(
-    item: str, time: int, sold_days: Iterable[dt.date], shown: Iterable[Shown], reach: int, zone: str
+    item: str,
+    time: int,
+    sold: Iterable[int],
+    shown: Iterable[Shown],
+    reach: int,
+    window: int,
+    zone: str,
+    known: Callable[[int], bool],
 ) -> str | None:
     """Why an item cannot be a drawn negative at ``time``; None where it can.
 
     Args:
         item: the negative's item.
         time: of the positive.
-        sold_days: the days with an event of the item.
+        sold: the times of the item's events.
         shown: the user's events.
         reach: how far back the user's events count, microseconds.
+        window: how long after an event an item counts as alive, microseconds.
         zone: whose days are meant.
+        known: whether the table of items knows the item at a time.
     """
-    day = day_of(time, zone)
-    if not any(0 <= (day - sold).days < POOL_DAYS for sold in sold_days):
-        return f"no event with {item!r} in the {POOL_DAYS} days that end with the positive's"
+    alive = [moment for moment in sold if time - window <= moment < time]
+    if not alive:
+        late = min((moment for moment in sold if moment >= time), default=None)
+        hours = f"no event with {item!r} in the {window / HOUR_MICROS:g} hours before the positive"
+        return hours if late is None else f"{hours}, one {(late - time) / HOUR_MICROS:.1f} hours after it"
+    # events of one hour are one to the table of items: the first of them says whether the item was known
+    start = midnight(day_of(time, zone), zone)
+    last_hour = (max(alive) - start) // HOUR_MICROS
+    last_seen = min(moment for moment in sold if (moment - start) // HOUR_MICROS == last_hour)
+    if not known(time) and known(last_seen):
+        return f"that {item!r} was known when it was last seen and no longer is: it is off sale"
     if any(row.item == item and time - reach <= row.time <= time for row in shown):
         return f"that the user has an event with {item!r} in the window before the positive"
     return None

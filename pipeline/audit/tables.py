@@ -16,8 +16,7 @@ from pipeline.rules import DAY, REASON, mark
 
 ONE_DAY = dt.timedelta(days=1)
 DAY_MICROS = 86_400_000_000
-#: A negative of a day is an item with an event in so many days that end with it.
-POOL_DAYS = 7
+HOUR_MICROS = 3_600_000_000
 
 #: The hash of the user's id that samples have, and a row's time in microseconds since 1970.
 USER_KEY, MICROS = "_user_key", "_micros"
@@ -52,7 +51,9 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
     days = [day.day for day in contract.days]
     days += [day for span in contract.vocabulary_days for day in (span.first, span.last)]
     # two days more than whole days of 24 hours would need: some days are shorter
-    back = max(math.ceil(config.history.reach / ONE_DAY) + 2, POOL_DAYS)
+    back = math.ceil(config.history.reach / ONE_DAY) + 2
+    if log.negatives is not None:
+        back = max(back, math.ceil(log.negatives.window_hours / 24) + 2)
     first, last = min(days) - back * ONE_DAY, max(days) + (math.ceil(log.attribution / ONE_DAY) + 2) * ONE_DAY
 
     def events(name: str, source: Source) -> DataFrame:

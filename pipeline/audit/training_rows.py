@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pipeline.audit.fields import ITEM_KNOWN, USER_KNOWN, Member, Members
 from pipeline.audit.known import first_delivery, with_known, with_lookup
 from pipeline.audit.recompute import midnight
-from pipeline.audit.tables import MICROS, POOL_DAYS, USER_KEY, Tables
+from pipeline.audit.tables import MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
 from pipeline.contract import Split
 from pipeline.logs import fits
@@ -75,7 +75,8 @@ def possible_values(
     Returns:
         ``vocabulary`` and ``value``, and the fields whose values depend on more than the item or a lookup.
     """
-    first = span.first - dt.timedelta(days=POOL_DAYS - 1)
+    hours = config.log.negatives.window_hours if config.log.negatives is not None else 0.0
+    first = (dt.datetime.combine(span.first, dt.time()) - dt.timedelta(hours=hours)).date()
     events = tables.impressions.where(F.col(DAY).between(F.lit(first), F.lit(span.last)))
     pool = events.select("item_id").distinct()
     frames = [pool]

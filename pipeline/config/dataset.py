@@ -34,6 +34,8 @@ class Quality(Strict):
     """Of the rows of one log on one day the share that may break a rule and go to the quarantine."""
     max_duplicates: float = Field(0.1, ge=0, le=1)
     """Of a day's impressions the share that may be duplicates of others; logs that deliver at least once have some."""
+    max_undrawn: float = Field(0.2, ge=0, le=1)
+    """Of a day's negatives that ``log.negatives`` asks for the share that may be missing because no item could be drawn."""
     max_unknown: dict[str, float] = Field({})
     """Column of the samples -> the share of unknown ids that a day may have: ``candidate_item_id: 0.3``."""
     max_drift: dict[str, float] = Field({})

@@ -13,18 +13,27 @@ LogKind = Literal["impressions_and_clicks", "labeled", "positives_only"]
 
 
 class Negatives(Strict):
-    """How many negatives are drawn for a positive, among the items with an event in the seven days that end with the positive's."""
+    """How many negatives are drawn for a positive, among the items with an event in the ``window_hours`` before it."""
 
     uniform: int = Field(0, ge=0)
     """Each such item with the same chance."""
     popularity: int = Field(0, ge=0)
-    """Each with a chance in proportion to its events in those days."""
+    """Each with a chance in proportion to its events in those hours."""
+    window_hours: float = Field(168.0, ge=1, le=8760)
+    """How long after an event an item counts as alive. Where items live for hours, as news does, a week is too long: most negatives
+    are then items that nobody is shown any more, and a model learns to tell old from new. Give about the age at which an item has had
+    nine tenths of its events."""
 
     @model_validator(mode="after")
     def _some(self) -> Negatives:
         if self.uniform + self.popularity == 0:
             raise ValueError("say how many: uniform, popularity or both")
         return self
+
+    @property
+    def window(self) -> dt.timedelta:
+        """How long after an event an item counts as alive."""
+        return dt.timedelta(hours=self.window_hours)
 
 
 class Log(Strict):

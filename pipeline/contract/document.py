@@ -152,6 +152,8 @@ class Quality(_Strict):
     matched: dict[str, Matched] = {}
     """By source: ``clicks`` that have an impression at or before them, impressions that ``items`` and ``users`` have a row of, behaviors
     that ``items`` has a row of (``behaviors``), impressions that a lookup has a row of (``lookups.0``). A row of any time counts."""
+    undrawn: int | None = None
+    """Negatives that were asked for and could not be drawn, where negatives are drawn. The quarantine file names each."""
     unknown: dict[str, float]
     """Share of unknown ids a categorical column."""
     drift: dict[str, float]

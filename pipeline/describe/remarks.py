@@ -26,6 +26,7 @@ _MATCHED = {
     "behaviors": "behaviors have a row of items",
     "lookups": "impressions have a row of {}",
 }
+MOST_UNDRAWN = 0.01
 #: A day's label rate is odd where it lies so many times its usual spread from the median of all days, and by a tenth of it.
 ODD_RATE = 5.0
 LEAST_ODD = 0.1
@@ -159,6 +160,21 @@ def _unmatched(description: Description) -> Iterator[Remark]:
         )
 
 
+def _undrawn(description: Description) -> Iterator[Remark]:
+    each = description.contract.label.negatives_per_positive
+    if not each:
+        return
+    days = [day for day in description.days if day.day.quality is not None and day.day.quality.undrawn]
+    lost = sum(day.day.quality.undrawn or 0 for day in days if day.day.quality is not None)
+    asked = sum(day.day.positives for day in description.days) * each
+    if lost > MOST_UNDRAWN * asked:
+        yield Remark(
+            f"{number(lost)} negatives could not be drawn ({percent(lost / asked, 2)} of those asked for), on "
+            f"{counted(len(days), 'day')}: {spans([day.day.day for day in days])}. Too few items had an event shortly before, so label "
+            "rates are too high there. Begin the splits later than the log, or enlarge log.negatives.window_hours."
+        )
+
+
 def _empty(description: Description) -> Iterator[Remark]:
     high = [split for split in description.splits if split.empty is not None and split.empty > MOST_EMPTY]
     if high:
@@ -244,6 +260,7 @@ RULES: tuple[Rule, ...] = (
     _unknown,
     _quarantined,
     _unmatched,
+    _undrawn,
     _empty,
     _thinned,
     _outside,
@@ -252,5 +269,5 @@ RULES: tuple[Rule, ...] = (
 #: For a page that has no remark.
 CHECKED = (
     "days that are missing or not final, label rates of single days, drift of the held-out splits, unknown ids, broken rows, "
-    "keys that rarely meet, early clicks, empty histories, thinned negatives"
+    "negatives that could not be drawn, keys that rarely meet, early clicks, empty histories, thinned negatives"
 )

@@ -34,6 +34,8 @@ from pipeline.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROF
 SAMPLES, REJECTED, MATCHES, COUNTS, MOMENTS, SAMPLE = "samples", "rejected", "matches", "counts", "moments", "sample"
 #: The numbers of the files of rejected rows and of counts of matches: they are none of the samples'.
 NO_FILE, MATCHES_FILE = -1, -2
+#: The reason that negatives are left out with that are none: see :func:`pipeline.negatives.draw_negatives`.
+UNDRAWN = "log.negatives: no item could be drawn"
 DUPLICATE = "log.impressions: a duplicate of another impression"
 OUTPUT = "kind string, day date, file int, payload binary"
 
@@ -113,6 +115,9 @@ class Partition:
         plan = self._plan
         days = plan.calendar.numbers(self._times)
         rows = self._impressions
+        undrawn = rows[(self._items[rows] < 0) & np.isin(days[rows], list(plan.files_of))]
+        yield from self._rejected(UNDRAWN, undrawn, days[undrawn])
+        rows = rows[self._items[rows] >= 0]
         keys = pairs(pairs(self._users, self._ids)[rows], days[rows])
         unique = self._distinct(rows, keys)
         labels = self._labels(rows, keys, unique)

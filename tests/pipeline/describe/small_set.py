@@ -77,6 +77,7 @@ class Plan:
     drift: Mapping[str, float] = field(default_factory=dict)
     matched: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     early: int | None = None
+    undrawn: int | None = None
     kept: float = 1.0
     final: bool = True
     measured: bool = True
@@ -162,6 +163,7 @@ def _write_day(folder: Path, plan: Plan) -> Day:
             quarantined=dict(plan.quarantined),
             clicks=30,
             early_clicks=plan.early,
+            undrawn=plan.undrawn,
             matched={source: Matched(rows=rows, found=found) for source, (rows, found) in plan.matched.items()},
             unknown=unknown,
             drift=dict(plan.drift),

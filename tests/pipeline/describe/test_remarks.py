@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.contract import Split
+from pipeline.contract import Label, Split
 from pipeline.describe import describe
 from pipeline.describe.remarks import remarks
 from tests.pipeline.describe.small_set import DUPLICATE, SMALL, Plan, days, write_set
@@ -63,6 +63,13 @@ def test_what_the_training_days_do_as_well_is_only_noted(tmp_path: Path) -> None
     turns = [Plan(f"2026-03-0{n}", position=(0, 100, 0, 0) if n % 2 else (0, 0, 60, 40)) for n in range(1, 7)]
     (found,) = said(tmp_path, turns)
     assert found.startswith("note: context_position: the stability index is above 0.25 in validation and test, but")
+
+
+def test_negatives_that_could_not_be_drawn_are_remarked_on(tmp_path: Path) -> None:
+    label = Label(kind="positives_only", negatives_per_positive=4)
+    assert said(tmp_path / "few", with_last(undrawn=3), label=label) == []
+    (found,) = said(tmp_path / "many", with_last(undrawn=4), label=label)
+    assert found.startswith("4 negatives could not be drawn (1.25 % of those asked for), on 1 day: 2026-03-04.")
 
 
 def test_a_split_lacks_days(tmp_path: Path) -> None:
