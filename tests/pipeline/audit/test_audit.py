@@ -51,6 +51,7 @@ def spoiled(spark: SparkSession, logs: Path, tmp_path_factory: pytest.TempPathFa
         tmp_path_factory.mktemp("spoiled") / "samples",
         log=shop.log(logs, attribution_hours=48, clicks=shop.clicks_an_hour_early(logs)),
         users=shop.users_a_day_early(logs),
+        quality={"max_early_clicks": 1},
         splits={"train": {"first": str(DAYS[0]), "last": str(DAYS[-1])}},
         sampling={},
     )
