@@ -54,6 +54,7 @@ def spoiled(spark: SparkSession, logs: Path, tmp_path_factory: pytest.TempPathFa
         quality={"max_early_clicks": 1},
         splits={"train": {"first": str(DAYS[0]), "last": str(DAYS[-1])}},
         sampling={},
+        quality={"max_early_clicks": 1, "min_matched": {"clicks": 0}},
     )
     build_samples(spark, DataConfig.model_validate(wrong), DAYS[0], DAYS[-1])
     return wrong
@@ -252,3 +253,25 @@ def test_files_that_were_changed_later(spark: SparkSession, logs: Path, honest: 
     assert (word.column, word.samples) == ("item_id", "the value 'i107'")
     assert "first occurs on 2026-03-06" in word.logs
     assert kinds(report) - {"value"} == {"file", "vocabulary"}
+
+
+def test_a_vocabulary_that_counts_clicks_beside_impressions(
+    spark: SparkSession, logs: Path, honest: Path, tmp_path: Path
+) -> None:
+    """As an earlier release counted: an item that is shown once then has an id if and only if it was clicked."""
+    samples = tmp_path / "samples"
+    shutil.copytree(honest, samples)
+    contract = read_contract(str(samples))
+    vocabulary = contract.vocabulary("item_id")
+    path = samples / str(vocabulary.path)
+    table = pq.read_table(path)
+    days = [logs / "clicks" / f"day={day}" for day in DAYS[:4]]
+    clicked = [item for day in days for item in pq.read_table(day, partitioning=None)["item_id"].to_pylist()]
+    counts = [n + clicked.count(item) for item, n in zip(*(table[c].to_pylist() for c in ("value", "count")), strict=True)]
+    pq.write_table(table.set_column(1, "count", pa.array(counts)), path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    others = tuple(v.model_copy(update={"sha256": sha256}) if v == vocabulary else v for v in contract.vocabularies)
+    (samples / CONTRACT_FILE).write_text(contract.model_copy(update={"vocabularies": others}).to_json())
+    report = audit(spark, shop.data_config(logs, samples), rows=1)
+    assert kinds(report) == {"vocabulary"}
+    assert {finding.column for finding in report.findings} == {"item_id"}
