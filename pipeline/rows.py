@@ -20,6 +20,7 @@ from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.days import ONE_DAY
 from pipeline.events import Events, reach_back
 from pipeline.hashing import impression_hash
+from pipeline.join.matches import matched_column
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, evaluate, fits, read_source
 
@@ -45,9 +46,9 @@ class Rows:
 
     Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
     microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it matters; of what
-    Spark joined whether it found a row (:func:`matched_column`); then ``text_0``, ``number_0`` ...: the fields, text or double. A column
-    that a role has not is null. A row has fields of its own role alone, so that those of impressions, profiles and behaviors share
-    columns.
+    Spark joined whether it found a row (:func:`pipeline.join.matches.matched_column`); then ``text_0``, ``number_0`` ...: the fields,
+    text or double. A column that a role has not is null. A row has fields of its own role alone, so that those of impressions, profiles
+    and behaviors share columns.
     """
 
     frame: DataFrame
@@ -60,11 +61,6 @@ class Rows:
     A field of the item alone has a value of some other event, one without the item that of its positive."""
     behaviors_need_items: bool = False
     """Whether a field of behaviors is made of what ``items`` says."""
-
-
-def matched_column(source: str) -> str:
-    """The column that says whether ``items``, ``users`` or a lookup (``lookups.0``) has a row of the key, at whatever time."""
-    return f"_{source.replace('.', '_')}_matched"
 
 
 def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.join.timelines import BoolArray, IntArray
 
@@ -17,6 +19,11 @@ CLICKS, ITEMS, USERS, BEHAVIORS, LOOKUPS = "clicks", "items", "users", "behavior
 SHOWN = 3
 
 Found = dict[str, Any]
+
+
+def matched_column(source: str) -> str:
+    """The column that says whether ``items``, ``users`` or a lookup (``lookups.0``) has a row of the key, at whatever time."""
+    return f"_{source.replace('.', '_')}_matched"
 
 
 class Matches:
@@ -61,6 +68,29 @@ class Matches:
         """Each day and its counts, for :func:`merged`."""
         for day, sources in sorted(self._days.items()):
             yield day, json.dumps(sources).encode()
+
+
+def has_flags(table: pa.Table, source: str) -> bool:
+    """Whether Spark joined a source, and says of each row whether it found its partner."""
+    return matched_column(source) in table.column_names
+
+
+def flags(table: pa.Table, source: str, rows: IntArray) -> BoolArray:
+    """Whether each of some rows found its partner, shape ``(N,)``."""
+    column = pc.fill_null(table.column(matched_column(source)).take(pa.array(rows)), False)
+    found: BoolArray = column.to_numpy().astype(np.bool_)
+    return found
+
+
+def ids_of(table: pa.Table, column: str, rows: IntArray, *, with_user: bool = False) -> Callable[[IntArray], list[str]]:
+    """What some rows are called in errors: an id, with its user's where that is part of what it is."""
+
+    def names(places: IntArray) -> list[str]:
+        part = table.take(pa.array(rows[places]))
+        ids, users = part.column(column).to_pylist(), part.column("user_id").to_pylist()
+        return [f"{name!r} of user {user!r}" if with_user else repr(name) for name, user in zip(ids, users, strict=True)]
+
+    return names
 
 
 def merged(parts: Iterable[Mapping[str, Found]]) -> dict[str, Found]:

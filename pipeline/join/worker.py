@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +15,17 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, TIME_COLUMN, USER_COLUMN
-from pipeline.contract.encoder import transformed
 from pipeline.days import DAY_MICROSECONDS
 from pipeline.hashing import uniform
 from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
+from pipeline.join.fitting import Fitting
 from pipeline.join.histories import Histories, find_histories
 from pipeline.join.labels import Clicked, find_clicked
-from pipeline.join.matches import BEHAVIORS, CLICKS, ITEMS, LOOKUPS, USERS, Matches
-from pipeline.join.occurrences import Occurrences
+from pipeline.join.matches import BEHAVIORS, CLICKS, ITEMS, LOOKUPS, USERS, Matches, flags, has_flags, ids_of
 from pipeline.join.plan import JoinPlan, RawField
 from pipeline.join.profiles import find_profiles
 from pipeline.join.timelines import BoolArray, IntArray, Timelines, codes, firsts, pairs, ranks
-from pipeline.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows, matched_column
+from pipeline.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows
 
 #: What the join gives: samples of a file; rows left out; how many rows found their partner; counts of values; sums of numbers; some
 #: impressions of the training days.
@@ -190,46 +188,27 @@ class Partition:
 
     def _matches(self, shown: _Shown, days: IntArray) -> Iterator[Output]:
         """How many rows of the wanted days found their partner; ``days`` are those of all rows."""
-        plan, matches = self._plan, Matches(self._plan.files_of)
+        plan, table, matches = self._plan, self._table, Matches(self._plan.files_of)
         if plan.attribution is not None and self._clicked is not None:
             found, early, rows = self._clicked.matched, self._clicked.early, self._clicks
             # what may belong to an impression from before those that were read says nothing
             known = np.flatnonzero(found | early | (self._times[rows] - plan.attribution >= plan.impressions_from))
-            names = self._names("item_id" if plan.by_item else ID_COLUMN, rows[known], with_user=True)
+            names = ids_of(table, "item_id" if plan.by_item else ID_COLUMN, rows[known], with_user=True)
             matches.add(CLICKS, days[rows[known]], found[known], names, early[known])
-        if self._flagged(ITEMS):
-            matches.add(ITEMS, shown.days, self._flags(ITEMS, shown.rows), self._names("item_id", shown.rows))
+        if has_flags(table, ITEMS):
+            matches.add(ITEMS, shown.days, flags(table, ITEMS, shown.rows), ids_of(table, "item_id", shown.rows))
             done = self._behaviors
             if plan.behaviors_need_items:
-                matches.add(BEHAVIORS, days[done], self._flags(ITEMS, done), self._names("item_id", done))
+                matches.add(BEHAVIORS, days[done], flags(table, ITEMS, done), ids_of(table, "item_id", done))
         if plan.has_users:
-            known_users = np.unique(self._users[self._profiles])
-            found = self._flags(USERS, shown.rows) if self._flagged(USERS) else np.isin(self._users[shown.rows], known_users)
-            matches.add(USERS, shown.days, found, self._names("user_id", shown.rows))
+            profiles = np.isin(self._users[shown.rows], self._users[self._profiles])
+            found = flags(table, USERS, shown.rows) if has_flags(table, USERS) else profiles
+            matches.add(USERS, shown.days, found, ids_of(table, "user_id", shown.rows))
         for number in range(plan.lookups):
             name = f"{LOOKUPS}.{number}"
-            matches.add(name, shown.days, self._flags(name, shown.rows), lambda rows: [])
+            matches.add(name, shown.days, flags(table, name, shown.rows), lambda rows: [])
         for day, payload in matches.payloads():
             yield MATCHES, day, MATCHES_FILE, payload
-
-    def _flagged(self, source: str) -> bool:
-        return matched_column(source) in self._table.column_names
-
-    def _flags(self, source: str, rows: IntArray) -> BoolArray:
-        """Whether each row found its partner, as Spark joined it."""
-        flags = pc.fill_null(self._table.column(matched_column(source)).take(pa.array(rows)), False)
-        found: BoolArray = flags.to_numpy().astype(np.bool_)
-        return found
-
-    def _names(self, column: str, rows: IntArray, *, with_user: bool = False) -> Callable[[IntArray], list[str]]:
-        """What rows are called in errors: an id, with its user's where that is part of what it is."""
-
-        def names(places: IntArray) -> list[str]:
-            part = self._table.take(pa.array(rows[places]))
-            ids, users = part.column(column).to_pylist(), part.column("user_id").to_pylist()
-            return [f"{name!r} of user {user!r}" if with_user else repr(name) for name, user in zip(ids, users, strict=True)]
-
-        return names
 
     def _profiles_of(self, rows: IntArray) -> IntArray:
         """Rows of the partition's table, -1 where nothing is known."""
@@ -365,25 +344,20 @@ class Partition:
         times, visible = self._times[self._behaviors], self._visible()
         known = times if visible is None else np.maximum(times, visible)
         past = np.flatnonzero((times >= fit.first_moment) & (known < fit.end_moment))
-        vocabularies: dict[str, Occurrences] = defaultdict(Occurrences)
-        moments: dict[str, tuple[int, float, float]] = {}
+        fitting = Fitting()
         for field in self._plan.fields:
             if field.kind == "time_gap":
                 continue
-            column, behaviors = self._columns[field.column], field.group == "behaviors"
-            if isinstance(column, np.ndarray):
-                rows = past if behaviors else self._row_of(field, chosen)
-                moments[field.column] = _moments(column[rows[rows >= 0]] if len(column) else column, field.log)
-            elif behaviors:
-                vocabularies[field.vocabulary or ""].add(column, past, self._users[self._behaviors[past]], None)
+            column = self._columns[field.column]
+            if field.group == "behaviors":
+                fitting.add(field, column, past, self._users[self._behaviors[past]], None)
             else:
-                counted = chosen if field.counts_negatives else positives
-                rows, users = self._row_of(field, counted), self._users[counted.rows]
-                vocabularies[field.vocabulary or ""].add(column, rows, users, counted.rows)
-        if vocabularies:
-            yield COUNTS, None, None, ipc_bytes(pa.concat_tables(_named(name, v.counts()) for name, v in vocabularies.items()))
-        if moments:
-            yield MOMENTS, None, None, json.dumps(moments).encode()
+                # the mean of a number is that of all impressions, drawn negatives included
+                counted = chosen if field.counts_negatives or field.kind == "number" else positives
+                fitting.add(field, column, self._row_of(field, counted), self._users[counted.rows], counted.rows)
+        for kind, payload in ((COUNTS, fitting.counts()), (MOMENTS, fitting.moments())):
+            if payload is not None:
+                yield kind, None, None, payload
 
 
 def _ranked(numbers: IntArray, values: pa.Array, rows: IntArray) -> IntArray:
@@ -397,17 +371,3 @@ def _rows_of(column: Column, rows: IntArray) -> Column:
 def _numbers(column: pa.ChunkedArray) -> Column:
     numbers: npt.NDArray[np.float64] = pc.fill_null(column, float("nan")).to_numpy()
     return numbers
-
-
-def _named(vocabulary: str, counts: pa.Table) -> pa.Table:
-    names = pa.array([vocabulary], pa.string()).take(pa.array(np.zeros(counts.num_rows, np.int64)))
-    return pa.table({"vocabulary": names, "value": counts["value"], "count": counts["count"]})
-
-
-def _moments(values: npt.NDArray[np.float64], log: bool) -> tuple[int, float, float]:
-    """How many finite numbers, their mean, and the sum of squared differences from it."""
-    finite = transformed("log" if log else "identity", values[np.isfinite(values)])
-    if not len(finite):
-        return 0, 0.0, 0.0
-    mean = float(finite.mean())
-    return len(finite), mean, float(((finite - mean) ** 2).sum())
