@@ -127,7 +127,9 @@ class EventLogs:
             assert log.negatives is not None
             known = self._items_known(first, last)
             start, reach = self._config.calendar.start(first), self._config.history.reach
-            asked = draw_negatives(asked, impressions, known, log.negatives, start, reach, self._config.seed)
+            asked = draw_negatives(
+                asked, impressions, known, log.negatives, start, reach, self._config.seed, self._config.calendar
+            )
         quarantine = broken[0]
         for other in broken[1:]:
             quarantine = quarantine.unionByName(other)

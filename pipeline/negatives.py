@@ -18,10 +18,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Negatives
-from pipeline.days import microseconds
-from pipeline.hashing import uniform
+from pipeline.days import Calendar, microseconds
+from pipeline.hashing import impression_hash, uniform
 from pipeline.item_pool import ItemPool, pack_pool
-from pipeline.join.timelines import IntArray, codes
+from pipeline.join.timelines import IntArray, codes, firsts, pairs
 
 MAX_ATTEMPTS = 50
 #: How many attempts are drawn at a time: most end with the first few.
@@ -39,6 +39,7 @@ def draw_negatives(
     start: int,
     window: dt.timedelta,
     seed: int,
+    calendar: Calendar,
 ) -> DataFrame:
     """Add negatives to positives.
 
@@ -49,23 +50,31 @@ def draw_negatives(
         settings: how many negatives of which kind for each positive, and how long an item counts as alive.
         start: when the first day of the positives begins, microseconds since 1970.
         window: an item that the user had an event with in ``time - window`` to ``time``, both included, is not drawn.
-        seed: of the draws; a positive's draws depend on its id and on nothing else.
+        seed: of the draws; a positive's draws depend on its user, id and day, and on nothing else.
+        calendar: of the days within which an id is one impression's.
 
     Returns:
         The columns of ``positives`` and ``label``: the positives with 1, the negatives with 0. A negative has the id of its positive
-        with ``#1``, ``#2`` ... behind it, and all its other columns but the item. Where no item was found that could be drawn, the item
-        is null: no sample, but a negative that is counted.
+        with ``#1``, ``#2`` ... behind it (a later number where the log has that id), and all its other columns but the item. Where no
+        item was found that could be drawn, the item is null: no sample, but a negative that is counted. Of a positive that was
+        delivered twice the first delivery alone has negatives.
     """
     spark = positives.sparkSession
     alive = microseconds(settings.window)
     packed = spark.sparkContext.broadcast(pack_pool(events, known, start, alive))
     columns = positives.columns
     marked = positives.withColumns(
-        {"_micros": F.unix_micros("time"), "_hash": F.xxhash64("impression_id", F.lit(seed)), "_positive": F.lit(True)}
+        {
+            "_micros": F.unix_micros("time"),
+            "_day": F.expr(calendar.number_sql("time")),
+            "_hash": impression_hash(calendar, seed),
+            "_positive": F.lit(True),
+        }
     )
     bought = events.select(
         *[F.col(c) if c in ("user_id", "item_id") else F.lit(None).cast(positives.schema[c].dataType).alias(c) for c in columns],
         F.unix_micros("time").alias("_micros"),
+        F.lit(0).alias("_day"),
         F.lit(0).cast("long").alias("_hash"),
         F.lit(False).alias("_positive"),
     )
@@ -121,9 +130,11 @@ def _worker(
         bought = ~is_positive & (items >= 0)  # what is in no pool is not drawn anyway
         past = _Past(users[bought], items[bought], micros[bought])
         positives = table.filter(table.column("_positive"))
+        buyers = users[is_positive]
+        first = _first_deliveries(positives, buyers)
         hashes = positives.column("_hash").to_numpy().astype(np.uint64)
-        draws = _Draws(pool, past, settings, width, users[is_positive], micros[is_positive], hashes)
-        yield from _rows(positives, columns, draws.items(), pool.names).to_batches(max_chunksize=20_000)
+        draws = _Draws(pool, past, settings, width, buyers[first], micros[is_positive][first], hashes[first])
+        yield from _rows(positives, buyers, first, columns, draws.items(), pool.names).to_batches(max_chunksize=20_000)
 
     return draw
 
@@ -185,13 +196,29 @@ class _Draws:
         return unfilled
 
 
-def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, names: pa.Array) -> pa.Table:
-    """Positives, then negatives, with their labels; the item of a negative that could not be drawn is null."""
-    row, slot = (place.reshape(-1) for place in np.indices(drawn.shape))
-    negatives = positives.select(columns).take(pa.array(row))
-    ids = pa.compute.binary_join_element_wise(
-        negatives.column("impression_id").combine_chunks(), pa.array((slot + 1).astype(str)), "#"
+def _first_deliveries(positives: pa.Table, users: IntArray) -> IntArray:
+    """Of the positives of one user, id and day the first in time, then the least: their places."""
+    days = positives.column("_day").to_numpy().astype(np.int64)
+    keys = pairs(pairs(users, codes(positives.column("impression_id"))[0]), days)
+    if len(np.unique(keys)) == len(keys):
+        return np.arange(len(keys))
+    names = [field.name for field in positives.schema if not pa.types.is_nested(field.type)]
+    order = pa.compute.sort_indices(
+        positives, sort_keys=[(c, "ascending") for c in dict.fromkeys(["_micros", "item_id", *names])]
     )
+    rank = np.empty(len(keys), np.int64)
+    rank[order.to_numpy().astype(np.int64)] = np.arange(len(keys))
+    return np.flatnonzero(firsts(keys, rank))
+
+
+def _rows(
+    positives: pa.Table, users: IntArray, first: IntArray, columns: list[str], drawn: IntArray, names: pa.Array
+) -> pa.Table:
+    """Positives, then the negatives of the ``first`` ones, with their labels; the item of one that could not be drawn is null."""
+    row, slot = (place.reshape(-1) for place in np.indices(drawn.shape))
+    row = first[row]
+    negatives = positives.select(columns).take(pa.array(row))
+    ids = _negative_ids(positives, users, row, slot, drawn.shape[1])
     items = drawn.reshape(-1)
     negatives = negatives.set_column(columns.index("impression_id"), "impression_id", ids)
     negatives = negatives.set_column(columns.index("item_id"), "item_id", names.take(pa.array(items, mask=items < 0)))
@@ -199,3 +226,21 @@ def _rows(positives: pa.Table, columns: list[str], drawn: IntArray, names: pa.Ar
     return pa.concat_tables(
         table.append_column("label", pa.array(np.full(table.num_rows, label, np.int32))) for table, label in both
     )
+
+
+def _negative_ids(positives: pa.Table, users: IntArray, row: IntArray, slot: IntArray, width: int) -> pa.Array:
+    """The ids of the negatives of some rows: the positive's with the number of the draw behind it, or the next free one of its kind."""
+    ids = positives.column("impression_id").combine_chunks()
+    made = pa.compute.binary_join_element_wise(ids.take(pa.array(row)), pa.array((slot + 1).astype(str)), "#")
+    similar = pa.compute.is_in(made, ids).to_numpy(zero_copy_only=False)
+    if not similar.any():
+        return made
+    days = positives.column("_day").to_numpy()
+    taken = set(zip(users.tolist(), days.tolist(), ids.to_pylist(), strict=True))
+    texts = made.to_pylist()
+    for n in np.flatnonzero(similar).tolist():
+        place, number = row[n], slot[n] + 1
+        while (users[place], days[place], texts[n]) in taken:
+            number += width
+            texts[n] = f"{ids[place].as_py()}#{number}"
+    return pa.array(texts, pa.string())
