@@ -54,7 +54,6 @@ def spoiled(spark: SparkSession, logs: Path, tmp_path_factory: pytest.TempPathFa
         quality={"max_early_clicks": 1},
         splits={"train": {"first": str(DAYS[0]), "last": str(DAYS[-1])}},
         sampling={},
-        quality={"max_early_clicks": 1, "min_matched": {"clicks": 0}},
     )
     build_samples(spark, DataConfig.model_validate(wrong), DAYS[0], DAYS[-1])
     return wrong
