@@ -9,9 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import MapType, VariantType
 
 from pipeline.config import DataConfig, Source
 from pipeline.contract.document import fingerprint
@@ -129,6 +128,6 @@ def _checksums(spark: SparkSession, calendar: Calendar, reach: _Reach, days: Seq
     return {row["day"]: f"{row['rows']} rows {row['sum']}" for row in sorted(rows, key=lambda row: str(row["day"]))}
 
 
-def _hashable(frame: DataFrame, name: str) -> Any:
-    kind = frame.schema[name].dataType
-    return F.to_json(F.struct(f"`{name}`")) if isinstance(kind, (MapType, VariantType)) else F.col(f"`{name}`")
+def _hashable(frame: DataFrame, name: str) -> Column:
+    kind = frame.schema[name].dataType.simpleString()
+    return F.to_json(F.struct(f"`{name}`")) if "map<" in kind or "variant" in kind else F.col(f"`{name}`")
