@@ -26,8 +26,6 @@ from mian.stream import StreamError
 from mian.tracking import DEFAULT_URI, STORE_ERRORS
 from pipeline.contract import ContractError, read_contract
 
-BEST = "best possible"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, score, print a table; 0 when done, 1 with one clear error when not."""
@@ -44,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="baselines to fit and to show beside the model",
     )
     parser.add_argument(
-        "--truth", metavar="FOLDER", help="true probabilities of a simulated world: shows the best possible metrics"
+        "--truth",
+        metavar="FOLDER",
+        help="true probabilities of a simulated world: shows the attainable metrics and their upper bound",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--predictions", metavar="FILE", help="also write impression_id, label and probability as Parquet")
@@ -64,8 +64,8 @@ def _evaluate(options: object) -> str:
     others = {name: baseline_scores(name, contract, samples, values["train_split"], split) for name in values["compare"]}
     ids = impression_ids(contract, samples, split)
     if values["truth"] is not None:
-        others[BEST] = true_probabilities(values["truth"], ids)
-    table = compare(scores, others, BEST if BEST in others else None)
+        others |= true_probabilities(values["truth"], ids)
+    table = compare(scores, others)
     if values["json"] is not None:
         pathlib.Path(values["json"]).write_text(table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")
     if values["predictions"] is not None:

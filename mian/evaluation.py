@@ -29,7 +29,12 @@ from pipeline.contract import Contract, ContractError
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
 
 BATCH_SIZE = 4096
-TRUTH_COLUMNS = ("impression_id", "probability")
+UPPER_BOUND = "upper bound"
+"""The true probabilities of a simulated world, given all that decides a click; also what no sample holds."""
+ATTAINABLE = "attainable"
+"""The probabilities given the world's laws and what samples hold; shares are of its AUC."""
+TRUTH_COLUMNS = {ATTAINABLE: "attainable", UPPER_BOUND: "probability"}
+"""By predictor, its column beside ``impression_id`` in the table of true probabilities."""
 BaselineName = Literal["logistic_regression", "popularity"]
 
 
@@ -104,31 +109,36 @@ def open_truth(path: str) -> ds.Dataset:
         dataset = ds.dataset(path, format="parquet", partitioning="hive")
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise TruthError(f"{path}: no table of true probabilities: {error}") from error
-    missing = [name for name in TRUTH_COLUMNS if name not in dataset.schema.names]
+    missing = [name for name in ("impression_id", *TRUTH_COLUMNS.values()) if name not in dataset.schema.names]
     if missing:
-        raise TruthError(f"{path}: no table of true probabilities: it has no column {missing[0]}")
+        raise TruthError(
+            f"{path}: no table of true probabilities: it has no column {missing[0]}; "
+            "logs of an older simulator are made again by jobs/simulate_logs.py --overwrite"
+        )
     return dataset
 
 
-def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
-    """The probability of label 1 that a simulated world knows, for each impression.
+def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> dict[str, npt.NDArray[np.float64]]:
+    """The probabilities of label 1 that a simulated world knows, for each impression.
 
     Args:
-        path: folder of Parquet files with ``impression_id`` and ``probability``.
+        path: folder of Parquet files with ``impression_id`` and the columns of :data:`TRUTH_COLUMNS`.
         ids: impression ids, shape ``(N,)``.
+
+    Returns:
+        An array of shape ``(N,)`` for each predictor: :data:`ATTAINABLE` and :data:`UPPER_BOUND`.
 
     Raises:
         TruthError: there is no such folder, or an impression has no probability there.
     """
     wanted = ds.field("impression_id").isin(list(ids))
-    table = open_truth(path).to_table(columns=list(TRUTH_COLUMNS), filter=wanted)
-    known = pd.Series(table.column("probability").to_numpy(), index=table.column("impression_id").to_numpy())
-    found: npt.NDArray[np.float64] = known[~known.index.duplicated()].reindex(ids).to_numpy(np.float64)
-    missing = int(np.isnan(found).sum())
-    if missing:
-        first = ids[np.isnan(found)][0]
-        raise TruthError(f"{path}: {missing} of {len(ids)} impressions have no true probability, the first {first!r}")
-    return found
+    table = open_truth(path).to_table(columns=["impression_id", *TRUTH_COLUMNS.values()], filter=wanted)
+    known = table.to_pandas().drop_duplicates("impression_id").set_index("impression_id").reindex(ids)
+    unknown = known.isna().any(axis=1).to_numpy()
+    if unknown.any():
+        first = ids[unknown][0]
+        raise TruthError(f"{path}: {unknown.sum()} of {len(ids)} impressions have no true probability, the first {first!r}")
+    return {name: known[column].to_numpy(np.float64) for name, column in TRUTH_COLUMNS.items()}
 
 
 def baseline_scores(name: BaselineName, contract: Contract, samples: str, train: str, split: str) -> npt.NDArray[np.float64]:
@@ -144,21 +154,20 @@ def read_columns(contract: Contract, samples: str, split: str) -> dict[str, npt.
     return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
 
 
-def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]], best: str | None) -> pd.DataFrame:
+def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd.DataFrame:
     """Metrics of several probabilities for the same rows.
 
     Args:
         scored: labels and users of the rows, and the model's probabilities.
-        others: probabilities by name.
-        best: the name among ``others`` of the true probabilities, if they are known.
+        others: probabilities by name; :data:`ATTAINABLE` among them where they are known.
 
     Returns:
-        A row a name, ``model`` first; with ``share`` where the best is known: ``(AUC - 0.5) / (best AUC - 0.5)``.
+        A row a name, ``model`` first; with ``share`` where :data:`ATTAINABLE` is known: ``(AUC - 0.5) / (its AUC - 0.5)``.
     """
     everything: dict[str, npt.ArrayLike] = {"model": scored.probabilities, **others}
     table = pd.DataFrame({name: evaluate(scored.labels, p, scored.users) for name, p in everything.items()}).T
-    if best is not None:
-        ceiling = table.loc[best, "auc"] - 0.5
+    if ATTAINABLE in table.index:
+        ceiling = table.loc[ATTAINABLE, "auc"] - 0.5
         table["share"] = (table["auc"] - 0.5) / ceiling if ceiling > 0 else math.nan
     return table
 

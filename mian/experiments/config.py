@@ -76,7 +76,7 @@ class ExperimentConfig(Strict):
     samples: str
     """The folder that ``build_samples`` wrote."""
     truth: str | None = None
-    """True probabilities of a simulated world; then the best possible metrics are the tables' last line."""
+    """True probabilities of a simulated world; then the attainable metrics and their upper bound are the tables' last lines."""
     output: str
     """Local folder for trials and the report; processes that share it share the work."""
     seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mian.evaluation import TRUTH_COLUMNS
 from mian.experiments.attention import GlobalWeights
-from mian.experiments.tables import BEST
 
 #: Okabe and Ito's palette, which color-blind readers tell apart; a line style and a marker each besides.
 STYLES = (
@@ -102,7 +102,7 @@ def attention_cases(weights: GlobalWeights) -> Figure:
 
 def differences(table: pd.DataFrame, against: str) -> Figure:
     """AUC of each line less that of one, with the interval over users drawn anew."""
-    shown = table.drop(index=BEST, errors="ignore")
+    shown = table.drop(index=list(TRUTH_COLUMNS), errors="ignore")
     figure = Figure(figsize=(7.0, 0.38 * len(shown) + 1.3), layout="constrained")
     axes: Axes = figure.subplots()
     center = shown["auc"] - shown.loc[against, "auc"]
@@ -121,7 +121,7 @@ def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
     """AUC of some lines within parts of the test split."""
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes: Axes = figure.subplots()
-    shown = [line for line in (*lines, BEST) if line in table]
+    shown = [line for line in (*lines, *TRUTH_COLUMNS) if line in table]
     places = np.arange(len(table))
     for number, line in enumerate(shown):
         color, _, marker = STYLES[number % len(STYLES)]

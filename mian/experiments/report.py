@@ -17,7 +17,7 @@ from mian.experiments import figures, tables
 from mian.experiments.attention import GlobalWeights, global_weights
 from mian.experiments.efficiency import efficiency
 from mian.experiments.scoring import HeldOutRows, read_held_out_rows, scores
-from mian.experiments.tables import BEST, METRICS
+from mian.experiments.tables import METRICS
 from mian.experiments.trials import Experiment, shown, write
 
 MARKDOWN = "report.md"
@@ -123,7 +123,11 @@ def _comparison(
         "Comparison with the peers",
         f"Table 2 of Zhang et al. 2021. Mean and standard deviation over the seeds. Changes are relative to {peer}, the best peer by AUC. "
         "p is of a paired t-test of AUC over the seeds; the interval is that of the difference of AUC, for users drawn anew."
-        + (" Of the best AUC: AUC / best; above 0.5: (AUC - 0.5) / (best - 0.5)." if rows.truth is not None else ""),
+        + (
+            " Of the attainable AUC: AUC / attainable; above 0.5: (AUC - 0.5) / (attainable - 0.5)."
+            if rows.truth is not None
+            else ""
+        ),
         [_shown(table, config.published)],
         [
             Picture(
@@ -172,7 +176,7 @@ def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: tables.Pro
     )
     section = Section("Where the models differ", "AUC within parts of the test split, the mean of the seeds.")
     for number, (title, table) in enumerate(tables.slices(rows, probabilities, lines).items()):
-        names = [*lines, *([BEST] if BEST in table else [])]
+        names = [*lines, *(rows.truth or {})]
         texts = [
             (str(part), f"{int(values['rows']):,}", f"{values['rate']:.4f}", *(_number(values[name], 4) for name in names))
             for part, values in table.iterrows()
@@ -251,14 +255,14 @@ def _settings(experiment: Experiment) -> Section:
 
 def _shown(table: pd.DataFrame, published: Any) -> Table:
     columns = ["model", *(TITLES[metric] for metric in METRICS), "AUC, change", "logloss, change", "p", "AUC, difference"]
-    columns += ["of best AUC", "of best above 0.5"] if "share" in table else []
+    columns += ["of attainable AUC", "of attainable above 0.5"] if "share" in table else []
     columns += ["AUC, published", "logloss, published"] if published is not None else []
     texts = []
     for line, row in table.iterrows():
         cells = [str(line), *(_mean(row[metric], row[f"{metric}_sd"]) for metric in METRICS)]
         cells += [_number(100 * row["auc_relative"], 2, "+", " %"), _number(100 * row["logloss_relative"], 2, "+", " %")]
         cells += [_number(row["p"], 3), "-" if math.isnan(row["low"]) else f"{row['low']:+.4f} to {row['high']:+.4f}"]
-        cells += [_number(row["of_best"], 3), _number(row["share"], 3)] if "share" in table else []
+        cells += [_number(row["of_attainable"], 3), _number(row["share"], 3)] if "share" in table else []
         if published is not None:
             cells += [_number(metric.get(str(line), math.nan), 4) for metric in (published.auc, published.logloss)]
         texts.append(tuple(cells))

@@ -36,7 +36,7 @@ class HeldOutRows:
         seen: whether the candidate is among them; None where candidate and behaviors share no vocabulary.
         known: whether the vocabulary has the candidate, so that it can be seen; None as ``seen`` is.
         gaps: seconds since the latest behavior, rounded down to a bucket's edge, NaN where there is none; None where no field tells.
-        truth: the true probabilities of a simulated world, where they are given.
+        truth: the probabilities that a simulated world knows, by predictor, see :func:`mian.evaluation.true_probabilities`.
     """
 
     labels: npt.NDArray[np.int32]
@@ -45,7 +45,7 @@ class HeldOutRows:
     seen: npt.NDArray[np.bool_] | None
     known: npt.NDArray[np.bool_] | None
     gaps: Floats | None
-    truth: Floats | None
+    truth: dict[str, Floats] | None
 
 
 def read_held_out_rows(experiment: Experiment) -> HeldOutRows:

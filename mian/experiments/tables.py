@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ttest_rel
 
+from mian.evaluation import ATTAINABLE
 from mian.experiments.resampling import difference_of_auc
 from mian.experiments.scoring import HeldOutRows, test_metrics
 from mian.metrics import UndefinedMetricError, auc
@@ -17,7 +18,6 @@ from mian.metrics import UndefinedMetricError, auc
 Probabilities = Mapping[str, Sequence[npt.NDArray[np.float32]]]
 """Of each line, an array a seed."""
 
-BEST = "best possible"
 METRICS = ("auc", "logloss", "gauc")
 #: Bounds of behavior counts.
 COUNTS = ((0, 0), (1, 5), (6, 15), (16, 30), (31, math.inf))
@@ -55,8 +55,8 @@ def comparison(
     Returns:
         Columns: ``auc``, ``logloss``, ``gauc``, each with its ``_sd`` (NaN with one seed); ``auc_relative`` and ``logloss_relative``, the
         change of the mean over that of ``against``; ``p``, of a paired t-test of AUC over the seeds (NaN with one); ``low`` and ``high``,
-        the 95 % interval of the difference of AUC over users drawn anew; where the best possible AUC is known, ``of_best``,
-        ``AUC / best``, and ``share``, ``(AUC - 0.5) / (best - 0.5)``, with the best as the last line.
+        the 95 % interval of the difference of AUC over users drawn anew; where the attainable AUC is known, ``of_attainable``,
+        ``AUC / attainable``, and ``share``, ``(AUC - 0.5) / (attainable - 0.5)``, with the attainable and the upper bound as last lines.
     """
     table = pd.DataFrame(index=pd.Index(lines, name="line"))
     for metric in METRICS:
@@ -69,10 +69,12 @@ def comparison(
     table["low"] = [differences[line][0] for line in lines]
     table["high"] = [differences[line][1] for line in lines]
     if rows.truth is not None:
-        best = test_metrics(rows, rows.truth)
-        table["of_best"] = table["auc"] / best["auc"]
-        table["share"] = (table["auc"] - 0.5) / (best["auc"] - 0.5)
-        table.loc[BEST, [*METRICS, "of_best", "share"]] = [*(best[metric] for metric in METRICS), 1.0, 1.0]
+        for name, probabilities_of_world in rows.truth.items():
+            known = test_metrics(rows, probabilities_of_world)
+            table.loc[name, list(METRICS)] = [known[metric] for metric in METRICS]
+        attainable = table.loc[ATTAINABLE, "auc"]
+        table["of_attainable"] = table["auc"] / attainable
+        table["share"] = (table["auc"] - 0.5) / (attainable - 0.5)
     return table
 
 
@@ -112,7 +114,8 @@ def _sliced(
     for line in lines:
         table[line] = [_mean_auc(rows, probabilities[line], where) for where in parts.values()]
     if rows.truth is not None:
-        table[BEST] = [_mean_auc(rows, [rows.truth], where) for where in parts.values()]
+        for name, known in rows.truth.items():
+            table[name] = [_mean_auc(rows, [known], where) for where in parts.values()]
     return table[table["rows"] > 0]
 
 

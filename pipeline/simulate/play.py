@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+POSITION_EFFECTS = laws.POSITION_EFFECT * np.log(np.arange(1, laws.SLATE + 1))
 _DRAWN = laws.SLATE + laws.SPARE_SLOTS
 _EARLIER = np.tril(np.ones((_DRAWN, _DRAWN), np.bool_), -1)
 
@@ -73,7 +74,6 @@ def play(world: World, chunk: int, people: People, sessions: Sessions) -> Played
     item = np.zeros(shape, np.int64)
     probability, interest = np.zeros(shape), np.zeros(shape)
     click_us, orphan_us = np.full(shape, NO_CLICK), np.full(shape, NO_CLICK)
-    position_effect = laws.POSITION_EFFECT * np.log(np.arange(1, laws.SLATE + 1))
     memory = ClickMemory(len(people.numbers), _memory_width(world, people))
 
     start = 0
@@ -90,7 +90,7 @@ def play(world: World, chunk: int, people: People, sessions: Sessions) -> Played
             + np.take_along_axis(sessions.liking[step], category, axis=1)
             + items.quality[slate]
             + sessions.price_effect[step, None] * items.price_z[slate]
-            + position_effect
+            + POSITION_EFFECTS
             + interest[step]
         )
         clicks = 1.0 / (1.0 + np.exp(-logit))

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.simulate import laws
+from pipeline.simulate.attainable import attainable_probability, held_by_samples
 from pipeline.simulate.memory import NO_CLICK
 from pipeline.simulate.people import People
 from pipeline.simulate.play import Played
@@ -34,6 +35,7 @@ SCHEMA = pa.schema(
         ("page", pa.string()),
         # null also for the second row of a duplicated impression
         ("probability", pa.float64()),
+        ("attainable", pa.float64()),
         ("label", pa.int32()),
     ]
 )
@@ -66,6 +68,7 @@ def batches(world: World, chunk: int, people: People, sessions: Sessions, played
 class _Rows:
     def __init__(self, world: World, people: People, sessions: Sessions, played: Played) -> None:
         self.sessions, self.played = sessions, played
+        self.attainable = attainable_probability(world, held_by_samples(world, people, sessions, played))
         self.user_ids, self.item_ids = people.ids(), world.items.ids()
         self.key = np.random.SeedSequence(world.config.seed).generate_state(1, np.uint64)[0]
 
@@ -87,6 +90,7 @@ class _Rows:
             window_us = int(laws.ATTRIBUTION_HOURS * laws.HOUR_US)
             in_time = (click_us != NO_CLICK) & (click_us - sessions.time_us[session] <= window_us)
             columns["probability"] = pa.array(played.probability[session, slot])
+            columns["attainable"] = pa.array(self.attainable[session, slot])
             columns["label"] = pa.array(in_time.astype(np.int32))
         return _batch(columns, len(session))
 

@@ -39,6 +39,8 @@ class Sessions:
     weather: Ints
     device: Ints
     page: Ints
+    shop_liking: Floats
+    """(S, C), what the category and the context add to the logit."""
     profile_liking: Floats
     """(S, C), what the profile adds to the logit."""
     liking: Floats
@@ -83,8 +85,9 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
         "weather": weather,
         "page": page,
     }
-    liking = tastes.category + profile_liking + _context_liking(tastes, context, world.warmth[city, day])
-    liking += np.array(list(laws.PAGE_EFFECT.values()))[page][:, None]
+    shop_liking = tastes.category + _context_liking(tastes, context, world.warmth[city, day])
+    shop_liking += np.array(list(laws.PAGE_EFFECT.values()))[page][:, None]
+    liking = shop_liking + profile_liking
     _add_demands(liking, people, user, time_us)
     return Sessions(
         step_sizes=np.bincount(turn),
@@ -96,6 +99,7 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
         weather=weather,
         device=device,
         page=page,
+        shop_liking=shop_liking,
         profile_liking=profile_liking,
         liking=liking,
         price_effect=sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, laws.PRICE_EFFECT)),

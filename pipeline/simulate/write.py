@@ -92,7 +92,7 @@ def _write_logs(spark: SparkSession, config: SimulateConfig, simulated: DataFram
     _write_days(impressions.select("day", *IMPRESSION_COLUMNS), f"{staging}/impressions", config.impressions, config.days)
     clicks = simulated.where(F.col("log") == "clicks").select("day", *CLICK_COLUMNS)
     _write_days(clicks, f"{staging}/clicks", config.impressions // 8, config.days + 1)
-    truth = impressions.where(F.col("probability").isNotNull()).select("day", "impression_id", "probability")
+    truth = impressions.where(F.col("probability").isNotNull()).select("day", "impression_id", "probability", "attainable")
     _write_days(truth, f"{staging}/truth", config.impressions, config.days)
     weeks = -(-config.days // 7)
     _write_days(user_snapshots(spark, config), f"{staging}/users", config.user_count * weeks, weeks)

@@ -72,9 +72,9 @@ def test_the_registered_model_scores_raw_values_as_evaluation_scored_the_samples
     outputs = ["--predictions", "predictions.parquet", "--json", "metrics.json", "--tracking-uri", "sqlite:///mlflow.db"]
     run(folder, "python", f"{ROOT}/jobs/evaluate.py", *arguments, *outputs)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert 0.5 < metrics["model"]["auc"] < metrics["best possible"]["auc"] < 1
-    assert metrics["model"]["logloss"] > metrics["best possible"]["logloss"]
-    assert metrics["model"]["share"] == pytest.approx((metrics["model"]["auc"] - 0.5) / (metrics["best possible"]["auc"] - 0.5))
+    assert 0.5 < metrics["model"]["auc"] < metrics["attainable"]["auc"] < metrics["upper bound"]["auc"] < 1
+    assert metrics["model"]["logloss"] > metrics["attainable"]["logloss"] > metrics["upper bound"]["logloss"]
+    assert metrics["model"]["share"] == pytest.approx((metrics["model"]["auc"] - 0.5) / (metrics["attainable"]["auc"] - 0.5))
 
     contract = read_contract(str(folder / "samples"))
     raw = pd.concat(

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mian.evaluation import ATTAINABLE, UPPER_BOUND
 from mian.experiments import tables
 from mian.experiments.scoring import HeldOutRows
 
@@ -23,7 +24,9 @@ def world() -> tuple[HeldOutRows, dict[str, list[Any]]]:
     known = rng.random(ROWS) < 0.9
     seen = (rng.random(ROWS) < 0.2) & (lengths > 0) & known
     gaps = np.where(lengths > 0, 2.0 ** rng.integers(10, 22, ROWS), np.nan)
-    rows = HeldOutRows(labels, rng.integers(0, 200, ROWS), lengths, seen, known, gaps, truth)
+    attainable = np.clip(truth + rng.normal(0, 0.05, ROWS), 0.01, 0.99)
+    known_to_world = {ATTAINABLE: attainable, UPPER_BOUND: truth}
+    rows = HeldOutRows(labels, rng.integers(0, 200, ROWS), lengths, seen, known, gaps, known_to_world)
     noise = {"LR": 0.4, "DIN": 0.15, "MIAN": 0.1}
     models = {
         line: [np.clip(truth + rng.normal(0, size, ROWS), 0.01, 0.99).astype(np.float32) for _ in range(3)]
@@ -47,13 +50,16 @@ def test_means_and_deviations_are_over_the_seeds(world: Any) -> None:
         assert row["auc_relative"] == pytest.approx(np.mean(aucs[line]) / np.mean(aucs["DIN"]) - 1)
         assert row["logloss_relative"] == pytest.approx(np.mean(losses[line]) / np.mean(losses["DIN"]) - 1)
         assert row["low"] <= row["auc"] - table.loc["DIN", "auc"] <= row["high"]
-        best = roc_auc_score(rows.labels, rows.truth)
-        assert row["of_best"] == pytest.approx(np.mean(aucs[line]) / best)
-        assert row["share"] == pytest.approx((np.mean(aucs[line]) - 0.5) / (best - 0.5))
+        attainable, bound = (roc_auc_score(rows.labels, p) for p in rows.truth.values())
+        assert row["of_attainable"] == pytest.approx(np.mean(aucs[line]) / attainable)
+        assert row["share"] == pytest.approx((np.mean(aucs[line]) - 0.5) / (attainable - 0.5))
     assert table.loc["MIAN", "p"] == pytest.approx(ttest_rel(aucs["MIAN"], aucs["DIN"]).pvalue)
     assert np.isnan(table.loc["DIN", "p"])
-    assert table.index[-1] == tables.BEST
-    assert table.loc[tables.BEST, ["auc", "of_best", "share"]].tolist() == pytest.approx([best, 1.0, 1.0])
+    assert table.index[-2:].tolist() == [ATTAINABLE, UPPER_BOUND]
+    assert table.loc[ATTAINABLE, ["auc", "of_attainable", "share"]].tolist() == pytest.approx([attainable, 1.0, 1.0])
+    share = (bound - 0.5) / (attainable - 0.5)
+    assert share > 1
+    assert table.loc[UPPER_BOUND, ["auc", "of_attainable", "share"]].tolist() == pytest.approx([bound, bound / attainable, share])
 
 
 def test_with_one_seed_there_is_no_deviation_and_no_p(world: Any) -> None:
@@ -69,7 +75,7 @@ def test_without_a_truth_there_is_no_share(world: Any) -> None:
     blind = HeldOutRows(rows.labels, rows.users, None, None, None, None, None)
     table = tables.comparison(blind, tables.of_seeds(blind, models), models, list(models), "LR")
     assert "share" not in table
-    assert tables.BEST not in table.index
+    assert not {ATTAINABLE, UPPER_BOUND} & set(table.index)
     assert tables.slices(blind, models, list(models)) == {}
 
 

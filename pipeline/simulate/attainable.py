@@ -1,0 +1,160 @@
+"""What the best predictor knows that reads samples: the laws of the world, and of each impression what a sample holds.
+
+No sample holds what a user needs at the moment, the profile of a user who is in no snapshot, or what changed in a profile since the last
+one. The probability of a click is the mean over all that they may be, by the laws that they are drawn by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.simulate import laws
+from pipeline.simulate.people import People
+from pipeline.simulate.play import POSITION_EFFECTS, Played
+from pipeline.simulate.sessions import Sessions
+from pipeline.simulate.world import World
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+UNLISTED = -1
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+"""Of the mean over a normal distribution, by Gauss-Hermite quadrature."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What samples hold of S sessions of K impressions, beside the laws; all times are microseconds since 1970, UTC."""
+
+    time_us: Ints
+    """(S,)"""
+    item: Ints
+    """(S, K)"""
+    shop_liking: Floats
+    """(S, C), what category and context add to the logit."""
+    interest: Floats
+    """(S, K), what the clicks of the history add."""
+    snapshot_us: Ints
+    """(S,), of the latest snapshot of the users."""
+    profile: dict[str, Ints]
+    """By field, (S,): the value in that snapshot, ``UNLISTED`` where the user is not in it."""
+
+
+def held_by_samples(world: World, people: People, sessions: Sessions, played: Played) -> Held:
+    """Leave out of a chunk what no sample holds."""
+    every_us = laws.SNAPSHOT_DAYS * laws.DAY_US
+    snapshot_us = world.start_us + (sessions.time_us - world.start_us) // every_us * every_us
+    listed = people.listed_us[sessions.user] <= snapshot_us
+    profile = {field: np.where(listed, people.value(field, sessions.user, snapshot_us), UNLISTED) for field in laws.PROFILE_SIGMA}
+    return Held(sessions.time_us, played.item, sessions.shop_liking, played.interest, snapshot_us, profile)
+
+
+def attainable_probability(world: World, held: Held) -> Floats:
+    """The probability of a click within the attribution window, (S, K), given the laws and what samples hold.
+
+    What a profile adds to the logit is a sum over fields; its mean and variance are exact, its distribution is taken to be normal. That an
+    item is shown says something of a profile, as some slots are filled by what suits it; nothing is concluded from past clicks.
+    """
+    items = world.items
+    category, price_z = items.category[held.item], items.price_z[held.item]
+    mean, variance, tilt = _profile_effect(world, held, category, price_z)
+    logit = (
+        laws.INTERCEPT
+        + np.take_along_axis(held.shop_liking, category, axis=1)
+        + items.quality[held.item]
+        + laws.PRICE_EFFECT * price_z
+        + POSITION_EFFECTS
+        + held.interest
+        + mean
+    )
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    need = _need_probability((held.time_us - world.start_us) / laws.DAY_US)[:, None]
+    suits = _shown_for_profile(world)[category]
+    clicks = np.zeros(logit.shape)
+    for chance, added in (
+        ((1.0 - need) * (1.0 - suits), 0.0),
+        ((1.0 - need) * suits, tilt),
+        (need * (1.0 - suits), laws.DEMAND_EFFECT),
+        (need * suits, tilt + laws.DEMAND_EFFECT),
+    ):
+        clicks += chance * _mean_click(logit + added, deviation)
+    return clicks * (1.0 - laws.LATE_CLICK_SHARE)
+
+
+def _profile_effect(world: World, held: Held, category: Ints, price_z: Floats) -> tuple[Floats, Floats, Floats]:
+    """What profile fields add to the logit, the price included: mean, variance and tilt, each (S, K).
+
+    The tilt is by how much the mean is higher where an item was shown because its category suits the profile: that is drawn by the
+    exponential of the profile's liking, which moves a normal distribution by its covariance with that liking.
+    """
+    mean, variance, tilt = (np.zeros(category.shape) for _ in range(3))
+    for field, taste in world.tastes.profile.items():
+        weight = _value_weights(world, held, field)  # (S, V)
+        price = world.tastes.price.get(field, np.zeros(len(taste)))
+
+        def of_category(table: Floats, weight: Floats = weight) -> Floats:
+            return np.take_along_axis(weight @ table, category, axis=1)
+
+        of_taste, of_price = of_category(taste), (weight @ price)[:, None]
+        taste_variance = of_category(taste**2) - of_taste**2
+        covariance = of_category(taste * price[:, None]) - of_taste * of_price
+        mean += of_taste + price_z * of_price
+        tilt += taste_variance + price_z * covariance
+        variance += taste_variance + 2 * price_z * covariance + price_z**2 * ((weight @ price**2)[:, None] - of_price**2)
+    return mean, variance, tilt
+
+
+def _shown_for_profile(world: World) -> Floats:
+    """By category, (C,): the share of its impressions that are in slots filled by what suits a profile, the others being by popularity."""
+    liking = sum(
+        (np.log(np.array(list(laws.PROFILE[field].values())) @ np.exp(taste)) for field, taste in world.tastes.profile.items()),
+        np.zeros(laws.CATEGORIES),
+    )
+    suiting = laws.PROFILE_SLOT_SHARE * np.exp(liking) / np.exp(liking).sum()
+    popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), laws.CATEGORIES)
+    others = (1.0 - laws.PROFILE_SLOT_SHARE) * popularity / popularity.sum()
+    return suiting / (suiting + others)
+
+
+def _value_weights(world: World, held: Held, field: str) -> Floats:
+    """The probability of each value of a profile field at the time of each session, (S, V)."""
+    drawn = np.array(list(laws.PROFILE[field].values()))
+    drawn /= drawn.sum()
+    count = len(drawn)
+    later = np.tile(drawn, (count, 1))  # (V, V): by the value before, the probability of each value after a change
+    if field == "membership":
+        later = np.eye(count)[np.minimum(np.arange(count) + 1, count - 1)]
+    known = held.profile[field]
+    changed_before = _changed(field, held.snapshot_us - world.start_us)
+    changed_since = (1.0 - changed_before) * _changed(field, held.time_us - held.snapshot_us)
+    changed = np.where(known == UNLISTED, _changed(field, held.time_us - world.start_us), changed_since)[:, None]
+    before = np.where((known == UNLISTED)[:, None], drawn, np.eye(count)[known])
+    weights: Floats = (1.0 - changed) * before + changed * (before @ later)
+    return weights
+
+
+def _changed(field: str, span_us: Ints) -> Floats:
+    """The probability that a field changes within a time."""
+    if field not in laws.CHANGE_DAYS:
+        return np.zeros(len(span_us))
+    return -np.expm1(-span_us / laws.DAY_US / laws.CHANGE_DAYS[field])
+
+
+def _need_probability(days: Floats) -> Floats:
+    """That a user needs a given category so many days after the first day: that a need began, and lasts still."""
+    shortest, longest = laws.DEMAND_DAYS
+    late = np.clip(days, shortest, longest)
+    # the integral, over the days since a need began, of the probability that it lasts as long
+    lasting = np.minimum(days, shortest) + ((longest - shortest) ** 2 - (longest - late) ** 2) / (2 * (longest - shortest))
+    return -np.expm1(-lasting / laws.DEMAND_EVERY_DAYS / laws.CATEGORIES)
+
+
+def _mean_click(logit: Floats, deviation: Floats) -> Floats:
+    """The mean of the sigmoid of a normal variable."""
+    total = np.zeros(logit.shape)
+    for node, weight in zip(_NODES, _NODE_WEIGHTS / _NODE_WEIGHTS.sum(), strict=True):
+        total += weight / (1.0 + np.exp(-(logit + node * deviation)))
+    return total
