@@ -28,6 +28,7 @@ from mian.trainer import (
     Ranks,
     SpillError,
     Streams,
+    TableMemoryError,
     Trained,
     Trainer,
     TrainingError,
@@ -35,6 +36,7 @@ from mian.trainer import (
     World,
     choose_device,
     open_streams,
+    refuse_large_tables,
     training_key,
 )
 from pipeline.contract import Contract, ContractError, read_contract
@@ -54,6 +56,7 @@ ERRORS = (
     ServableError,
     SpillError,
     StreamError,
+    TableMemoryError,
     TrainingError,
 )
 
@@ -89,9 +92,10 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
 
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
         config = command.load_config(TrainConfig, path, overrides)
-        choose_device(config, ranks.local_rank)  # where one rank's machine lacks something, all end here
+        device = choose_device(config, ranks.local_rank)  # where one rank's machine lacks something, all end here
         _make_output_folder(config.output)
         contract = read_contract(config.samples)
+        refuse_large_tables(config, contract, ranks.size, ranks.local_size, device)
         folder = pathlib.Path(config.output) / "checkpoints" / training_key(config, contract)
         return config, contract, open_streams(config, contract, ranks), CheckpointStore(folder, config.checkpoint.keep)
 

@@ -5,6 +5,7 @@ from mian.trainer.device import DeviceError, choose_device
 from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.sorted_rows import SpillError
 from mian.trainer.streams import Streams, open_streams
+from mian.trainer.table_memory import TableMemoryError, refuse_large_tables
 from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStopped
 from mian.trainer.world import World
 
@@ -17,6 +18,7 @@ __all__ = [
     "Ranks",
     "SpillError",
     "Streams",
+    "TableMemoryError",
     "Trained",
     "Trainer",
     "TrainingError",
@@ -24,5 +26,6 @@ __all__ = [
     "World",
     "choose_device",
     "open_streams",
+    "refuse_large_tables",
     "training_key",
 ]

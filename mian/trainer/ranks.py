@@ -45,7 +45,7 @@ class Ranks:
         self.rank: int = 0 if alone else hvd.rank()
         self.size: int = 1 if alone else hvd.size()
         self.local_rank: int = hvd.local_rank()
-        self._local_size: int = 1 if alone else hvd.local_size()
+        self.local_size: int = 1 if alone else hvd.local_size()
         self._by_cpu = True
         self._watch = ExchangeWatch(self.rank, self.size)
         self._packing: Packing16 | None = None
@@ -63,7 +63,7 @@ class Ranks:
         """
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        direct = device.type == "cuda" and hvd.nccl_built() and self._local_size <= torch.cuda.device_count()
+        direct = device.type == "cuda" and hvd.nccl_built() and self.local_size <= torch.cuda.device_count()
         self._by_cpu = not all(self.gather_objects(bool(direct)))
 
     def _goes_by_cpu(self, tensor: torch.Tensor) -> bool:
@@ -108,7 +108,7 @@ class Ranks:
     @property
     def cores(self) -> int:
         """This rank's share of the machine's cores; at least one."""
-        return max(1, len(os.sched_getaffinity(0)) // self._local_size)
+        return max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
     def together(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:
         """Run a step on every rank; where it fails on some, it fails on all.
