@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
 import logging
 import os
@@ -37,8 +38,27 @@ class ConfigError(ValueError):
     """A configuration that cannot be used: which file, which key, what to do."""
 
 
+class _LauncherError(io.TextIOBase):
+    """The standard error of ``spark-submit``, which joins both streams of the Python that it starts into its own standard output."""
+
+    def write(self, text: str) -> int:
+        """Write through the JVM, whose standard error is the terminal's."""
+        from pyspark import SparkContext  # jobs that train and serve do without Spark
+
+        try:
+            SparkContext._ensure_initialized()
+            assert SparkContext._jvm is not None
+            SparkContext._jvm.java.lang.System.err.print(text)
+        except Exception:  # noqa: BLE001 - the JVM has ended, or is about to
+            assert sys.__stderr__ is not None
+            sys.__stderr__.write(text)
+        return len(text)
+
+
 def parser(description: str, *, config: str | None = None) -> argparse.ArgumentParser:
     """An argument parser; with ``config`` (an example path) it takes ``--config FILE`` and ``key=value`` overrides."""
+    if "PYSPARK_GATEWAY_PORT" in os.environ and sys.stderr is sys.__stderr__:
+        sys.stderr = _LauncherError()
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if config is not None:
         result.add_argument("--config", required=True, metavar="FILE", help=f"YAML configuration, such as {config}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
 
@@ -50,6 +52,21 @@ def log_errors(config: DataConfig) -> Iterator[None]:
         yield
     except (PySparkException, Py4JError) as error:
         raise _log_error(error, config) from error
+
+
+def refuse_unreachable(spark: SparkSession, place: str, path: str) -> None:
+    """Refuse a path that Java would look for under another name.
+
+    Raises:
+        LogError: the path has characters beyond ASCII, and Java was started in a locale that has none.
+    """
+    jvm: Any = spark.sparkContext._jvm
+    if path.isascii() or "UTF" in str(jvm.java.lang.System.getProperty("sun.jnu.encoding")).upper():
+        return
+    raise LogError(
+        f"{place}: Java cannot reach {path} in this locale: start with LC_ALL=C.UTF-8 in the environment, of the cluster's machines too, "
+        "or with SPARK_CONF_DIR=conf/spark, which says so"
+    )
 
 
 def spark_words(error: Exception) -> str:
