@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from pipeline.contract import Contract, Encoder, Field
+from pipeline.contract.canonical import canonical_text, canonical_value
 from pipeline.contract.document import LENGTH_COLUMN
 from pipeline.contract.encoder import padded, padding
 
@@ -26,8 +28,9 @@ class ServingInputError(ValueError):
 class RowEncoder:
     """Encodes raw rows as the samples were.
 
-    A row has a column a field, named as the contract names it. Ids are text, numbers are numbers, and either may be missing (None,
-    NaN), which is an unknown id or the training mean. A behavior column has a list a row, the most recent behavior first and of any
+    A row has a column a field, named as the contract names it. Ids are text, or numbers and booleans with the text that they had in
+    the logs, see :func:`pipeline.contract.canonical.canonical_text`; numbers are numbers. Either may be missing (None, NaN), which is an
+    unknown id or the training mean. A behavior column has a list a row, the most recent behavior first and of any
     length; those beyond the history's length are left out. None is an empty history.
 
     Args:
@@ -103,22 +106,19 @@ class RowEncoder:
 
 
 def _values(field: Field, column: pd.Series) -> pa.Array:
-    array = _arrow(field, column)
-    _check_kind(field, array)
-    return _cast(field, array, _kind(field))
+    return _typed(field, _arrow(field, column))
 
 
 def _lists(field: Field, column: pd.Series) -> pa.ListArray:
     array = _arrow(field, column)
-    kind = pa.list_(_kind(field))
     if len(array) == array.null_count:
-        return pa.nulls(len(array), kind)
+        return pa.nulls(len(array), pa.list_(_kind(field)))
     if not (kinds.is_list(array.type) or kinds.is_large_list(array.type) or kinds.is_fixed_size_list(array.type)):
         raise ServingInputError(
             f"column {field.column}: each row takes a list of behaviors, the most recent first, got {array.type}"
         )
-    _check_kind(field, array.flatten())
-    return _cast(field, array, kind)
+    offsets = np.append(np.int32(0), np.cumsum(_lengths(array), dtype=np.int32))  # a missing list is an empty one
+    return pa.ListArray.from_arrays(pa.array(offsets), _typed(field, array.flatten()))
 
 
 def _kind(field: Field) -> pa.DataType:
@@ -129,28 +129,43 @@ def _arrow(field: Field, column: pd.Series) -> pa.Array:
     try:
         array = pa.array(column, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise ServingInputError(f"column {field.column}: values of one type are needed; {error}") from error
+        if not field.is_text:
+            raise ServingInputError(f"column {field.column}: values of one type are needed; {error}") from error
+        array = _mixed(field, column)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _cast(field: Field, array: pa.Array, kind: pa.DataType) -> pa.Array:
+def _mixed(field: Field, column: pd.Series) -> pa.Array:
+    """Ids of several types, such as text and whole numbers."""
     try:
-        return array.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ServingInputError(f"column {field.column}: {array.type} is not to be read as {kind}; {error}") from error
+        return pa.array([_texts(value) for value in column])
+    except TypeError as error:
+        raise ServingInputError(f"column {field.column}: an id is text, a number or a boolean; {error}") from error
 
 
-def _check_kind(field: Field, values: pa.Array) -> None:
-    """Refuse what would be read as something else than it was in the logs."""
+def _texts(value: Any) -> str | list[str | None] | None:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [canonical_value(None if entry is pd.NA else entry) for entry in value]
+    return canonical_value(None if value is pd.NA else value)
+
+
+def _typed(field: Field, values: pa.Array) -> pa.Array:
+    """Single values as the encoder takes them; what would be read as something else than it was in the logs is refused."""
     kind = values.type.value_type if kinds.is_dictionary(values.type) else values.type
+    number = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)
     if len(values) == values.null_count:
-        return
+        return pa.nulls(len(values), _kind(field))
     if field.is_text:
-        # Integers and truths have one spelling as text. Floats have not, and mostly were integers before a missing value came in.
-        if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)):
+        text = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind)
+        if not (text or number or kinds.is_boolean(kind)):
             raise ServingInputError(f"column {field.column}: an id is text, got {kind}; write it as it is in the logs")
-    elif not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)):
+        return canonical_text(values)
+    if not number:
         raise ServingInputError(f"column {field.column}: a number is needed, got {kind}")
+    try:
+        return values.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ServingInputError(f"column {field.column}: {values.type} is not to be read as a number; {error}") from error
 
 
 def _lengths(lists: pa.ListArray) -> npt.NDArray[np.int32]:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import fsspec
 import numpy as np
@@ -174,12 +175,11 @@ def _write(
     folder: Path, model: nn.Module, description: ModelDescription, contract: Contract, vocabularies: Mapping[str, bytes]
 ) -> None:
     (folder / VOCABULARIES).mkdir()
+    # whatever a vocabulary is called, its file lies in this folder
+    paths = {name: f"{VOCABULARIES}/{quote(name, safe='')}.parquet" for name in vocabularies}
     for name, content in vocabularies.items():
-        (folder / VOCABULARIES / f"{name}.parquet").write_bytes(content)
-    copies = tuple(
-        v.model_copy(update={"path": f"{VOCABULARIES}/{v.name}.parquet"}) if v.name in vocabularies else v
-        for v in contract.vocabularies
-    )
+        (folder / paths[name]).write_bytes(content)
+    copies = tuple(v.model_copy(update={"path": paths[v.name]}) if v.name in vocabularies else v for v in contract.vocabularies)
     own = contract.model_copy(update={"vocabularies": copies, "days": ()})  # the folder holds no samples
     (folder / CONTRACT_FILE).write_text(own.to_json(), encoding="utf-8")
     (folder / MODEL_FILE).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")

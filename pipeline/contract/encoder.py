@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.contract.canonical import canonical_text
 from pipeline.contract.document import Field, NumericTransform, Vocabulary
 
 Number = TypeVar("Number", bound=np.generic)
@@ -45,7 +46,8 @@ class Encoder:
 
         Args:
             field: which field the column is of.
-            values: raw values, shape ``(N,)``: anything that casts to string or to a number; nulls are allowed.
+            values: raw values, shape ``(N,)``: anything that has a text, see :func:`pipeline.contract.canonical.canonical_text`, or casts
+                to a number; nulls are allowed.
 
         Returns:
             Shape ``(N,)``: int32 ids, or float32 numbers.
@@ -61,7 +63,7 @@ class Encoder:
         vocabulary = self._vocabularies[field.vocabulary]
         if vocabulary.kind == "buckets":
             return bucket_ids(vocabulary.edges or (), values)
-        encoded = values if values.type == DICTIONARY else values.cast(pa.string()).dictionary_encode()
+        encoded = values if values.type == DICTIONARY else canonical_text(values).dictionary_encode()
         ids = np.append(self._distinct_ids(vocabulary, encoded.dictionary), np.int32(UNKNOWN_ID))  # nulls point to the last
         indices: npt.NDArray[np.int32] = encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)
         return ids.take(indices)

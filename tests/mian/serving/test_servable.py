@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_lists_that_differ_beyond_the_history_are_refused_as_well(servable: Serv
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("user_age", 20.0, "column user_age: an id is text, got double"),
+        ("user_age", pd.Timestamp(0), "column user_age: an id is text, got timestamp"),
         ("candidate_price", "12", "column candidate_price: a number is needed, got string"),
         ("behavior_item_id", "i1", "column behavior_item_id: each row takes a list"),
         ("user_age", {"a": 1}, "column user_age: an id is text, got struct"),
@@ -147,16 +148,32 @@ def test_a_column_of_a_wrong_type_is_named(
 
 
 def test_lists_of_a_wrong_type_are_named(servable: Servable, raw: pd.DataFrame) -> None:
-    with pytest.raises(ServingInputError, match="column behavior_item_id: an id is text, got double"):
-        servable.predict_proba(raw.assign(behavior_item_id=raw["behavior_gap"]))
+    with pytest.raises(ServingInputError, match="column behavior_item_id: an id is text, got struct"):
+        servable.predict_proba(raw.assign(behavior_item_id=[[{"a": 1}]] * len(raw)))
     with pytest.raises(ServingInputError, match="column behavior_gap: a number is needed, got string"):
         servable.predict_proba(raw.assign(behavior_gap=raw["behavior_item_id"]))
 
 
-def test_mixed_values_are_named(servable: Servable, raw: pd.DataFrame) -> None:
-    raw.at[10, "user_age"] = 20
-    with pytest.raises(ServingInputError, match="column user_age: values of one type are needed"):
-        servable.predict_proba(raw)
+@pytest.mark.parametrize("value", [17, 17.0, np.int16(17), np.float32(17), Decimal("17.000"), b"17", np.str_("17")])
+def test_an_id_is_the_same_whatever_type_it_comes_in(servable: Servable, raw: pd.DataFrame, value: object) -> None:
+    expected = servable.predict_proba(raw.assign(context_hour="17"))
+    np.testing.assert_array_equal(
+        servable.predict_proba(raw.assign(context_hour=pd.Series([value] * len(raw), raw.index))), expected
+    )
+    mixed = pd.Series(["17", value, *[17] * (len(raw) - 2)], raw.index, object)
+    np.testing.assert_array_equal(servable.predict_proba(raw.assign(context_hour=mixed)), expected)
+
+
+def test_a_missing_value_is_unknown_among_values_of_several_types(servable: Servable, raw: pd.DataFrame) -> None:
+    expected = servable.predict_proba(raw.assign(context_hour=[None, "17", None, None, "17", "8"]))
+    mixed = pd.Series([None, 17, float("nan"), pd.NA, "17", 8.0], raw.index, object)
+    np.testing.assert_array_equal(servable.predict_proba(raw.assign(context_hour=mixed)), expected)
+
+
+def test_mixed_numbers_are_named(servable: Servable, raw: pd.DataFrame) -> None:
+    prices = pd.Series([1.5, "2", *[3] * (len(raw) - 2)], raw.index, object)
+    with pytest.raises(ServingInputError, match="column candidate_price: values of one type are needed"):
+        servable.predict_proba(raw.assign(candidate_price=prices))
 
 
 def test_saving_again_replaces(trained: Any, folder: Path, raw: pd.DataFrame) -> None:
