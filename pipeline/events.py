@@ -13,6 +13,7 @@ from pipeline.attributes import known_spans
 from pipeline.config import DataConfig, Source
 from pipeline.days import ONE_DAY as ONE_DAY
 from pipeline.days import Calendar, microseconds
+from pipeline.ids import IdColumns, text_of
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, PARTITION_DAY, read_source
 from pipeline.negatives import draw_negatives
@@ -49,6 +50,8 @@ class Events:
     quarantine: DataFrame
     first: dt.date
     last: dt.date
+    ids: IdColumns
+    """Of the logs, for the tables that are joined to them."""
 
 
 def reach_back(config: DataConfig) -> dt.timedelta:
@@ -92,6 +95,7 @@ class EventLogs:
         back = reach_back(self._config)
         facts: dict[str, LogFacts] = {}
         broken: list[DataFrame] = []
+        ids = IdColumns()
 
         def events(name: str, source: Source, begin: dt.date, end: dt.date, days: list[dt.date]) -> DataFrame:
             frame = read_source(self._spark, name, source, days=(begin, end))
@@ -99,6 +103,7 @@ class EventLogs:
             found = count(marked)
             facts[name] = found.within(begin, end)
             refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}", judged=first)
+            ids.add(name, frame)
             broken.append(self._broken(name, marked, facts[name], first, last))
             # where no row breaks a rule there is no need to look at each a second time
             good = marked.where(F.col(REASON).isNull()) if found.broken else frame
@@ -133,7 +138,7 @@ class EventLogs:
         quarantine = broken[0]
         for other in broken[1:]:
             quarantine = quarantine.unionByName(other)
-        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last)
+        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last, ids)
 
     def _uncounted(self, name: str, source: Source, begin: dt.date, end: dt.date) -> DataFrame:
         """Rows that break no rule, of days that are not judged."""
@@ -178,7 +183,7 @@ class EventLogs:
             # an impression of a day is one, also where a second delivery says another time
             day = F.expr(self._config.calendar.number_sql("time")).cast("long")
             frames = [positive.withColumns({"_action": F.lit("click"), "_once": day})]
-        frames = [f if "action" in f.columns else f.withColumnRenamed("_action", "action") for f in frames]
+        frames = [_with_action(frame) for frame in frames]
         behaviors = frames[0].drop("_action")
         for frame in frames[1:]:
             behaviors = behaviors.unionByName(frame.drop("_action"), allowMissingColumns=True)
@@ -217,6 +222,13 @@ class EventLogs:
             F.concat(F.lit(f"{name}: "), F.col(REASON)).alias("reason"),
             F.to_json(F.struct(*[F.substring(F.col(c).cast("string"), 1, 10_000).alias(c) for c in values])).alias("row"),
         ).where(F.col("day").between(F.lit(first), F.lit(last)))
+
+
+def _with_action(frame: DataFrame) -> DataFrame:
+    """The log's own column of actions as text, or else what the log is of."""
+    if "action" not in frame.columns:
+        return frame.withColumnRenamed("_action", "action")
+    return frame.withColumn("action", text_of(F.col("action"), frame.schema["action"].dataType))
 
 
 def _whole_days(span: dt.timedelta) -> dt.timedelta:

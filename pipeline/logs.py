@@ -14,13 +14,17 @@ from pyspark.sql import types as T
 
 from pipeline.config import Source
 from pipeline.determinism import changing_part
-from pipeline.log_errors import LogError, first_line, remedy, spark_words
+from pipeline.ids import IDS, KIND, id_of
+from pipeline.log_errors import LogError, first_line, refuse_unreachable, remedy, spark_words
+from pipeline.schemas import MERGED, literal, with_all_columns
 from pipeline.storage import Storage
 
-IDS = ("impression_id", "user_id", "item_id")
 #: When the label of a labeled log's row became known. No feature: at the impression it lies in the future.
 LABEL_TIME = "label_time"
 MOMENTS = ("time", "arrived", "valid_from", "valid_to", LABEL_TIME)
+
+#: Formats of lines, which can be broken.
+LINES = ("csv", "json")
 
 #: A line that is no row of the table, as text; only where the format has lines.
 CORRUPT = "_corrupt_record"
@@ -38,7 +42,7 @@ _NAMELESS = re.compile(r"_c\d+")
 
 
 def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None = None) -> DataFrame:
-    """Read a table and give its columns the names that the configuration says; ids become strings.
+    """Read a table and give its columns the names that the configuration says; ids become text, see :func:`pipeline.ids.id_of`.
 
     Args:
         spark: the session.
@@ -51,15 +55,16 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
 
     Raises:
         LogError: no such path or table, no files, a column that is not there, an expression that Spark does not accept, a moment
-            that is no timestamp, an id that is neither text nor a whole number.
+            that is no timestamp, an id that is neither text nor a number.
     """
-    frame = _load(spark, name, source)
+    needed = None if days is None else (days[0], days[1] + dt.timedelta(days=source.late_days))
+    frame = _load(spark, name, source, needed)
     extra = {}
     if source.day_column is not None:
         day = _partition_day(frame, f"{name}.day_column", source.day_column)
         extra[PARTITION_DAY] = day
-        if days is not None:
-            wanted = day.between(F.lit(days[0]), F.lit(days[1] + dt.timedelta(days=source.late_days)))
+        if needed is not None:
+            wanted = day.between(*map(F.lit, needed))
             frame = frame.where(wanted | day.isNull())  # rows in a partition of no day are not to be lost in silence
     if source.where is not None:
         condition = evaluate(frame, f"{name}.where", source.where)
@@ -68,10 +73,13 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
     columns = {c: evaluate(frame, f"{name}.columns.{c}", e) for c, e in source.columns.items()}
     schema = frame.select(*[column.alias(c) for c, column in columns.items()]).schema
     _check_kinds(schema, name)
-    if CORRUPT in frame.columns:
+    if source.format in LINES and CORRUPT in frame.columns:
         extra[CORRUPT] = _unparsed(schema, columns)
-    columns |= {c: columns[c].cast("string") for c in IDS if c in columns}
-    return frame.select(*[column.alias(c) for c, column in (columns | extra).items()])
+    for c in IDS:
+        if c in columns:
+            text, kind = id_of(columns[c], schema[c].dataType)
+            columns[c] = text.alias(c, metadata={KIND: kind})
+    return frame.select(*[column if c in IDS else column.alias(c) for c, column in (columns | extra).items()])
 
 
 def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
@@ -112,12 +120,7 @@ def fits(frame: DataFrame, expression: str) -> bool:
         return False
 
 
-def literal(path: str) -> str:
-    """A path as a pattern that matches it and nothing else: Spark's readers take braces, brackets and the like for patterns."""
-    return re.sub(r"([{}\[\]*?\\])", r"\\\1", path)
-
-
-def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
+def _load(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None) -> DataFrame:
     if source.table is not None:
         try:
             table = spark.read.table(source.table)
@@ -133,6 +136,7 @@ def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
     options = {key: str(value) for key, value in source.options.items()}
     if source.format == "csv":
         options.setdefault("columnPruning", "false")  # else nobody looks at how many columns a line has
+        options.setdefault("escape", '"')  # RFC 4180, and pandas: a quote inside of quotes is doubled
     reader = spark.read.format(source.format).options(**options)
     if source.table_schema is not None:
         try:
@@ -140,9 +144,12 @@ def _load(spark: SparkSession, name: str, source: Source) -> DataFrame:
         except Exception as error:  # Spark's parser and py4j each have their own
             raise LogError(f"{name}.schema: {first_line(error)}") from error
     try:
+        refuse_unreachable(spark, f"{name}.path", str(source.path))
         path = _path(spark, str(source.path))
         frame = reader.load(path)
-        return _load_lines(reader, frame.schema, name, source, path) if source.format in ("csv", "json") else frame
+        if source.format in MERGED and source.table_schema is None and "mergeSchema" not in source.options:
+            frame = with_all_columns(spark, reader, frame, path, source.day_column, days)
+        return _load_lines(reader, frame.schema, name, source, path) if source.format in LINES else frame
     except (PySparkException, Py4JJavaError) as error:  # the second where a footer cannot be read, in a job of Spark's own
         condition = error.getCondition() if isinstance(error, PySparkException) else None
         if condition == "PATH_NOT_FOUND":
@@ -210,7 +217,7 @@ def _check_kinds(schema: T.StructType, name: str) -> None:
                 f"{name}: {field.name} is {kind.simpleString()}, not a timestamp; write its expression as timestamp_millis(...), "
                 "timestamp_seconds(...) or to_timestamp(...)"
             )
-        if field.name in IDS and not isinstance(kind, (T.StringType, T.IntegralType, T.DecimalType, T.BinaryType)):
+        if field.name in IDS and not isinstance(kind, (T.StringType, T.NumericType, T.BinaryType)):
             raise LogError(
                 f"{name}: {field.name} is {kind.simpleString()}, and an id is text or a whole number; correct its expression, as "
                 f"with CAST(... AS BIGINT) for numbers or to_json(...) for what has parts"

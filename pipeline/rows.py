@@ -20,6 +20,7 @@ from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.days import ONE_DAY
 from pipeline.events import Events, reach_back
 from pipeline.hashing import impression_hash
+from pipeline.ids import IdColumns, text_of
 from pipeline.join.matches import matched_column
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, evaluate, fits, read_source
@@ -69,14 +70,16 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     Raises:
         LogError: a table cannot be used, an expression cannot be evaluated, a numeric field is no number.
     """
-    impressions = _with_items(spark, config, events.impressions, (events.first, events.last))
+    impressions = _with_items(spark, config, events.impressions, (events.first, events.last), events.ids)
     for i, lookup in enumerate(config.lookups):
         name = f"lookups.{i}"
-        table = _unbroken(read_source(spark, name, lookup), name).withColumn(matched_column(name), F.lit(True))
+        table = _unbroken(read_source(spark, name, lookup), name)
+        events.ids.add_attributes(name, table)
+        table = table.withColumn(matched_column(name), F.lit(True))
         impressions = join_lookup(impressions, table, lookup.keys, name)
     profiles = None
     if config.users is not None:
-        profiles = _table(spark, "users", config.users, (events.first, events.last))
+        profiles = _table(spark, "users", config.users, (events.first, events.last), events.ids)
         if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
             impressions = _joined(impressions, profiles, config.users, "user_id", "users")
             profiles = None
@@ -88,7 +91,7 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
         if group != "behaviors":
             theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
             (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
-    behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last))
+    behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last), events.ids)
     done, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
     for column, group, field in config.columns():
         if group == "behaviors" and field.kind != "time_gap":
@@ -174,10 +177,10 @@ def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFra
     return parts
 
 
-def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days: Days) -> DataFrame:
+def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days: Days, ids: IdColumns) -> DataFrame:
     if config.items is None:
         return events
-    return _joined(events, _table(spark, "items", config.items, days), config.items, "item_id", "items")
+    return _joined(events, _table(spark, "items", config.items, days, ids), config.items, "item_id", "items")
 
 
 def _joined(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:
@@ -188,10 +191,11 @@ def _joined(events: DataFrame, table: DataFrame, source: AttributeSource, key: s
     return joined.join(table.select(key).distinct().withColumn(matched_column(name), F.lit(True)), key, "left")
 
 
-def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days) -> DataFrame:
+def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days, ids: IdColumns) -> DataFrame:
     """What is known of users or items at the times of events of some days."""
     back = source.reach
     frame = _unbroken(read_source(spark, name, source, days=(days[0] - back, days[1]) if back is not None else None), name)
+    ids.add_attributes(name, frame)
     usable = F.col("user_id" if name == "users" else "item_id").isNotNull()
     for column in ("valid_from", "arrived"):
         if column in source.columns:
@@ -267,7 +271,7 @@ def _field(frame: DataFrame, where: str, text: str, field: FieldConfig) -> Colum
                 f"{where}: a categorical field is {kind.simpleString()}, which is many values; give it an expression that picks or "
                 f"joins them, such as try_element_at({text}, 1) or array_join({text}, ',') of an array"
             )
-        value = column.cast("string")
+        value = text_of(column, kind)
         if not isinstance(kind, (StringType, BinaryType)):
             return value
         return F.when((F.octet_length(value) <= LONGEST_VALUE) & F.is_valid_utf8(value), value)

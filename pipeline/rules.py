@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 
 from pipeline.config import Quality, Source
 from pipeline.days import Calendar
+from pipeline.ids import ID_HINT, IDS, broken_id
 from pipeline.log_errors import LogError
-from pipeline.logs import CORRUPT, IDS, LABEL_TIME, PARTITION_DAY
+from pipeline.logs import CORRUPT, LABEL_TIME, PARTITION_DAY
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ _HINTS = {
     "`options: {mode: PERMISSIVE}` takes lines with too few or too many columns, and values of another type, for what they can be",
     "is null": "correct the expression, or leave such rows out, as with `where: user_id IS NOT NULL`",
     "is not UTF-8": "say how the file is encoded, as in `options: {encoding: ISO-8859-1}`, or write it anew",
+    "no whole number": ID_HINT,
+    "blanks around": ID_HINT,
     "more than": "is the separator right, and are there line ends?",
     "outside the years": "is the unit right, seconds or milliseconds? Write timestamp_seconds(...) or timestamp_millis(...)",
     "that is no date": "name the folder of a day as in day=2026-01-31, or take it away",
@@ -69,6 +72,9 @@ def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar)
             lines = source.format in ("csv", "json")
             rules.append((f"{name} is not UTF-8 text", value.contains("\ufffd") if lines else ~F.is_valid_utf8(value)))
             rules.append((f"{name} has more than {LONGEST_ID} bytes", F.octet_length(value) > LONGEST_ID))
+            form = broken_id(frame, name)
+            if form is not None:
+                rules.append(form)
     time = F.col("time")
     first, end = (dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc) for year in (PLAUSIBLE_YEARS[0], PLAUSIBLE_YEARS[1] + 1))
     usable = time.isNotNull() & (time >= F.lit(first)) & (time < F.lit(end))

@@ -11,6 +11,7 @@ from pyspark.sql.types import BooleanType, StructField, StructType
 from pipeline.audit.tables import Tables
 from pipeline.config import DataConfig, FieldConfig
 from pipeline.contract import Contract, Field
+from pipeline.ids import text_of
 from pipeline.logs import evaluate, fits
 
 #: Bytes of a value; a longer one of a categorical field is unknown, and so is one that is not UTF-8.
@@ -55,7 +56,7 @@ class Member:
         """
         column = evaluate(frame, f"fields.{self.contract.group}.{self.name}", self.text)
         if self.config.kind == "categorical":
-            text = column.cast("string")
+            text = text_of(column, frame.select(column.alias("value")).schema["value"].dataType)
             return F.when((F.octet_length(text) <= LONGEST_VALUE) & F.is_valid_utf8(text), text)
         return column.cast("double")
 

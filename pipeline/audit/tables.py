@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from pipeline.config import AttributeSource, DataConfig, Source
 from pipeline.contract import Contract
+from pipeline.ids import text_of
 from pipeline.logs import CORRUPT, PARTITION_DAY, read_source
 from pipeline.rules import DAY, REASON, mark
 
@@ -106,7 +107,8 @@ def _together(actions: dict[str, DataFrame]) -> DataFrame:
         once = F.unix_micros(F.col(DAY).cast("timestamp")) if DAY in frame.columns else F.col(MICROS)
         seen = F.greatest(MICROS, F.unix_micros("arrived")) if "arrived" in frame.columns else F.col(MICROS)
         frame = frame.withColumns({ONCE: once, "_seen": seen}).drop(DAY)
-        frames.append(frame if "action" in frame.columns else frame.withColumn("action", F.lit(action)))
+        own = text_of(F.col("action"), frame.schema["action"].dataType) if "action" in frame.columns else F.lit(action)
+        frames.append(frame.withColumn("action", own))
     union = frames[0]
     for frame in frames[1:]:
         union = union.unionByName(frame, allowMissingColumns=True)

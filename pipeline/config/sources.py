@@ -19,13 +19,13 @@ class Source(Strict):
     """A table of files (``path``) or of Spark's catalog (``table``)."""
 
     path: str | None = None
-    """A file, a folder or a pattern, of any file system that the cluster's Hadoop reaches."""
+    """A file, a folder or a pattern, of any file system that the cluster's Hadoop reaches. What is there by its very name is no pattern."""
     table: str | None = None
     """A table or view by its name: ``shop.impressions``."""
     format: Literal["parquet", "csv", "json", "orc"] = "parquet"
     """``json`` is one object a line."""
     options: dict[str, str | bool | int] = Field({})
-    """Options of Spark's reader, such as ``header: true``."""
+    """Options of Spark's reader, such as ``header: true``. CSV has ``escape: '"'`` where it is not given: a quote inside is doubled."""
     table_schema: str | None = Field(None, alias="schema")
     """A DDL string for formats that do not carry their types: ``user_id STRING, ts BIGINT``."""
     columns: dict[str, str]

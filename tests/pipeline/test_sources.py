@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from pyspark.sql import functions as F
 from pipeline.build import build_samples
 from pipeline.config import DataConfig, Source
 from pipeline.contract import Contract
+from pipeline.log_errors import LogError, log_errors
 from pipeline.logs import read_source
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 
@@ -275,9 +277,7 @@ def test_a_path_that_is_there_is_no_pattern(spark: SparkSession, tmp_path: Path,
         pq.write_table(pa.table({"id": [name]}), tmp_path / name / "day=2026-03-01" / "part.parquet")
         (tmp_path / name / "ids.csv").write_text(f'id\n"{name}"\n')
     table = read_source(spark, "users", Source(path=str(tmp_path / folder / "day=2026-03-01"), columns={"user_id": "id"}))
-    lines = Source(
-        path=f"{tmp_path / folder}/ids.csv", format="csv", options={"header": True, "escape": '"'}, columns={"user_id": "id"}
-    )
+    lines = Source(path=f"{tmp_path / folder}/ids.csv", format="csv", options={"header": True}, columns={"user_id": "id"})
     assert [row["user_id"] for row in table.collect()] == [folder]
     assert [row["user_id"] for row in read_source(spark, "users", lines).collect()] == [folder]
 
@@ -287,3 +287,76 @@ def test_a_path_that_is_not_there_is_a_pattern(spark: SparkSession, tmp_path: Pa
         pq.write_table(pa.table({"id": [name]}), tmp_path / f"{name}.parquet")
     found = read_source(spark, "users", Source(path=f"{tmp_path}/{{b,[c]}}.parquet", columns={"user_id": "id"})).collect()
     assert sorted(row["user_id"] for row in found) == ["b", "c"]
+
+
+@pytest.mark.parametrize("value", ['19" rack', 'say "hi"', "with, comma", "back\\slash", 'a\\"b', '"'])
+def test_csv_is_read_as_pandas_writes_it(spark: SparkSession, tmp_path: Path, value: str) -> None:
+    pd.DataFrame({"id": ["i1", "i2"], "shelf": [value, "plain"]}).to_csv(tmp_path / "items.csv", index=False)
+    columns = {"item_id": "id", "shelf": "shelf"}
+    source = Source(path=str(tmp_path / "items.csv"), format="csv", options={"header": True}, columns=columns)
+    assert [row["shelf"] for row in read_source(spark, "items", source).orderBy("item_id").collect()] == [value, "plain"]
+    quoted = source.model_copy(update={"options": {"header": True, "multiLine": True}})
+    pd.DataFrame({"id": ["i1"], "shelf": [f"{value}\nover two lines"]}).to_csv(tmp_path / "items.csv", index=False)
+    assert [row["shelf"] for row in read_source(spark, "items", quoted).collect()] == [f"{value}\nover two lines"]
+
+
+def write_days(folder: Path, *days: dict[str, Any]) -> None:
+    for number, day in enumerate(days, 1):
+        (folder / f"day=2026-03-{number:02d}").mkdir(parents=True)
+        pd.DataFrame(day).to_parquet(folder / f"day=2026-03-{number:02d}" / "part.parquet", index=False)
+
+
+@pytest.mark.parametrize("day_column", ["day", None])
+@pytest.mark.parametrize("first", [{}, {"zone": [None]}, {"zone": [None], "age": [None]}], ids=["lacking", "null", "two null"])
+def test_a_column_that_begins_on_a_later_day_is_null_before(
+    spark: SparkSession, tmp_path: Path, first: dict[str, Any], day_column: str | None
+) -> None:
+    write_days(
+        tmp_path, {"id": ["u1"], **first}, {"id": ["u2"], "zone": ["north"]}, {"id": ["u3"], "zone": ["south"], "age": [7]}
+    )
+    columns = {"user_id": "id", "zone": "zone", "age": "age", "on": "date(day)"}
+    source = Source(path=str(tmp_path), columns=columns, day_column=day_column)
+    found = read_source(spark, "users", source, (DAYS[0], DAYS[2])).orderBy("user_id").collect()
+    assert [(row["zone"], row["age"], row["on"]) for row in found] == [
+        (None, None, DAYS[0]),
+        ("north", None, DAYS[1]),
+        ("south", 7, DAYS[2]),
+    ]
+
+
+def test_files_of_days_that_are_not_needed_have_no_say_in_the_columns(spark: SparkSession, tmp_path: Path) -> None:
+    write_days(tmp_path, {"id": ["u1"]}, {"id": ["u2"], "zone": ["north"]}, {"id": ["u3"], "zone": [4.5]}, {"id": ["u4"]})
+    source = Source(path=str(tmp_path), columns={"user_id": "id", "zone": "zone"}, day_column="day")
+    found = read_source(spark, "users", source, (DAYS[0], DAYS[1])).orderBy("user_id").collect()
+    assert [row["zone"] for row in found] == [None, "north"]
+
+
+def test_a_column_of_two_types_is_refused_with_its_file(spark: SparkSession, tmp_path: Path) -> None:
+    write_days(tmp_path, {"id": ["u1"], "zone": ["north"]}, {"id": ["u2"], "zone": [4.5]})
+    source = Source(path=str(tmp_path), columns={"user_id": "id", "zone": "zone"}, day_column="day")
+    made = config(tmp_path, users=source.model_dump(exclude_unset=True))
+    with pytest.raises(LogError, match=r"users: cannot read .*part.parquet: .*\[zone\].*one type in all files"), log_errors(made):
+        read_source(spark, "users", source, (DAYS[0], DAYS[1])).collect()
+
+
+def test_json_whose_later_files_have_a_column_more(spark: SparkSession, tmp_path: Path) -> None:
+    for day, rows in ((DAYS[0], [{"id": 1}]), (DAYS[1], [{"id": 2, "zone": None}]), (DAYS[2], [{"id": 3, "zone": "north"}])):
+        (tmp_path / f"day={day}").mkdir()
+        (tmp_path / f"day={day}" / "part.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Source(path=str(tmp_path), format="json", columns={"user_id": "id", "zone": "zone"}, day_column="day")
+    found = read_source(spark, "users", source, (DAYS[0], DAYS[2])).orderBy("user_id").collect()
+    assert [row["zone"] for row in found] == [None, None, "north"]
+
+
+def test_a_catalog_table_whose_partitions_have_blanks_and_colons(
+    spark: SparkSession, logs: Path, tmp_path: Path, expected: list[tuple[str, ...]]
+) -> None:
+    hourly = parquet(spark, logs, "clicks").withColumn("hour", F.date_format("ts", "yyyy-MM-dd HH:00"))
+    hourly.drop("day").write.partitionBy("hour").option("path", str(tmp_path / "clicks")).saveAsTable("hourly_clicks")
+    try:
+        for number, place in enumerate(({"table": "hourly_clicks"}, {"path": str(tmp_path / "clicks")})):
+            sources: Sources = {"impressions": {"path": str(logs / "impressions")}, "clicks": {**place, "day_column": None}}
+            contract = build_samples(spark, settings(logs, tmp_path / f"samples-{number}", sources), FIRST, LAST).contract
+            assert sums(contract) == expected
+    finally:
+        spark.sql("DROP TABLE hourly_clicks")

@@ -170,8 +170,8 @@ def test_parquet_whose_id_has_another_type_on_the_second_day(log: Refusals) -> N
     log.refused("log.impressions: cannot read", f"day={DAYS[1]}/part-0.parquet", "[user_id]", "INT64", "one type in all files")
 
 
-@pytest.mark.parametrize(("expression", "kind"), [("array(user_id)", "array<string>"), ("double(1)", "double")])
-def test_an_id_that_is_neither_text_nor_a_whole_number(log: Refusals, expression: str, kind: str) -> None:
+@pytest.mark.parametrize(("expression", "kind"), [("array(user_id)", "array<string>"), ("clicked = 1", "boolean")])
+def test_an_id_that_is_neither_text_nor_a_number(log: Refusals, expression: str, kind: str) -> None:
     log.both()
     columns = COLUMNS | {"user_id": expression}
     log.refused(f"log.impressions: user_id is {kind}", "text or a whole number", "CAST", columns=columns)

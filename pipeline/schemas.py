@@ -1,0 +1,122 @@
+"""The columns that the files of a log have together: a column may begin on a later day, or be null for all of a day."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import types as T
+
+#: Formats whose files have a schema of their own.
+MERGED = ("parquet", "orc")
+
+#: Where pyarrow, and so pandas, writes its own types into a Parquet file.
+_ARROW_SCHEMA = "ARROW:schema"
+
+
+def literal(path: str) -> str:
+    """A path as a pattern that matches it and nothing else: Spark's readers take braces, brackets and the like for patterns."""
+    return re.sub(r"([{}\[\]*?\\])", r"\\\1", path)
+
+
+def with_all_columns(
+    spark: SparkSession,
+    reader: DataFrameReader,
+    frame: DataFrame,
+    path: str,
+    day_column: str | None,
+    days: Sequence[dt.date] | None,
+) -> DataFrame:
+    """A table with the columns of all of its files, null where a file lacks one.
+
+    Only the footers of files that can be needed are read. Where their types cannot be brought together the frame is returned as it is:
+    reading the rows then says which file and which column it is.
+
+    Args:
+        spark: the session.
+        reader: what read the frame.
+        frame: the table with the columns of one of its files, and those of its partitions.
+        path: what was read.
+        day_column: the partition column with the day of a row, if there is one.
+        days: the first and the last day that are needed; None where all are.
+    """
+    files = [unquote(file) for file in frame.inputFiles()]
+    needed = files if day_column is None or days is None else [file for file in files if _is_needed(file, day_column, *days)]
+    partitions = _partitions(frame, files)
+    if len(needed) < 2:
+        return frame
+    merging = reader.option("mergeSchema", "true")
+    try:
+        merged = merging.load(list(map(literal, needed)) if len(needed) < len(files) else path).schema
+    except (PySparkException, Py4JJavaError) as error:
+        if "CANNOT_MERGE_SCHEMAS" not in str(error):
+            return frame
+        return _typed(spark, merging, frame, needed, partitions)
+    return reader.schema(_schema(merged, frame, partitions)).load(path)
+
+
+def _typed(
+    spark: SparkSession, merging: DataFrameReader, frame: DataFrame, files: Sequence[str], partitions: Sequence[str]
+) -> DataFrame:
+    """The files with those apart that have columns without a type."""
+    groups: dict[frozenset[str], list[str]] = defaultdict(list)
+    for file in files:
+        groups[_untyped_columns(spark, file)].append(file)
+    if len(groups) == 1:
+        return frame
+    base = re.split(rf"/{re.escape(partitions[0])}=", files[0])[0] if partitions else files[0].rpartition("/")[0]
+    parts = []
+    for untyped, names in groups.items():
+        try:
+            parts.append(merging.option("basePath", base).load(list(map(literal, names))).drop(*untyped))
+        except (PySparkException, Py4JJavaError):
+            return frame
+    union = parts[0]
+    for part in parts[1:]:
+        union = union.unionByName(part, allowMissingColumns=True)
+    return union
+
+
+def _untyped_columns(spark: SparkSession, file: str) -> frozenset[str]:
+    """Columns that have no type, as nothing was ever in them; pandas writes such, and Spark takes them for integers."""
+    context: Any = spark.sparkContext
+    jvm = context._jvm
+    path = jvm.org.apache.hadoop.fs.Path(file)
+    source = jvm.org.apache.parquet.hadoop.util.HadoopInputFile.fromPath(path, context._jsc.hadoopConfiguration())
+    footer = jvm.org.apache.parquet.hadoop.ParquetFileReader.open(source)
+    try:
+        schema = footer.getFileMetaData().getKeyValueMetaData().get(_ARROW_SCHEMA)
+    finally:
+        footer.close()
+    if schema is None:
+        return frozenset()
+    fields = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
+    return frozenset(field.name for field in fields if pa.types.is_null(field.type))
+
+
+def _is_needed(file: str, day_column: str, first: dt.date, last: dt.date) -> bool:
+    """Whether a file can lie in the partition of one of the days; also where its partition is of no day, which breaks a rule."""
+    found = re.search(rf"/{re.escape(day_column)}=([^/]+)/", file)
+    try:
+        return found is None or first <= dt.date.fromisoformat(found[1]) <= last
+    except ValueError:
+        return True
+
+
+def _partitions(frame: DataFrame, files: Sequence[str]) -> list[str]:
+    """The columns that are names of folders."""
+    return [name for name in frame.columns if files and all(f"/{name}=" in file for file in files)]
+
+
+def _schema(merged: T.StructType, frame: DataFrame, partitions: Sequence[str]) -> T.StructType:
+    own = [field for field in merged.fields if field.name not in partitions]
+    return T.StructType([*own, *[field for field in frame.schema.fields if field.name in partitions]])
