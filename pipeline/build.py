@@ -17,7 +17,7 @@ from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.start import Start, find_start, refuse_loss, refuse_overlap
 from pipeline.events import EventLogs, days_between
 from pipeline.fingerprints import vocabulary_fingerprint
-from pipeline.log_errors import log_errors
+from pipeline.log_errors import log_errors, refuse_unreachable
 from pipeline.schedule import runs, schedule
 from pipeline.storage import Storage
 
@@ -69,6 +69,7 @@ def build_samples(
         ContractError: the folder holds a contract that this release cannot read, or something else, another build is at work in it,
             it cannot be written, or published days would be lost.
     """
+    refuse_unreachable(spark, config)
     storage = Storage(spark)
     folder = DatasetFolder(storage, config.samples, config.keep_generations)
     with log_errors(config):
@@ -122,6 +123,7 @@ def plan_build(spark: SparkSession, config: DataConfig, first: dt.date, last: dt
         LogError: a log cannot be used.
         ContractError: the folder holds a contract that this release cannot read, or something else.
     """
+    refuse_unreachable(spark, config)
     folder = DatasetFolder(Storage(spark), config.samples, config.keep_generations)
     with log_errors(config):
         refuse_overlap(spark, config)

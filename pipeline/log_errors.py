@@ -54,19 +54,20 @@ def log_errors(config: DataConfig) -> Iterator[None]:
         raise _log_error(error, config) from error
 
 
-def refuse_unreachable(spark: SparkSession, place: str, path: str) -> None:
-    """Refuse a path that Java would look for under another name.
+def refuse_unreachable(spark: SparkSession, config: DataConfig) -> None:
+    """Refuse paths that Java would look for under other names.
 
     Raises:
-        LogError: the path has characters beyond ASCII, and Java was started in a locale that has none.
+        LogError: a path has characters beyond ASCII, and Java was started in a locale that has none.
     """
     jvm: Any = spark.sparkContext._jvm
-    if path.isascii() or "UTF" in str(jvm.java.lang.System.getProperty("sun.jnu.encoding")).upper():
-        return
-    raise LogError(
-        f"{place}: Java cannot reach {path} in this locale: start with LC_ALL=C.UTF-8 in the environment, of the cluster's machines too, "
-        "or with SPARK_CONF_DIR=conf/spark, which says so"
-    )
+    paths = {f"{name}.path": source.path for name, source, _ in config.sources()} | {"samples": config.samples}
+    beyond = [(place, path) for place, path in paths.items() if path is not None and not path.isascii()]
+    if beyond and "UTF" not in str(jvm.java.lang.System.getProperty("sun.jnu.encoding")).upper():
+        raise LogError(
+            f"{beyond[0][0]}: Java cannot reach {beyond[0][1]} in this locale: start with LC_ALL=C.UTF-8 in the environment, of the "
+            "cluster's machines too, or with SPARK_CONF_DIR=conf/spark, which says so"
+        )
 
 
 def spark_words(error: Exception) -> str:

@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 from pipeline.config import Source
 from pipeline.determinism import changing_part
 from pipeline.ids import IDS, KIND, id_of
-from pipeline.log_errors import LogError, first_line, refuse_unreachable, remedy, spark_words
+from pipeline.log_errors import LogError, first_line, remedy, spark_words
 from pipeline.schemas import MERGED, literal, with_all_columns
 from pipeline.storage import Storage
 
@@ -144,7 +144,6 @@ def _load(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, d
         except Exception as error:  # Spark's parser and py4j each have their own
             raise LogError(f"{name}.schema: {first_line(error)}") from error
     try:
-        refuse_unreachable(spark, f"{name}.path", str(source.path))
         path = _path(spark, str(source.path))
         frame = reader.load(path)
         if source.format in MERGED and source.table_schema is None and "mergeSchema" not in source.options:

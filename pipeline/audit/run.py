@@ -15,6 +15,7 @@ from pipeline.audit.scan_vocabularies import VocabularyScan
 from pipeline.audit.tables import read_tables
 from pipeline.config import DataConfig
 from pipeline.fingerprints import settings_fingerprint
+from pipeline.log_errors import refuse_unreachable
 
 
 def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 0) -> Report:
@@ -32,6 +33,7 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
         LogError: a log cannot be read.
     """
     report = Report()
+    refuse_unreachable(spark, config)
     published, findings = read_published(spark, config.samples)
     report.findings += findings
     contract = published.contract

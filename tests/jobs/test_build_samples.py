@@ -88,7 +88,7 @@ def held(samples: Path) -> Iterator[None]:
 
 
 def submit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the job as its users do; spark-submit puts all that it says on its standard output, beside Spark's own on the other."""
+    """Run the job as its users do."""
     environment = os.environ | {"SPARK_CONF_DIR": str(ROOT / "conf" / "spark"), "SPARK_LOCAL_IP": "127.0.0.1"}
     environment.pop("PYSPARK_SUBMIT_ARGS", None)
     command = ["spark-submit", "--master", "local[1]", f"{ROOT}/jobs/build_samples.py", *map(str, arguments)]
