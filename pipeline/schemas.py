@@ -52,7 +52,7 @@ def with_all_columns(
     files = [unquote(file) for file in frame.inputFiles()]
     needed = files if day_column is None or days is None else [file for file in files if _is_needed(file, day_column, *days)]
     partitions = _partitions(frame, files)
-    if len(needed) < 2:
+    if len(files) < 2 or not needed:
         return frame
     merging = reader.option("mergeSchema", "true")
     try:

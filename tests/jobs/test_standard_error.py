@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def test_an_error_is_one_line_of_standard_error_and_standard_output_stays_empty(
 
 
 def test_where_java_knows_nothing_but_ascii_the_folder_is_refused(shop: Path, tmp_path: Path) -> None:
-    done = submit(shop, "--config", "data.yaml", "samples=elsewhere", conf=tmp_path)
+    shutil.copy(shop / "data.yaml", tmp_path)
+    done = submit(tmp_path, "--config", "data.yaml", "samples=elsewhere", conf=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     (sentence,) = [line for line in done.stderr.splitlines() if "error: " in line]
     assert sentence.startswith("error: log.impressions.path: Java cannot reach")

@@ -329,6 +329,7 @@ def test_files_of_days_that_are_not_needed_have_no_say_in_the_columns(spark: Spa
     source = Source(path=str(tmp_path), columns={"user_id": "id", "zone": "zone"}, day_column="day")
     found = read_source(spark, "users", source, (DAYS[0], DAYS[1])).orderBy("user_id").collect()
     assert [row["zone"] for row in found] == [None, "north"]
+    assert [row["zone"] for row in read_source(spark, "users", source, (DAYS[1], DAYS[1])).collect()] == ["north"]
 
 
 def test_a_column_of_two_types_is_refused_with_its_file(spark: SparkSession, tmp_path: Path) -> None:
