@@ -75,7 +75,7 @@ def test_rows_that_found_their_partner_are_counted_by_day_and_source(spark: Spar
             r"Clicks such as '00.*' of user 'u\d', .*, .*; log.impressions has such as '2026-.*' of user 'u\d', .*, .*"
             r"quality.min_matched: {clicks: 0}",
         ),
-        ({"clicks": {"user_id": "concat(user_id, ' ')"}}, r"none of \d+ clicks found a row of log.impressions.*of user 'u\d '"),
+        ({"clicks": {"user_id": "concat('x', user_id)"}}, r"none of \d+ clicks found a row of log.impressions.*of user 'xu\d'"),
         ({"items": "concat('0', item_id)"}, r"none of 90 impressions found a row of items.* such as 'i\d+', 'i.*such as '0i"),
         (
             {"users": "upper(user_id)"},
