@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
 import random
 from collections import Counter
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row, SparkSession
 
+from pipeline.audit.recompute import Shown, negative_allowed
 from pipeline.build import build_samples
 from pipeline.config import DataConfig, Negatives
 from pipeline.config.dataset import Quality
@@ -274,6 +276,24 @@ def test_negatives_are_of_the_pool_that_brute_force_finds(spark: SparkSession, s
             assert row["item_id"] in allowed
         else:
             assert len(allowed) < 5, "one that is missing could have been drawn"
+
+
+def test_the_audit_allows_the_items_of_the_pool_and_no_other() -> None:
+    for seed in range(10):
+        world = World.generated(seed)
+        for _, _, time in world.events[::5]:
+            pool = world.pool(time)
+            for item in sorted({item for _, item, _ in world.events}):
+                sold = [moment for _, other, moment in world.events if other == item]
+                known = functools.partial(world.knows, item)
+                refused = negative_allowed(item, time, sold, [], 30 * HOUR, world.window, "UTC", known)
+                assert (refused is None) == (item in pool), refused
+    shown = [Shown(0, "p0", "i0", START + HOUR, "2026-03-01", 1)]
+    arguments = ([START], shown, 30 * HOUR, 24 * HOUR, "UTC", lambda time: False)
+    assert "the user has an event with 'i0'" in str(negative_allowed("i0", START + 2 * HOUR, *arguments))
+    assert "no event with 'i1' in the 1 hours before the positive, one 2.0 hours after it" in str(
+        negative_allowed("i1", START, [START + 2 * HOUR], [], HOUR, HOUR, "UTC", lambda time: False)
+    )
 
 
 def test_each_item_of_the_pool_has_its_chance(spark: SparkSession) -> None:
