@@ -15,7 +15,7 @@ from pipeline.days import ONE_DAY as ONE_DAY
 from pipeline.days import Calendar, microseconds
 from pipeline.ids import IdColumns, text_of
 from pipeline.log_errors import LogError
-from pipeline.logs import CORRUPT, LABEL_TIME, PARTITION_DAY, read_source
+from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
 from pipeline.negatives import draw_negatives
 from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse
 
@@ -107,7 +107,7 @@ class EventLogs:
             broken.append(self._broken(name, marked, facts[name], first, last))
             # where no row breaks a rule there is no need to look at each a second time
             good = marked.where(F.col(REASON).isNull()) if found.broken else frame
-            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY), begin, end, self._config.calendar)
+            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY, LIST_FAULT), begin, end, self._config.calendar)
 
         days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
         from_log = log.clicks is None and not log.behaviors
@@ -215,7 +215,7 @@ class EventLogs:
     def _broken(self, name: str, marked: DataFrame, facts: LogFacts, first: dt.date, last: dt.date) -> DataFrame:
         """The rows that break a rule, as text; those that no day can be said of are with the first day of all splits."""
         start = min(split.first for split in self._config.splits.values())
-        values = [c for c in marked.columns if c not in (DAY, REASON, PARTITION_DAY)]
+        values = [c for c in marked.columns if c not in (DAY, REASON, PARTITION_DAY, LIST_FAULT)]
         rows = marked.where(F.col(REASON).isNotNull()) if facts.broken else marked.limit(0)
         return rows.select(
             F.coalesce(F.col(DAY), F.lit(start)).alias("day"),

@@ -126,8 +126,7 @@ def _expressions(config: DataConfig) -> Iterator[tuple[str, str]]:
     """All expressions of a data set, and their places in its configuration."""
     for name, source, _ in config.sources():
         yield from ((f"{name}.columns.{column}", text) for column, text in source.columns.items())
-        if source.where is not None:
-            yield f"{name}.where", source.where
+        yield from ((f"{name}.{key}", text) for key in ("where", "explode") if (text := getattr(source, key)) is not None)
     for group, fields in config.fields:
         yield from ((f"fields.{group}.{name}", field.expression) for name, field in fields.items() if field.expression)
 

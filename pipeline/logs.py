@@ -31,6 +31,12 @@ CORRUPT = "_corrupt_record"
 #: The date of the partition that a row lies in, null where it is none; only where the source has a day_column.
 PARTITION_DAY = "_partition_day"
 
+#: What is wrong with the list that a row was made of, null where nothing is; only where the source says ``explode``.
+LIST_FAULT = "_list_fault"
+LIST_FAULTS = ("the list of explode is null", "an element of the list of explode is null")
+#: What ``explode`` adds to the source's own columns.
+ELEMENT, POSITION = "element", "position"
+
 #: An expression that is a column and nothing else.
 _COLUMN = re.compile(r"`[^`]+`")
 
@@ -51,7 +57,7 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
         days: the first and the last day needed; used where the source has a ``day_column``.
 
     Returns:
-        The configured columns, and :data:`CORRUPT` and :data:`PARTITION_DAY` where the source can have them.
+        The configured columns, and :data:`CORRUPT`, :data:`PARTITION_DAY` and :data:`LIST_FAULT` where the source can have them.
 
     Raises:
         LogError: no such path or table, no files, a column that is not there, an expression that Spark does not accept, a moment
@@ -66,6 +72,9 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
         if needed is not None:
             wanted = day.between(*map(F.lit, needed))
             frame = frame.where(wanted | day.isNull())  # rows in a partition of no day are not to be lost in silence
+    if source.explode is not None:
+        frame = _exploded(frame, f"{name}.explode", source.explode)
+        extra[LIST_FAULT] = _list_fault()
     if source.where is not None:
         condition = evaluate(frame, f"{name}.where", source.where)
         _check_condition(frame.select(condition.alias("where")).schema, f"{name}.where")
@@ -118,6 +127,33 @@ def fits(frame: DataFrame, expression: str) -> bool:
         return changing_part(frame.select(F.expr(expression)), expression) is None
     except AnalysisException:
         return False
+
+
+def _exploded(frame: DataFrame, where: str, expression: str) -> DataFrame:
+    """A row for each element of a list, with :data:`ELEMENT` and :data:`POSITION`; one, with nulls, for a list that is null.
+
+    Raises:
+        LogError: the expression cannot be evaluated or gives no array, or the source has columns of these names.
+    """
+    elements = evaluate(frame, where, expression)
+    kind = frame.select(elements.alias("list")).schema["list"].dataType
+    if not isinstance(kind, T.ArrayType):
+        raise LogError(
+            f"{where}: it is {kind.simpleString()}, not an array; write it as split(...), from_json(...) or array(...)"
+        )
+    for column in frame.columns:
+        if column.lower() in (ELEMENT, POSITION):
+            raise LogError(
+                f"{where}: the source has a column {column!r}, a name that explode gives to each {column.lower()} of the list; "
+                "read the source by a view in which the column has another name"
+            )
+    lists = frame.where(elements.isNull() | (F.size(elements) > 0))
+    return lists.select("*", F.posexplode_outer(elements).alias(POSITION, ELEMENT))
+
+
+def _list_fault() -> Column:
+    no_list, no_element = LIST_FAULTS
+    return F.when(F.col(POSITION).isNull(), F.lit(no_list)).when(F.col(ELEMENT).isNull(), F.lit(no_element))
 
 
 def _load(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None) -> DataFrame:

@@ -23,7 +23,7 @@ from pipeline.hashing import impression_hash
 from pipeline.ids import IdColumns, text_of
 from pipeline.join.matches import matched_column
 from pipeline.log_errors import LogError
-from pipeline.logs import CORRUPT, evaluate, fits, read_source
+from pipeline.logs import CORRUPT, LIST_FAULT, evaluate, fits, read_source
 
 Days = tuple[dt.date, dt.date]
 
@@ -206,9 +206,13 @@ def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days, 
 def _unbroken(frame: DataFrame, name: str) -> DataFrame:
     """A table none of whose lines is broken: unlike an event's, such a line has no day whose quarantine it could go to.
 
+    A list that is null, or an element of one that is, says nothing and gives no row.
+
     Raises:
         LogError: one is.
     """
+    if LIST_FAULT in frame.columns:
+        frame = frame.where(F.col(LIST_FAULT).isNull()).drop(LIST_FAULT)
     if CORRUPT not in frame.columns:
         return frame
     broken = frame.where(F.col(CORRUPT).isNotNull()).agg(F.count("*"), F.first(F.substring(CORRUPT, 1, 80))).collect()[0]

@@ -16,7 +16,7 @@ from pipeline.config import Quality, Source
 from pipeline.days import Calendar
 from pipeline.ids import ID_HINT, IDS, broken_id
 from pipeline.log_errors import LogError
-from pipeline.logs import CORRUPT, LABEL_TIME, PARTITION_DAY
+from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, LIST_FAULTS, PARTITION_DAY
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ DAY = "_day"
 _HINTS = {
     "cannot be parsed": "is the format right, and its schema and options (`multiLine: true` where a row or an array has several lines)? "
     "`options: {mode: PERMISSIVE}` takes lines with too few or too many columns, and values of another type, for what they can be",
+    "of explode is null": "correct the expression, as with coalesce(..., array()) where no list means that nothing was shown",
     "is null": "correct the expression, or leave such rows out, as with `where: user_id IS NOT NULL`",
     "is not UTF-8": "say how the file is encoded, as in `options: {encoding: ISO-8859-1}`, or write it anew",
     "no whole number": ID_HINT,
@@ -64,6 +65,8 @@ def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar)
     rules: list[tuple[str, Column]] = []
     if CORRUPT in frame.columns:
         rules.append(("the line cannot be parsed", F.col(CORRUPT).isNotNull()))
+    if LIST_FAULT in frame.columns:
+        rules += [(fault, F.col(LIST_FAULT) == fault) for fault in LIST_FAULTS]
     for name in IDS:
         if name in frame.columns:
             value = F.col(name)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pipeline.config import AttributeSource, DataConfig, Source
 from pipeline.contract import Contract
 from pipeline.ids import text_of
-from pipeline.logs import CORRUPT, PARTITION_DAY, read_source
+from pipeline.logs import CORRUPT, LIST_FAULT, PARTITION_DAY, read_source
 from pipeline.rules import DAY, REASON, mark
 
 ONE_DAY = dt.timedelta(days=1)
@@ -60,7 +60,7 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
     def events(name: str, source: Source) -> DataFrame:
         marked = mark(read_source(spark, name, source, days=(first, last)), source, config.quality, config.calendar)
         good = marked.where(F.col(REASON).isNull() & F.col(DAY).between(F.lit(first), F.lit(last)))
-        good = good.drop(*[c for c in (REASON, CORRUPT, PARTITION_DAY) if c in good.columns])
+        good = good.drop(*[c for c in (REASON, CORRUPT, PARTITION_DAY, LIST_FAULT) if c in good.columns])
         return good.withColumns({USER_KEY: F.xxhash64("user_id"), MICROS: F.unix_micros("time")})
 
     impressions = events("log.impressions", log.impressions)
@@ -81,7 +81,7 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
         _together(actions),
         _known(spark, "users", config.users),
         _known(spark, "items", config.items),
-        tuple(read_source(spark, f"lookups.{i}", lookup).drop(CORRUPT) for i, lookup in enumerate(config.lookups)),
+        tuple(_said(read_source(spark, f"lookups.{i}", lookup)) for i, lookup in enumerate(config.lookups)),
     )
 
 
@@ -115,10 +115,16 @@ def _together(actions: dict[str, DataFrame]) -> DataFrame:
     return union if "impression_id" in union.columns else union.withColumn("impression_id", F.lit(None).cast("string"))
 
 
+def _said(table: DataFrame) -> DataFrame:
+    """The rows of a table that are rows: not those of a list that is null, or of an element that is."""
+    rows = table.where(F.col(LIST_FAULT).isNull()) if LIST_FAULT in table.columns else table
+    return rows.drop(CORRUPT, LIST_FAULT)
+
+
 def _known(spark: SparkSession, name: str, source: AttributeSource | None) -> DataFrame | None:
     if source is None:
         return None
-    frame = read_source(spark, name, source)
+    frame = _said(read_source(spark, name, source))
     key = "user_id" if name == "users" else "item_id"
     usable = F.col(key).isNotNull()
     moments = {}

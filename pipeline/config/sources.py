@@ -32,6 +32,10 @@ class Source(Strict):
     """Name here -> Spark SQL expression over the source's own columns."""
     where: str | None = None
     """A Spark SQL condition over the source's own columns."""
+    explode: str | None = None
+    """For a table whose rows hold lists, such as pages of shown items: a Spark SQL expression over the source's own columns that gives
+    an array. Each element becomes a row. ``columns`` and ``where`` may also use ``element`` (of structs: ``element.item``) and
+    ``position``, which counts from 0. An empty list gives no row; a list that is null, or an element that is, breaks a rule."""
     day_column: str | None = None
     """A partition column with the date of ``time``, in ``day_time_zone``; only the days that are needed are then read."""
     late_days: int = Field(0, ge=0)
