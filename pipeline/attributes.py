@@ -15,7 +15,8 @@ from pipeline.log_errors import LogError
 def join_attributes(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:
     """Add a table's columns to events; the rule of time is that of :class:`pipeline.config.AttributeSource`.
 
-    Of several rows with one key (and one ``valid_from``) the greatest counts: its attributes, then its ``valid_to``, null being the least.
+    Of several rows with one key and one ``valid_from`` the one that arrived last counts, for it corrects the others; then the greatest:
+    its attributes, then its ``valid_to``, null being the least.
 
     Args:
         events: columns ``key``, ``time`` and any others.
@@ -77,7 +78,7 @@ def known_spans(table: DataFrame, source: AttributeSource, key: str) -> DataFram
 def _spans(table: DataFrame, attributes: Sequence[str], key: str) -> DataFrame:
     """For each moment ``_effective`` at which a row came in force: ``_best``, which counts from then on, and ``_until``, the next one."""
     effective = F.greatest("valid_from", "arrived") if "arrived" in table.columns else F.col("valid_from")
-    parts = [c for c in ("valid_from", *attributes, "valid_to") if c in table.columns]
+    parts = [c for c in ("valid_from", "arrived", *attributes, "valid_to") if c in table.columns]
     so_far = Window.partitionBy(key).orderBy("_effective").rangeBetween(Window.unboundedPreceding, Window.currentRow)
     return (
         table.withColumn("_effective", effective)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,7 +17,7 @@ from pipeline.ids import IdColumns, text_of
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
 from pipeline.negatives import draw_negatives
-from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse
+from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse, refuse_broken, table_fault
 
 
 def days_between(first: dt.date, last: dt.date) -> list[dt.date]:
@@ -37,7 +37,8 @@ class Events:
     reach before the first day on, and ``_once``: rows that agree in it, in user, item, action and impression are one event. Rows of
     all may be there twice.
 
-    ``rows``: about how many impressions there are a day. ``facts``: of each log. ``quarantine``: the rows that break a
+    ``rows``: about how many impressions there are a day. ``facts``: of each log, and of the tables of users and items, whose rows are of
+    no day. ``quarantine``: the rows that break a
     rule: ``day``, ``reason`` and ``row``, a JSON text.
     """
 
@@ -84,6 +85,7 @@ class EventLogs:
     def __init__(self, spark: SparkSession, config: DataConfig) -> None:
         self._spark = spark
         self._config = config
+        self._start = min(split.first for split in config.splits.values())
 
     def read(self, first: dt.date, last: dt.date) -> Events:
         """Read and check the events that the samples of ``first`` to ``last`` are made of.
@@ -118,6 +120,14 @@ class EventLogs:
             begin = first if log.behaviors else first - back
             # a day more than labels need: whether there is one says whether the labels of the last day are final
             clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
+        for name, table in self._tables(first, last):
+            facts[name] = count(table.select(DAY, REASON))
+            refuse_broken(name, table, facts[name], self._config.quality, first)
+        if any(facts[name].broken for name in facts if not name.startswith("log.")) and first <= self._start <= last:
+            # the first day has what it needs itself, whichever days are built with it
+            broken += [
+                self._broken(name, table, facts[name], first, last) for name, table in self._tables(self._start, self._start)
+            ]
         behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
         asked = impressions.where(F.col("time") >= F.expr(self._config.calendar.start_sql(first))).drop(LABEL_TIME)
         if log.label_ties == "refuse":
@@ -165,7 +175,20 @@ class EventLogs:
             return None
         back = items.reach
         days = (first - back - _whole_days(negatives.window), last) if back is not None else None
-        return known_spans(read_source(self._spark, "items", items, days=days), items, "item_id")
+        table = read_source(self._spark, "items", items, days=days)
+        return known_spans(table.where(table_fault(table, "item_id").isNull()), items, "item_id")
+
+    def _tables(self, first: dt.date, last: dt.date) -> Iterator[tuple[str, DataFrame]]:
+        """The tables of users and items, marked; no row is of a day. With a ``day_column`` the partitions that some days can need."""
+        for name, key, source in (("users", "user_id", self._config.users), ("items", "item_id", self._config.items)):
+            if source is not None:
+                back = source.reach
+                days = (first - reach_back(self._config) - back, last) if back is not None else None
+                table = read_source(self._spark, name, source, days=days)
+                table = (
+                    table.where(F.col(CORRUPT).isNull()) if CORRUPT in table.columns else table
+                )  # such a line is refused later
+                yield name, table.withColumns({REASON: table_fault(table, key), DAY: F.lit(None).cast("date")})
 
     def _behaviors(
         self, impressions: DataFrame, clicks: DataFrame | None, last: dt.date, read: Callable[[str, Source], DataFrame]
@@ -214,11 +237,10 @@ class EventLogs:
 
     def _broken(self, name: str, marked: DataFrame, facts: LogFacts, first: dt.date, last: dt.date) -> DataFrame:
         """The rows that break a rule, as text; those that no day can be said of are with the first day of all splits."""
-        start = min(split.first for split in self._config.splits.values())
         values = [c for c in marked.columns if c not in (DAY, REASON, PARTITION_DAY, LIST_FAULT)]
         rows = marked.where(F.col(REASON).isNotNull()) if facts.broken else marked.limit(0)
         return rows.select(
-            F.coalesce(F.col(DAY), F.lit(start)).alias("day"),
+            F.coalesce(F.col(DAY), F.lit(self._start)).alias("day"),
             F.concat(F.lit(f"{name}: "), F.col(REASON)).alias("reason"),
             F.to_json(F.struct(*[F.substring(F.col(c).cast("string"), 1, 10_000).alias(c) for c in values])).alias("row"),
         ).where(F.col("day").between(F.lit(first), F.lit(last)))

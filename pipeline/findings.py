@@ -18,12 +18,14 @@ def day_quality(
     contract: Contract, events: Events, day: dt.date, counts: Counts, rejected: Mapping[str, int], kept: float
 ) -> Quality:
     """Sum up a day; ``kept`` is the share of its negatives that became samples."""
-    unknown, drift = {}, {}
+    unknown, drift, clipped = {}, {}, {}
     for field in contract.fields:
         if field.column not in counts["columns"]:
             continue  # the day is empty
         if field.is_categorical:
             unknown[field.column] = unknown_share(counts, field.column)
+        elif counts["columns"][field.column]["clipped"]:
+            clipped[field.column] = counts["columns"][field.column]["clipped"]
         if field.column in contract.reference:
             actual = shares(before_thinning(counts["columns"][field.column], kept))
             drift[field.column] = stability_index(contract.reference[field.column].shares, actual)
@@ -37,6 +39,7 @@ def day_quality(
         early_clicks=counts["matched"][CLICKS]["early"] if CLICKS in counts["matched"] else None,
         unknown=unknown,
         drift=drift,
+        clipped=clipped,
     )
 
 

@@ -24,6 +24,7 @@ from pipeline.ids import IdColumns, text_of
 from pipeline.join.matches import matched_column
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LIST_FAULT, evaluate, fits, read_source
+from pipeline.rules import table_fault
 
 Days = tuple[dt.date, dt.date]
 
@@ -196,11 +197,8 @@ def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days, 
     back = source.reach
     frame = _unbroken(read_source(spark, name, source, days=(days[0] - back, days[1]) if back is not None else None), name)
     ids.add_attributes(name, frame)
-    usable = F.col("user_id" if name == "users" else "item_id").isNotNull()
-    for column in ("valid_from", "arrived"):
-        if column in source.columns:
-            usable = usable & F.col(column).isNotNull()
-    return frame.where(usable).select(*source.columns)
+    fault = table_fault(frame, "user_id" if name == "users" else "item_id")
+    return frame.where(fault.isNull()).select(*source.columns)
 
 
 def _unbroken(frame: DataFrame, name: str) -> DataFrame:

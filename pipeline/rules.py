@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,6 +38,10 @@ DAY = "_day"
 _HINTS = {
     "cannot be parsed": "is the format right, and its schema and options (`multiLine: true` where a row or an array has several lines)? "
     "`options: {mode: PERMISSIVE}` takes lines with too few or too many columns, and values of another type, for what they can be",
+    "valid_from is null": "correct the expression, or leave such rows out, as with `where: since IS NOT NULL`; where all rows count at "
+    "all times, leave the column valid_from out",
+    "valid_from lies outside": "is the unit right, seconds or milliseconds? Write timestamp_seconds(...) or timestamp_millis(...); a row "
+    "that counts at all times begins at the earliest in 1990, as with greatest(since, TIMESTAMP '1990-01-01')",
     "of explode is null": "correct the expression, as with coalesce(..., array()) where no list means that nothing was shown",
     "is null": "correct the expression, or leave such rows out, as with `where: user_id IS NOT NULL`",
     "is not UTF-8": "say how the file is encoded, as in `options: {encoding: ISO-8859-1}`, or write it anew",
@@ -60,6 +64,26 @@ def is_positive(label: Column) -> Column:
     return label.cast("string").isin(*POSITIVE)
 
 
+def table_fault(frame: DataFrame, key: str) -> Column:
+    """The rule that a row of a table of users or items breaks; null where it breaks none.
+
+    Args:
+        frame: the table's configured columns.
+        key: ``user_id`` or ``item_id``.
+    """
+    rules: list[tuple[str, Column]] = []
+    if LIST_FAULT in frame.columns:
+        rules += [(fault, F.col(LIST_FAULT) == fault) for fault in LIST_FAULTS]
+    rules.append((f"{key} is null", F.col(key).isNull()))
+    for name in ("valid_from", "arrived"):
+        if name in frame.columns:
+            rules.append((f"{name} is null", F.col(name).isNull()))
+            rules.append(
+                (f"{name} lies outside the years {PLAUSIBLE_YEARS[0]} to {PLAUSIBLE_YEARS[1]}", ~_plausible(F.col(name)))
+            )
+    return _reason(rules)
+
+
 def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar) -> DataFrame:
     """Add :data:`DAY`, of a calendar, and :data:`REASON` to the rows of an event log."""
     rules: list[tuple[str, Column]] = []
@@ -79,8 +103,7 @@ def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar)
             if form is not None:
                 rules.append(form)
     time = F.col("time")
-    first, end = (dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc) for year in (PLAUSIBLE_YEARS[0], PLAUSIBLE_YEARS[1] + 1))
-    usable = time.isNotNull() & (time >= F.lit(first)) & (time < F.lit(end))
+    usable = time.isNotNull() & _plausible(time)
     number = F.expr(calendar.number_sql("time"))
     rules.append(("time is null", time.isNull()))
     rules.append((f"time lies outside the years {PLAUSIBLE_YEARS[0]} to {PLAUSIBLE_YEARS[1]}", ~usable))
@@ -103,9 +126,18 @@ def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar)
             early = F.expr(f"INTERVAL {round(quality.clock_skew_seconds * 1_000_000)} MICROSECONDS")
             rules.append(("label_time is null, and the label is 1", F.col(LABEL_TIME).isNull() & text.isin(*POSITIVE)))
             rules.append(("label_time lies before time", F.col(LABEL_TIME) + early < time))
+    return frame.withColumns({DAY: day, REASON: _reason(rules)})
+
+
+def _plausible(moment: Column) -> Column:
+    first, end = (dt.datetime(year, 1, 1, tzinfo=dt.timezone.utc) for year in (PLAUSIBLE_YEARS[0], PLAUSIBLE_YEARS[1] + 1))
+    return (moment >= F.lit(first)) & (moment < F.lit(end))
+
+
+def _reason(rules: Sequence[tuple[str, Column]]) -> Column:
+    """The first rule that is broken."""
     # a comparison with a null in it is no breach: the rule on nulls has said so
-    reason = F.coalesce(*[F.when(F.coalesce(broken, F.lit(False)), F.lit(words)) for words, broken in rules])
-    return frame.withColumns({DAY: day, REASON: reason})
+    return F.coalesce(*[F.when(F.coalesce(broken, F.lit(False)), F.lit(words)) for words, broken in rules])
 
 
 @dataclass(frozen=True)
@@ -133,8 +165,8 @@ class LogFacts:
 def count(marked: DataFrame) -> LogFacts:
     """Count a marked log, in one pass."""
     positives = F.count_if(is_positive(F.col("label"))) if "label" in marked.columns else F.lit(0)
-    latest = F.max(F.unix_micros("time")).alias("latest")
-    facts = marked.groupBy(DAY, REASON).agg(F.count("*").alias("rows"), positives.alias("positives"), latest)
+    latest = F.max(F.unix_micros("time")) if "time" in marked.columns else F.lit(None)
+    facts = marked.groupBy(DAY, REASON).agg(F.count("*").alias("rows"), positives.alias("positives"), latest.alias("latest"))
     rows: dict[dt.date | None, int] = defaultdict(int)
     positive: dict[dt.date | None, int] = defaultdict(int)
     broken: dict[dt.date | None, dict[str, int]] = defaultdict(dict)
@@ -170,14 +202,7 @@ def refuse(
     total = sum(facts.rows.values())
     if not total:
         raise LogError(f"{name}: no events {span}; correct the path, the condition (where) or the days asked for")
-    for day, reasons in sorted(facts.broken.items(), key=lambda item: str(item[0])):
-        # rows of no day have no day's rows to be compared with
-        rows = facts.rows[day] if day is not None else total
-        if sum(reasons.values()) > quality.max_quarantined * rows:
-            if day is not None and day < judged:
-                log.warning("%s: %d of %d rows on %s break a rule and are in no history", name, sum(reasons.values()), rows, day)
-                continue
-            raise LogError(_threshold_passed(name, marked, day, reasons, rows, quality))
+    refuse_broken(name, marked, facts, quality, judged)
     good = {day for day, rows in facts.rows.items() if rows > sum(facts.broken.get(day, {}).values())}
     empty = [day for day in days if day not in good]
     if empty:
@@ -189,11 +214,27 @@ def refuse(
         )
 
 
+def refuse_broken(name: str, marked: DataFrame, facts: LogFacts, quality: Quality, judged: dt.date) -> None:
+    """Stop where more rows of a log's day, or of a table, break a rule than are allowed; days before ``judged`` are only warned of.
+
+    Raises:
+        LogError: they do; it shows one of them.
+    """
+    for day, reasons in sorted(facts.broken.items(), key=lambda item: str(item[0])):
+        # rows of no day have no day's rows to be compared with
+        rows = facts.rows[day] if day is not None else sum(facts.rows.values())
+        if sum(reasons.values()) > quality.max_quarantined * rows:
+            if day is not None and day < judged:
+                log.warning("%s: %d of %d rows on %s break a rule and are in no history", name, sum(reasons.values()), rows, day)
+                continue
+            raise LogError(_threshold_passed(name, marked, day, reasons, rows, quality))
+
+
 def _threshold_passed(
     name: str, marked: DataFrame, day: dt.date | None, reasons: Mapping[str, int], rows: int, quality: Quality
 ) -> str:
     worst = max(reasons, key=lambda reason: reasons[reason])
-    shown = [c for c in (*IDS, "time", "arrived", "label", CORRUPT) if c in marked.columns]
+    shown = [c for c in (*IDS, "time", "valid_from", "arrived", "label", CORRUPT) if c in marked.columns]
     # as text: a time in a wrong unit may lie beyond what Python's datetime can hold
     example = (
         marked.where((F.col(REASON) == worst) & F.col(DAY).eqNullSafe(F.lit(day).cast("date")))
@@ -203,9 +244,10 @@ def _threshold_passed(
     values = ", ".join(f"{c} {example[c]!r}" for c in shown if c != CORRUPT or example[c]) if example is not None else ""
     hint = next((text for part, text in _HINTS.items() if part in worst), "correct the log")
     others = sum(reasons.values()) - reasons[worst]
-    when = f"on {day}" if day is not None else "of no day"
+    when = f" on {day}" if day is not None else " of no day" if "time" in marked.columns else ""
+    whose = "a day's" if when else "a table's"
     return (
-        f"{name}: {worst} in {reasons[worst]} of {rows} rows {when}{f', and {others} break other rules' if others else ''}; "
+        f"{name}: {worst} in {reasons[worst]} of {rows} rows{when}{f', and {others} break other rules' if others else ''}; "
         f"such as {values}. {hint[0].upper()}{hint[1:]}; "
-        f"quality.max_quarantined allows {quality.max_quarantined:g} of a day's rows"
+        f"quality.max_quarantined allows {quality.max_quarantined:g} of {whose} rows"
     )

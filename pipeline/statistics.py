@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.contract import UNKNOWN_ID, Contract, Field, Reference
 from pipeline.contract.document import LABEL_COLUMN, LENGTH_COLUMN
+from pipeline.contract.encoder import LARGEST_NUMBER
 from pipeline.join.matches import merged
 
 #: So many ids have a bin of their own: in a vocabulary made of training days the most frequent ones.
@@ -59,7 +60,7 @@ def measure(
 
     Returns:
         JSON values: ``rows``, ``positives``, ``seen``, ``history_length``, ``behavior_age_days``, and by column ``counts`` and (but
-        for behaviors) ``positives`` of each bin.
+        for behaviors) ``positives`` of each bin, of numbers also ``clipped``: how many were cut to a number that float32 can hold.
     """
     positive = columns[LABEL_COLUMN] == 1
     counts: Counts = {
@@ -75,7 +76,9 @@ def measure(
         values = (behaviors if of_behaviors else columns)[field.column]
         size = contract.vocabulary(field.vocabulary).size if field.vocabulary is not None else None
         reference = contract.reference.get(field.column)
-        column = {"counts": binned(field, size, reference, values).tolist()}
+        column: dict[str, Any] = {"counts": binned(field, size, reference, values).tolist()}
+        if not field.is_categorical:
+            column["clipped"] = int((np.abs(values) >= LARGEST_NUMBER).sum())
         if not of_behaviors:
             column["positives"] = binned(field, size, reference, values[positive]).tolist()
         counts["columns"][field.column] = column
@@ -93,7 +96,7 @@ def total(parts: Iterable[Counts]) -> Counts:
         for name, column in part["columns"].items():
             columns[name].append(column)
     result["columns"] = {
-        name: {key: _sum([column[key] for column in found if key in column]) for key in found[0]}
+        name: {key: _added([column[key] for column in found if key in column]) for key in found[0]}
         for name, found in columns.items()
     }
     result["matched"] = merged(part["matched"] for part in parts if "matched" in part)
@@ -134,6 +137,10 @@ def stability_index(expected: Sequence[float], actual: Sequence[float]) -> float
         return 0.0
     pairs = [(max(e, SMALLEST_SHARE), max(a, SMALLEST_SHARE)) for e, a in itertools.zip_longest(expected, actual, fillvalue=0.0)]
     return round(sum((a - e) * math.log(a / e) for e, a in pairs), 6)
+
+
+def _added(parts: Sequence[int] | Sequence[Sequence[int]]) -> int | list[int]:
+    return sum(parts) if isinstance(parts[0], int) else _sum(parts)  # type: ignore[arg-type]
 
 
 def _sum(rows: Sequence[Sequence[int]]) -> list[int]:

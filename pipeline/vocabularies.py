@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pipeline.config import DataConfig, FieldConfig, VocabularyConfig
 from pipeline.contract import Contract, Encoder, Field, NumericTransform, Reference, Vocabulary
 from pipeline.contract.document import LABEL_COLUMN, LENGTH_COLUMN
-from pipeline.contract.encoder import FIRST_ID
+from pipeline.contract.encoder import FIRST_ID, fitted_on
 from pipeline.join.blobs import ipc_table, unpack
 from pipeline.join.worker import COUNTS, MOMENTS, SAMPLE, SEEN_COLUMN
 from pipeline.statistics import NUMBER_BINS, measure, shares
@@ -127,7 +127,7 @@ def references(contract: Contract, tables: Mapping[str, pa.Table], days: Trainin
 
 def quantiles(values: npt.NDArray[Any], buckets: int) -> tuple[float, ...]:
     """The edges between about equally full buckets, rising; fewer where values repeat, none where there are no values."""
-    finite = values[np.isfinite(values)].astype(np.float64)
+    finite = fitted_on(values.astype(np.float64))
     if not len(finite):
         return ()
     edges = np.quantile(finite, np.arange(1, buckets) / buckets, method="inverted_cdf")

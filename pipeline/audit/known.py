@@ -25,7 +25,7 @@ def with_known(
         flag: name of a new column: whether anything was known.
     """
     dated = "valid_from" in source.columns
-    row = F.struct("_from", *values, "_to")
+    row = F.struct("_from", "_arrived", *values, "_to")
     if not dated:
         best = table.groupBy(key).agg(F.max(row).alias("_row"))
         joined = events.join(best, key, "left")

@@ -168,7 +168,8 @@ def known_at(rows: Iterable[KnownRow], time: int, max_age_days: float | None) ->
 
 
 def _rank(row: KnownRow) -> tuple[Any, ...]:
-    return least_first(row.begin), *map(least_first, row.values), least_first(row.end)
+    # of two rows of one beginning the later one to arrive is a correction
+    return least_first(row.begin), least_first(row.arrived), *map(least_first, row.values), least_first(row.end)
 
 
 def negative_allowed(

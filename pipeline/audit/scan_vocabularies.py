@@ -24,6 +24,8 @@ from pipeline.contract import Split
 
 #: Of a mean, beside it or the deviation, whichever is greater. Contracts have six digits.
 TOLERANCE = 1e-4
+#: Greater numbers are cut when they are encoded, and nothing is fitted on them.
+FLOAT32_MAX = 3.4028234663852886e38
 
 _USED = ["user", "vocabulary", "value"]
 
@@ -193,7 +195,7 @@ def _fitted(frame: DataFrame, members: Sequence[Member]) -> Iterator[Finding]:
         x = F.col(member.column)
         assert member.contract.transform is not None
         value = F.signum(x) * F.log1p(F.abs(x)) if member.contract.transform.kind == "log" else x
-        value = F.when(~F.isnan(x) & (F.abs(x) != float("inf")), value)
+        value = F.when(~F.isnan(x) & (F.abs(value) <= FLOAT32_MAX), value)
         parts += [F.avg(value).alias(f"mean_{member.column}"), F.stddev_pop(value).alias(f"std_{member.column}")]
     row = frame.agg(*parts).collect()[0]
     for member in members:

@@ -116,9 +116,11 @@ def _together(actions: dict[str, DataFrame]) -> DataFrame:
 
 
 def _said(table: DataFrame) -> DataFrame:
-    """The rows of a table that are rows: not those of a list that is null, or of an element that is."""
-    rows = table.where(F.col(LIST_FAULT).isNull()) if LIST_FAULT in table.columns else table
-    return rows.drop(CORRUPT, LIST_FAULT)
+    """The rows of a table that can be read: not lines that are broken, nor lists or elements that are null."""
+    for fault in (CORRUPT, LIST_FAULT):
+        if fault in table.columns:
+            table = table.where(F.col(fault).isNull())
+    return table.drop(CORRUPT, LIST_FAULT)
 
 
 def _known(spark: SparkSession, name: str, source: AttributeSource | None) -> DataFrame | None:
@@ -131,7 +133,7 @@ def _known(spark: SparkSession, name: str, source: AttributeSource | None) -> Da
     for column, short in (("valid_from", "_from"), ("arrived", "_arrived"), ("valid_to", "_to")):
         there = column in source.columns
         moments[short] = F.unix_micros(column) if there else F.lit(None).cast("long")
-        if there and column != "valid_to":
-            usable = usable & F.col(column).isNotNull()
+        if there and column != "valid_to":  # years outside are a wrong unit; such rows say nothing
+            usable = usable & F.col(column).isNotNull() & F.year(column).between(1990, 2100)
     frame = frame.where(usable).select(*source.columns).withColumns(moments)
     return frame.withColumn(USER_KEY, F.xxhash64(key)) if name == "users" else frame

@@ -61,7 +61,8 @@ class AttributeSource(Source):
     """What is known of a user or an item, at all times or as of some.
 
     Special columns, all timestamps and all optional: ``valid_from``, ``valid_to``, ``arrived``. Of the rows with
-    ``valid_from < time`` and ``arrived < time`` the one with the greatest ``valid_from`` is what is known at ``time``. Where its
+    ``valid_from < time`` and ``arrived < time`` the one with the greatest ``valid_from`` (of several the one that arrived last, which
+    corrects the others) is what is known at ``time``. Where its
     ``valid_to`` is at or before ``time``, or it is older than ``max_age_days``, nothing is known.
     """
 

@@ -37,7 +37,10 @@ class _Strict(BaseModel):
 
 
 class NumericTransform(_Strict):
-    """``(f(x) - mean) / std`` with f the identity or ``sign(x) * log(1 + |x|)``; fitted on training days. A null becomes 0."""
+    """``(f(x) - mean) / std`` with f the identity or ``sign(x) * log(1 + |x|)``; fitted on training days.
+
+    A null becomes 0. The result is cut to between -10^6 and 10^6.
+    """
 
     kind: Literal["identity", "log"]
     mean: float
@@ -158,6 +161,8 @@ class Quality(_Strict):
     """Share of unknown ids a categorical column."""
     drift: dict[str, float]
     """Population stability index a column, of this day against the training days that the vocabularies were made from."""
+    clipped: dict[str, int] = {}
+    """Numbers that were cut, by column, where there are any: infinities and what is beyond all that the training days let expect."""
 
 
 class Reference(_Strict):

@@ -21,6 +21,11 @@ Number = TypeVar("Number", bound=np.generic)
 PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+#: A transformed number beyond this, either way, becomes this: an infinity, 1e200, or an unforeseen unit. No number of fewer than 10^12
+#: training rows lies so many standard deviations from their mean, and a model can still calculate with it in float32.
+LARGEST_NUMBER = 1e6
+#: Numbers whose transform is finite in float32 are what means, deviations and bucket edges are fitted on.
+LARGEST_FITTED = float(np.finfo(np.float32).max)
 #: Text columns of few different values as they come from the join.
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -96,10 +101,19 @@ def transformed(kind: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
 
 
 def apply_transform(transform: NumericTransform, values: pa.Array) -> npt.NDArray[np.float32]:
-    """Transform a numeric column of shape ``(N,)`` to float32; nulls, NaN and infinities become 0, the training mean."""
+    """Transform a numeric column of shape ``(N,)`` to float32.
+
+    Nulls and NaN become 0, the training mean. What lies beyond :data:`LARGEST_NUMBER`, infinities included, becomes that number.
+    """
     raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
-    scaled = (transformed(transform.kind, raw) - transform.mean) / transform.std
-    return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)
+    with np.errstate(over="ignore"):  # a number beyond float64 is cut like any other
+        scaled = (transformed(transform.kind, raw) - transform.mean) / transform.std
+    return np.where(np.isnan(scaled), 0.0, np.clip(scaled, -LARGEST_NUMBER, LARGEST_NUMBER)).astype(np.float32)
+
+
+def fitted_on(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Those of some numbers that a transform or the edges of buckets are fitted on: no NaN, nothing beyond float32."""
+    return values[np.abs(values) <= LARGEST_FITTED]
 
 
 def padding(lengths: npt.NDArray[np.int32], length: int, order: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:

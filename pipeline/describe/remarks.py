@@ -175,6 +175,19 @@ def _undrawn(description: Description) -> Iterator[Remark]:
         )
 
 
+def _clipped(description: Description) -> Iterator[Remark]:
+    cut: dict[str, int] = defaultdict(int)
+    for day in description.days:
+        for column, count in (day.day.quality.clipped if day.day.quality is not None else {}).items():
+            cut[column] += count
+    if cut:
+        worst = [f"{column} {number(count)}" for column, count in sorted(cut.items(), key=lambda item: -item[1])]
+        yield Remark(
+            f"Numbers that were cut because they are infinite or more than a million deviations from the mean: {shortened(worst)}. "
+            "Look for a wrong unit, a sentinel such as 1e38 or a division by 0; make those values null in the field's expression."
+        )
+
+
 def _empty(description: Description) -> Iterator[Remark]:
     high = [split for split in description.splits if split.empty is not None and split.empty > MOST_EMPTY]
     if high:
@@ -261,6 +274,7 @@ RULES: tuple[Rule, ...] = (
     _quarantined,
     _unmatched,
     _undrawn,
+    _clipped,
     _empty,
     _thinned,
     _outside,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.contract.encoder import transformed
+from pipeline.contract.encoder import fitted_on, transformed
 from pipeline.join.blobs import Column, ipc_bytes
 from pipeline.join.occurrences import Occurrences
 from pipeline.join.plan import RawField
@@ -47,8 +47,8 @@ def _named(vocabulary: str, counts: pa.Table) -> pa.Table:
 
 
 def _moments(values: npt.NDArray[np.float64], log: bool) -> tuple[int, float, float]:
-    """How many finite numbers, their mean, and the sum of squared differences from it."""
-    finite = transformed("log" if log else "identity", values[np.isfinite(values)])
+    """How many numbers that float32 can hold, their mean, and the sum of squared differences from it."""
+    finite = fitted_on(transformed("log" if log else "identity", values))
     if not len(finite):
         return 0, 0.0, 0.0
     mean = float(finite.mean())

@@ -19,8 +19,9 @@ def find_profiles(
 ) -> IntArray:
     """For each impression the row of its user's profile, -1 where nothing is known.
 
-    Of the rows with ``valid_from < time`` and ``arrived < time`` the one with the greatest ``valid_from`` (then the greatest
-    attributes, then the greatest ``valid_to``, null being the least) counts, if ``time < valid_to`` and it is not older than ``max_age``.
+    Of the rows with ``valid_from < time`` and ``arrived < time`` the one with the greatest ``valid_from`` (then the latest ``arrived``,
+    then the greatest attributes, then the greatest ``valid_to``, null being the least) counts, if ``time < valid_to`` and it is not
+    older than ``max_age``.
 
     Args:
         users: the impressions' users, shape ``(N,)``.
@@ -31,9 +32,12 @@ def find_profiles(
         max_age: microseconds.
     """
     begin, end = _moment(profiles, "valid_from", ALWAYS), _moment(profiles, "valid_to", NEVER)
-    effective = np.maximum(begin, _moment(profiles, "arrived", ALWAYS))
+    arrived = _moment(profiles, "arrived", ALWAYS)
+    effective = np.maximum(begin, arrived)
     last = ["valid_to"] if "valid_to" in profiles.column_names else []
-    keys = pa.table({"_user": profile_users, "_from": begin, **{c: profiles.column(c) for c in [*attributes, *last]}})
+    keys = pa.table(
+        {"_user": profile_users, "_from": begin, "_arrived": arrived, **{c: profiles.column(c) for c in [*attributes, *last]}}
+    )
     by = [(name, "ascending") for name in keys.column_names]
     ranked: IntArray = pc.sort_indices(keys, sort_keys=by, null_placement="at_start").to_numpy().astype(np.int64)
     rank = np.empty(len(ranked), np.int64)

@@ -68,15 +68,16 @@ class Sample:
     behavior_gap: tuple[float, ...]
 
 
-def rank(row: Known) -> tuple[object, ...]:
-    return row.valid_from, row.value, row.valid_to or dt.datetime.min
+def rank(row: Known, rules: Rules) -> tuple[object, ...]:
+    arrived = row.arrived if rules.arrivals else dt.datetime.min
+    return row.valid_from, arrived, row.value, row.valid_to or dt.datetime.min
 
 
 def as_of(table: Sequence[Known], key: str, time: dt.datetime, rules: Rules) -> str | None:
     best = None
     for row in table:
         there = row.valid_from < time and (row.arrived < time or not rules.arrivals)
-        if row.key == key and there and (best is None or rank(row) > rank(best)):
+        if row.key == key and there and (best is None or rank(row, rules) > rank(best, rules)):
             best = row
     if best is None:
         return None

@@ -50,6 +50,7 @@ def config(path: Path, explode: str, columns: dict[str, str], **quality: Any) ->
             "samples": str(path.parent / "samples"),
             "log": {
                 "kind": "labeled",
+                "label_delay_hours": 0,
                 "impressions": {"path": str(path), "explode": explode, "columns": columns},
                 "empty_days": "any",
             },

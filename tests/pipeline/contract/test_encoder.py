@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contract import Encoder, Field, NumericTransform, Vocabulary, vocabulary_from_parquet, vocabulary_to_parquet
-from pipeline.contract.encoder import padded, padding
+from pipeline.contract.encoder import LARGEST_NUMBER, padded, padding
 
 CITY = Field(group="user", name="city", vocabulary="city")
 
@@ -47,9 +48,20 @@ def test_ids_equal_a_loop(values: list[str | None], known: list[str]) -> None:
 
 def test_numbers_are_transformed_and_missing_ones_are_the_mean() -> None:
     field = Field(group="candidate", name="price", transform=NumericTransform(kind="log", mean=1.0, std=2.0))
-    encoded = Encoder([], {}).encode(field, pa.array([0.0, np.e - 1, None, float("nan"), float("inf"), 1 - np.e]))
+    encoded = Encoder([], {}).encode(field, pa.array([0.0, np.e - 1, None, float("nan"), 1 - np.e]))
     assert encoded.dtype == np.float32
-    np.testing.assert_allclose(encoded, [-0.5, 0.0, 0.0, 0.0, 0.0, -1.0], atol=1e-7)
+    np.testing.assert_allclose(encoded, [-0.5, 0.0, 0.0, 0.0, -1.0], atol=1e-7)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["identity", "log"])
+def test_numbers_that_float32_cannot_hold_are_cut(kind: Literal["identity", "log"]) -> None:
+    field = Field(group="candidate", name="price", transform=NumericTransform(kind=kind, mean=5.0, std=1e-3))
+    huge = [float("inf"), 1.7e308, 1e200, 1e39, 5e3]
+    encoded = Encoder([], {}).encode(field, pa.array([*huge, *(-x for x in huge)]))
+    if kind == "identity":
+        assert encoded.tolist() == [LARGEST_NUMBER] * 5 + [-LARGEST_NUMBER] * 5
+    assert (encoded[[0, 5]].tolist(), np.isfinite(encoded).all()) == ([LARGEST_NUMBER, -LARGEST_NUMBER], True)
 
 
 def test_text_that_is_no_number_is_an_error() -> None:
