@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import quad
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -80,7 +82,7 @@ def test_it_is_calibrated_and_better_than_a_fitted_model_and_worse_than_the_trut
     labels = ((played.click_us != NO_CLICK) & in_time)[shown]
     predicted, truth = attainable_probability(world, held)[shown], played.probability[shown]
 
-    def of_session(values: np.ndarray) -> np.ndarray:
+    def of_session(values: NDArray[Any]) -> NDArray[Any]:
         return np.broadcast_to(values[:, None], shown.shape)[shown]
 
     # A click says of its user what this predictor does not conclude, so that it is a little low: by under 3 % here, 1 % for the listed.
