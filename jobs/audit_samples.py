@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, audit, say what was found; 0 where all is well, 1 with findings or with one clear error."""
     parser = command.parser(
         "Takes a finished data set and the raw logs, recomputes some rows the slow obvious way, and scans all of it for what no\n"
-        "sample may know: behaviors at or after their impression, labels outside their window, vocabularies of later days.",
+        "sample may know: behaviors at or after their impression, labels outside their window, vocabularies of later days, negatives of\n"
+        "items that did not exist yet, and missing or unknown values that tell the label in training days alone.",
         config="conf/data/demo.yaml",
     )
     parser.add_argument(

@@ -8,6 +8,8 @@ from pipeline.audit.compare import Comparison
 from pipeline.audit.draw import collect, draw
 from pipeline.audit.fields import members
 from pipeline.audit.findings import Report
+from pipeline.audit.indicators import collect_indicators
+from pipeline.audit.leaks import find_leaks
 from pipeline.audit.published import compare_contract, read_published
 from pipeline.audit.scan_histories import CHECKED, scan_histories
 from pipeline.audit.scan_rows import scan_rows
@@ -69,6 +71,12 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     report.findings += vocabularies.findings()
     report.checked += vocabularies.checked
     report.notes += vocabularies.notes
+    lacking = collect_indicators(published, config)
+    report.findings += find_leaks(lacking)
+    if lacking.held_out.any() and not lacking.held_out.all():
+        report.checked.append(f"what is missing, unknown or short beside the label: {len(lacking.labels):,} samples")
+    else:
+        report.notes.append("no training days, or no held-out ones, to compare what missing and unknown values say of the label")
     open_days = {str(day.day) for day in contract.days if not day.final} & {finding.day for finding in report.found("label")}
     if open_days:
         days = ", ".join(sorted(open_days))

@@ -15,6 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.audit import Report, audit
+from pipeline.audit.indicators import collect_indicators
+from pipeline.audit.published import read_published
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
 from pipeline.contract import CONTRACT_FILE, Day, read_contract
@@ -161,6 +163,35 @@ def test_honest_samples_with_drawn_negatives_pass_and_bought_negatives_do_not(
     assert {finding.kind for finding in found} == {"negative"}
     assert {finding.day for finding in found} == {str(DAYS[2])}
     assert "that the user has an event with 'i" in found[0].logs
+
+
+def test_a_category_that_is_unknown_where_nobody_clicked(spark: SparkSession, logs: Path, honest: Path, tmp_path: Path) -> None:
+    shutil.copytree(honest, tmp_path / "samples")
+
+    def spoil(rows: list[dict[str, Any]]) -> None:
+        for row in rows[::2]:
+            row["candidate_category"] = row["candidate_category"] if row["label"] else 1
+            row["behavior_item_id"] = [1] * row["behavior_length"] + row["behavior_item_id"][row["behavior_length"] :]
+
+    for day in DAYS[:4]:
+        rewritten(tmp_path / "samples", day, spoil)
+    report = audit(spark, shop.data_config(logs, tmp_path / "samples"), rows=1)
+    assert {finding.column for finding in report.found("leak")} == {"candidate_category"}
+    assert ", 0 of them with label 1" in report.text()
+    assert "what is missing, unknown or short beside the label: " in report.text()
+    contract = read_contract(str(tmp_path / "samples"))
+    files = [tmp_path / "samples" / file.path for day in contract.days for file in day.files]
+    held = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
+    lacking = collect_indicators(
+        read_published(spark, str(tmp_path / "samples"))[0], shop.data_config(logs, tmp_path / "samples")
+    )
+    counts = {(i.column, i.words): int(i.on.sum()) for i in lacking.indicators}
+    assert len(lacking.labels) == len(held) and lacking.labels.sum() == sum(row["label"] for row in held)
+    assert counts["candidate_category", "unknown or missing"] == sum(row["candidate_category"] == 1 for row in held)
+    assert counts["behavior_length", "an empty history"] == sum(row["behavior_length"] == 0 for row in held)
+    assert counts["behavior_length", "a full history"] == sum(row["behavior_length"] == 5 for row in held)
+    half = sum(2 * row["behavior_item_id"].count(1) >= row["behavior_length"] > 0 for row in held)
+    assert counts["behavior_item_id", "unknown in half of the behaviors or more"] == half
 
 
 def test_a_future_click_among_the_behaviors(spark: SparkSession, logs: Path, honest: Path, tmp_path: Path) -> None:
