@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 UNLISTED = -1
-_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)  # type: ignore[no-untyped-call]
 """Of the mean over a normal distribution, by Gauss-Hermite quadrature."""
 
 
@@ -116,7 +116,8 @@ def _shown_for_profile(world: World) -> Floats:
     suiting = laws.PROFILE_SLOT_SHARE * np.exp(liking) / np.exp(liking).sum()
     popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), laws.CATEGORIES)
     others = (1.0 - laws.PROFILE_SLOT_SHARE) * popularity / popularity.sum()
-    return suiting / (suiting + others)
+    share: Floats = suiting / (suiting + others)
+    return share
 
 
 def _value_weights(world: World, held: Held, field: str) -> Floats:
@@ -140,7 +141,8 @@ def _changed(field: str, span_us: Ints) -> Floats:
     """The probability that a field changes within a time."""
     if field not in laws.CHANGE_DAYS:
         return np.zeros(len(span_us))
-    return -np.expm1(-span_us / laws.DAY_US / laws.CHANGE_DAYS[field])
+    changed: Floats = -np.expm1(-span_us / laws.DAY_US / laws.CHANGE_DAYS[field])
+    return changed
 
 
 def _need_probability(days: Floats) -> Floats:
@@ -149,7 +151,8 @@ def _need_probability(days: Floats) -> Floats:
     late = np.clip(days, shortest, longest)
     # the integral, over the days since a need began, of the probability that it lasts as long
     lasting = np.minimum(days, shortest) + ((longest - shortest) ** 2 - (longest - late) ** 2) / (2 * (longest - shortest))
-    return -np.expm1(-lasting / laws.DEMAND_EVERY_DAYS / laws.CATEGORIES)
+    needed: Floats = -np.expm1(-lasting / laws.DEMAND_EVERY_DAYS / laws.CATEGORIES)
+    return needed
 
 
 def _mean_click(logit: Floats, deviation: Floats) -> Floats:

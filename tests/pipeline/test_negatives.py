@@ -17,6 +17,7 @@ from pipeline.audit.recompute import Shown, negative_allowed
 from pipeline.build import build_samples
 from pipeline.config import DataConfig, Negatives
 from pipeline.config.dataset import Quality
+from pipeline.days import Calendar
 from pipeline.events import EventLogs
 from pipeline.log_errors import LogError
 from pipeline.negatives import draw_negatives
@@ -254,7 +255,7 @@ class World:
         known = spark.createDataFrame(spans, "item_id string, begin long, end long")
         spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
         try:
-            found = draw_negatives(events, events, known, counts, START, dt.timedelta(hours=30), 0)
+            found = draw_negatives(events, events, known, counts, START, dt.timedelta(hours=30), 0, Calendar())
             return found.selectExpr("impression_id", "user_id", "item_id", "unix_micros(time) AS time", "label").collect()
         finally:
             spark.conf.set("spark.sql.shuffle.partitions", "4")
