@@ -17,9 +17,6 @@ from pipeline.log_errors import LogError
 from pipeline.schedule import spans
 from pipeline.session import spark_session
 
-#: Stands for the generation before the published one: numbers of generations are not negative.
-PREVIOUS = -1
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, build, say what was done; 0 when the samples are there, 1 with one clear error when not."""
@@ -52,13 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--generations", action="store_true", help="list the generations that are kept; build nothing")
     other.add_argument(
-        "--rollback",
-        nargs="?",
-        type=int,
-        const=PREVIOUS,
-        metavar="GENERATION",
-        help="publish an earlier generation again, the one before the published one if no number is given; build nothing",
+        "--rollback", action="store_true", help="publish the generation before the published one again; build nothing"
     )
+    parser.add_argument("--generation", type=int, metavar="NUMBER", help="with --rollback: the generation to publish again")
     parser.add_argument(
         "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another build of the data set; 0 by default"
     )
@@ -70,15 +63,16 @@ def _build(options: argparse.Namespace) -> None:
     config = command.load_config(DataConfig, options.config, options.overrides)
     first = options.first or min(split.first for split in config.splits.values())
     last = options.last or max(split.last for split in config.splits.values())
+    if options.generation is not None and not options.rollback:
+        raise command.ConfigError("--generation says which generation --rollback publishes again; say --rollback too")
     if last < first:
         raise command.ConfigError(f"--to {last} is before --from {first}")
     spark = spark_session(f"build_samples {config.name}")
     try:
         if options.generations:
             print(_listed(config, generations(spark, config)))
-        elif options.rollback is not None:
-            generation = None if options.rollback == PREVIOUS else options.rollback
-            print(_published(config, rollback(spark, config, generation, wait=options.wait)))
+        elif options.rollback:
+            print(_published(config, rollback(spark, config, options.generation, wait=options.wait)))
         elif options.plan:
             print(_planned(config, plan_build(spark, config, first, last)))
         else:

@@ -125,7 +125,7 @@ def damaged_contracts(contract: Contract) -> dict[str, str]:
     good = contract.to_json()
     document = json.loads(good)
     return {
-        json.dumps(document | {"version": 3}): "contract of version 3, this release reads versions 1 to 2",
+        json.dumps(document | {"version": 4}): "contract of version 4, this release reads versions 1 to 3",
         json.dumps({name: value for name, value in document.items() if name != "history"}): "damaged contract at 'history'",
         good[: len(good) // 2]: "not a JSON document",
         json.dumps(document | {"format": "another"}): "not a mian-samples contract",

@@ -216,7 +216,7 @@ def test_generations_are_listed_and_an_earlier_one_is_published_again(
     again = read_contract(str(samples))
     assert (again.days, again.vocabularies) == (before.days, before.vocabularies)
     assert again.publication.revision == after.publication.revision + 1
-    assert build_samples.main([*arguments, "--rollback", "7"]) == 1
+    assert build_samples.main([*arguments, "--rollback", "--generation", "7"]) == 1
     assert "there is not generation 7 to go back to; the generations there are 2, 1 (published)" in error(capsys)
     # the first configuration goes on as if nothing had been
     assert build_samples.main(arguments) == 0
@@ -292,5 +292,5 @@ def test_a_data_set_of_an_earlier_release_is_kept_beside_the_new_generation(
     assert "1 days built" in capsys.readouterr().out
     assert read_contract(str(samples)).publication.generation == 1
     assert all((samples / path).exists() for path in old.named_files)
-    assert build_samples.main(["--config", str(data), "--rollback", f"samples={samples}"]) == 0
+    assert build_samples.main(["--config", str(data), f"samples={samples}", "--rollback"]) == 0
     assert read_contract(str(samples)).days == old.days
