@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,21 +76,34 @@ def build_samples(
     folder = DatasetFolder(storage, config.samples, config.keep_generations)
     with log_errors(config):
         refuse_overlap(spark, config)
-        folder.refuse_foreign(config.name)
-        try:
-            with DatasetLock(storage, config.samples, wait) as lock:
-                published = folder.recover()
-                start = find_start(config, folder, published, verify=verify)
-                days = days_between(first, last)
-                if not drop_days:
-                    days = sorted({*days, *start.damaged})
-                    refuse_loss(start, config, days)
-                builder = SparkBuilder(spark, config, folder)
-                return run_build(config, folder, lock, start, builder, days, extend_vocabularies=extend_vocabularies)
-        except OSError as error:
-            raise ContractError(
-                f"{config.samples}: cannot be written: {error}; correct samples, or what may be done there"
-            ) from error
+        with _locked(storage, folder, config, wait) as lock:
+            published = folder.recover()
+            start = find_start(config, folder, published, verify=verify)
+            days = days_between(first, last)
+            if not drop_days:
+                days = sorted({*days, *start.damaged})
+                refuse_loss(start, config, days)
+            builder = SparkBuilder(spark, config, folder)
+            return run_build(config, folder, lock, start, builder, days, extend_vocabularies=extend_vocabularies)
+
+
+@contextmanager
+def _locked(storage: Storage, folder: DatasetFolder, config: DataConfig, wait: float) -> Iterator[DatasetLock]:
+    """The right to write into a folder that holds this data set, or nothing yet.
+
+    Raises:
+        ContractError: it holds something else, cannot be written, or another build is at work in it.
+    """
+    folder.refuse_foreign(config.name)
+    try:
+        published = folder.contract()
+        token = published.publication.fencing_token if published is not None else 0
+        with DatasetLock(storage, config.samples, wait, after=token) as lock:
+            yield lock
+    except OSError as error:
+        raise ContractError(
+            f"{config.samples}: cannot be written: {error}; correct samples, or what may be done there"
+        ) from error
 
 
 def rollback(spark: SparkSession, config: DataConfig, generation: int | None, wait: float = 0.0) -> Contract:
@@ -99,8 +114,7 @@ def rollback(spark: SparkSession, config: DataConfig, generation: int | None, wa
     """
     storage = Storage(spark)
     folder = DatasetFolder(storage, config.samples, config.keep_generations)
-    folder.refuse_foreign(config.name)
-    with DatasetLock(storage, config.samples, wait) as lock:
+    with log_errors(config), _locked(storage, folder, config, wait) as lock:
         folder.recover()
         return folder.rollback(generation, lock)
 

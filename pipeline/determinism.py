@@ -1,4 +1,7 @@
-"""What an expression may not be made of: chance, the clock, the session. A day that is built again has to come out the same."""
+"""What an expression may not be made of: chance, the clock, the session, other rows.
+
+A day that is built again, alone or with others, has to come out the same, and a row that came later is not to be known.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+#: Functions that make several rows, or columns, of one.
+_GENERATORS = ("explode", "explode_outer", "posexplode", "posexplode_outer", "inline", "inline_outer", "stack", "json_tuple")
 #: Texts that Spark takes for a moment of today where a date or a timestamp is expected.
 _TODAY = r"\s*(?:now|today|tomorrow|yesterday)\b"
 #: ``date 'today'`` is a plain date once it is parsed, so that its text alone says what it was.
@@ -38,6 +43,24 @@ def changing_part(frame: DataFrame, expression: str = "") -> str | None:
         typed = _TYPED_TODAY.search(expression)
         return typed[0] if typed is not None else next(filter(None, map(_cast_of_today, _expressions(plan))), None)
     return None
+
+
+def beyond_the_row(frame: DataFrame, expression: str) -> str | None:
+    """What in an expression reads other rows or tables, or makes several rows of one; None where nothing does.
+
+    Args:
+        frame: of the session that parses it.
+        expression: Spark SQL that Spark accepts.
+    """
+    session: Any = frame.sparkSession
+    parsed = session._jsparkSession.sessionState().sqlParser().parseExpression(expression)
+    patterns = session._jvm.org.apache.spark.sql.catalyst.trees.TreePattern
+    if parsed.containsPattern(patterns.WINDOW_EXPRESSION()) or parsed.containsPattern(patterns.UNRESOLVED_WINDOW_EXPRESSION()):
+        return "a window (OVER)"
+    if parsed.containsPattern(patterns.PLAN_EXPRESSION()):
+        return "a subquery"
+    names = (str(node.prettyName()).lower() for node in _nodes(parsed) if node.nodeName() == "UnresolvedFunction")
+    return next((name for name in names if name in _GENERATORS), None)
 
 
 def _changing(node: Any, clock: Any) -> str | None:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipeline.config import Source
-from pipeline.determinism import changing_part
+from pipeline.determinism import beyond_the_row, changing_part
 from pipeline.ids import IDS, KIND, id_of
 from pipeline.log_errors import LogError, first_line, remedy, spark_words
 from pipeline.schemas import MERGED, literal, with_all_columns
@@ -104,6 +104,13 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
         with_it = frame.select("*", column)  # alone, an aggregate over all rows would be accepted
     except AnalysisException as error:
         raise LogError(f"{where}: {first_line(error)}; {_columns_of(frame)}") from error
+    beyond = beyond_the_row(frame, text) if text else None
+    if beyond is not None:
+        raise LogError(
+            f"{where}: {text!r} is not made of the row alone: {beyond} reads other rows, which may have come later, or makes several "
+            "rows of one; bring such a value along in a table that says from when it was known, and explode lists with the source's "
+            "`explode`"
+        )
     changing = changing_part(with_it, text)
     if changing is not None:
         if _NAME.fullmatch(text):
@@ -124,7 +131,8 @@ def fits(frame: DataFrame, expression: str) -> bool:
         if expression[1:-1].lower() not in map(str.lower, frame.columns):
             return False  # as Spark would say, some fifty milliseconds later
     try:
-        return changing_part(frame.select(F.expr(expression)), expression) is None
+        with_it = frame.select(F.expr(expression))
+        return beyond_the_row(frame, expression) is None and changing_part(with_it, expression) is None
     except AnalysisException:
         return False
 

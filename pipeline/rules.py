@@ -13,15 +13,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline.config import Quality, Source
-from pipeline.days import Calendar
+from pipeline.days import PLAUSIBLE_YEARS, Calendar
 from pipeline.ids import ID_HINT, IDS, broken_id
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, LIST_FAULTS, PARTITION_DAY
 
 log = logging.getLogger(__name__)
 
-#: Event times outside these years are taken for a wrong unit, not for data.
-PLAUSIBLE_YEARS = (1990, 2100)
 #: Bytes of an id; a longer one is some other column, or a file that lost its line ends.
 LONGEST_ID = 1_000
 

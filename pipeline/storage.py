@@ -110,8 +110,12 @@ class LocalFiles:
         if root.is_file():
             yield _info(root)
             return
-        for folder, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if not is_hidden(name))
+        seen = {root.resolve()}
+        for folder, folders, names in os.walk(root, followlinks=True):
+            # a link to a folder that holds it would have no end
+            places = {name: pathlib.Path(folder, name).resolve() for name in folders if not is_hidden(name)}
+            folders[:] = sorted(name for name, place in places.items() if place not in seen)
+            seen.update(places.values())
             yield from (_info(pathlib.Path(folder, name)) for name in sorted(names) if not is_hidden(name))
 
     def info(self, path: str) -> FileInfo | None:

@@ -13,7 +13,7 @@ from pipeline.config.log import Log
 from pipeline.config.names import check_names
 from pipeline.config.sources import AttributeSource, Lookup, Source, Strict
 from pipeline.contract import Split
-from pipeline.days import Calendar
+from pipeline.days import PLAUSIBLE_YEARS, Calendar
 from pipeline.simulate.config import SimulateConfig
 
 
@@ -47,7 +47,7 @@ class Quality(Strict):
     where not one row finds its partner: ids that are written in two ways."""
     max_early_clicks: float = Field(0.1, ge=0, le=1)
     """Of a day's clicks the share that may come before the impression of their id: clocks that differ."""
-    clock_skew_seconds: float = Field(300.0, ge=0)
+    clock_skew_seconds: float = Field(300.0, ge=0, le=86_400)
     """A row that arrived so much before it happened breaks a rule; a little less is taken for clocks that differ."""
 
 
@@ -98,6 +98,8 @@ class DataConfig(Strict):
         for first, last, name in spans:
             if last < first:
                 raise ValueError(f"split {name} ends before it begins")
+            if first.year < PLAUSIBLE_YEARS[0] or last.year > PLAUSIBLE_YEARS[1]:
+                raise ValueError(f"split {name} lies outside the years {PLAUSIBLE_YEARS[0]} to {PLAUSIBLE_YEARS[1]}")
         for (_, last, earlier), (first, _, later) in itertools.pairwise(spans):
             if first <= last:
                 raise ValueError(f"splits {earlier} and {later} share days")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.sources import Strict
+from pipeline.config.sources import LONGEST_DAYS, LONGEST_HOURS, Strict
 
 
 class FieldConfig(Strict):
@@ -89,10 +89,10 @@ class HistoryConfig(Strict):
     """
 
     length: int = Field(30, ge=1)
-    days: int = Field(29, ge=1)
+    days: int = Field(29, ge=1, le=LONGEST_DAYS)
     cutoff: Literal["impression", "previous_day"] = "impression"
     """Up to the impression, or up to the end of the day before, in ``day_time_zone``: what a nightly batch would have known."""
-    lag_hours: float = Field(0.0, ge=0)
+    lag_hours: float = Field(0.0, ge=0, le=LONGEST_HOURS)
     """The cutoff is so much earlier: how long it takes until what happened is there to be served."""
 
     @property

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.sources import Source, Strict
+from pipeline.config.sources import LONGEST_HOURS, Source, Strict
 
 LogKind = Literal["impressions_and_clicks", "labeled", "positives_only"]
 
@@ -47,7 +47,7 @@ class Log(Strict):
     clicks: Source | None = None
     """Columns ``impression_id`` (where clicks are attributed by it), ``user_id``, ``item_id``, ``time`` (of the click) and any
     others."""
-    attribution_hours: float = Field(24.0, gt=0)
+    attribution_hours: float = Field(24.0, gt=0, le=LONGEST_HOURS)
     """A click within so many hours after its impression makes its label 1."""
     attribution_by: Literal["impression_id", "user_and_item"] = "impression_id"
     """A click belongs to the impression of its id (and user), or to the latest one of its user and item within the window."""
@@ -57,7 +57,7 @@ class Log(Strict):
     with label 1, each from when its label was known."""
     label_ties: Literal["max", "refuse"] = "max"
     """Of a labeled log that holds an impression of a day twice, with label 0 and with label 1: ``max`` takes the 1, ``refuse`` stops."""
-    label_delay_hours: float | None = Field(None, ge=0)
+    label_delay_hours: float | None = Field(None, ge=0, le=LONGEST_HOURS)
     """Of a labeled log whose positives are the behaviors: how long after an impression its label was known, at most. 0 says that it was
     known at once, as of a rating. Where rows say so themselves, they have a column ``label_time`` instead."""
     negatives: Negatives | None = None

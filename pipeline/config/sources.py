@@ -8,6 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+#: No span of a configuration is longer: a greater number is in another unit.
+LONGEST_DAYS = 36_500
+LONGEST_HOURS = 24 * LONGEST_DAYS
+
 
 class Strict(BaseModel):
     """An unknown key is an error, and nothing changes after it was read."""
@@ -38,7 +42,7 @@ class Source(Strict):
     ``position``, which counts from 0. An empty list gives no row; a list that is null, or an element that is, breaks a rule."""
     day_column: str | None = None
     """A partition column with the date of ``time``, in ``day_time_zone``; only the days that are needed are then read."""
-    late_days: int = Field(0, ge=0)
+    late_days: int = Field(0, ge=0, le=LONGEST_DAYS)
     """A row may lie in the partition of a day up to so many days after its ``time``, as where partitions are of arrival."""
 
     @model_validator(mode="after")
@@ -66,7 +70,7 @@ class AttributeSource(Source):
     ``valid_to`` is at or before ``time``, or it is older than ``max_age_days``, nothing is known.
     """
 
-    max_age_days: float | None = Field(None, gt=0)
+    max_age_days: float | None = Field(None, gt=0, le=LONGEST_DAYS)
     """A row counts for so long after its ``valid_from``; for ever where it is not given. With a ``day_column``, which is then the
     date of ``valid_from``, older partitions are not read."""
     missing: Literal["unknown", "quarantine"] = "unknown"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pipeline.contract import CONTRACT_FILE, Contract, ContractError, Publication
@@ -82,7 +82,7 @@ class DatasetFolder:
         Raises:
             ContractError: it holds another data set, or files and no data set.
         """
-        contract = self.contract()
+        contract = self.contract() or self.draft()
         if contract is not None:
             if contract.name != name:
                 raise ContractError(
@@ -91,7 +91,7 @@ class DatasetFolder:
                 )
             return
         others = [child for child in self._files.children(self.folder) if child not in _BEGUN]
-        if others and self.draft() is None:
+        if others:
             raise ContractError(
                 f"{self.folder}: not empty, and holds no samples ({', '.join(others[:3])}{' ...' * (len(others) > 3)}); name an empty "
                 "folder, or one that is not there yet, as samples"
@@ -121,17 +121,20 @@ class DatasetFolder:
         numbers = [g.number for g in self.generations()] + ([draft.publication.generation] if draft is not None else [])
         return max(numbers, default=0) + 1
 
-    def damaged(self, contract: Contract, *, verify: bool = False) -> dict[str, str]:
+    def damaged(self, contract: Contract, *, verify: bool = False, but: Collection[str] = ()) -> dict[str, str]:
         """The files of a contract that are not what it says: what is wrong by path.
 
         Args:
             contract: which names files.
             verify: whether to read them and compare checksums; else sizes are compared.
+            but: files that are not looked at.
         """
         found = {}
         sums = {file.path: file.sha256 for day in contract.days for file in day.named_files}
         sums |= {v.path: v.sha256 for v in contract.vocabularies if v.path is not None and v.sha256 is not None}
         for path, size in contract.named_files.items():
+            if path in but:
+                continue
             info = self._files.info(f"{self.folder}/{path}")
             if info is None:
                 found[path] = "is missing"
@@ -141,14 +144,19 @@ class DatasetFolder:
                 found[path] = "has another checksum"
         return found
 
-    def commit(self, draft: Contract, staged: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
+    def commit(self, draft: Contract, staged: Mapping[str, str], contents: Mapping[str, bytes], lock: DatasetLock) -> None:
         """Bring finished days to their places, and keep the contract that names them as the draft.
 
         Args:
             draft: what is finished; it names all of the files.
             staged: written files, their names in the data set by their paths.
             contents: small files that are not written yet, by their names in the data set.
+            lock: the right to write.
+
+        Raises:
+            DatasetLockedError: the lock was lost: what is there is another build's now, and nothing of it was touched.
         """
+        lock.check()
         # the draft comes first: a file that nothing names would never be removed
         before = self.draft()
         self._write(f"{CONTRACTS}/{DRAFT}", draft)
@@ -171,9 +179,15 @@ class DatasetFolder:
 
         Raises:
             DatasetLockedError: the lock was lost, or another build published meanwhile.
+            ContractError: a file that the contract names and the published one does not is not there.
         """
         lock.check()
         published = self.contract()
+        known = published.named_files if published is not None else {}
+        damaged = self.damaged(contract, but=known)
+        if damaged:
+            path, what = next(iter(damaged.items()))
+            raise ContractError(f"{self.folder}/{path}: {what} though it was just written; nothing was published: build again")
         if published is not None and not self._revisions():  # of a release that kept none
             self._files.create(f"{self.folder}/{_path(0)}", published.to_json().encode())
         revision = max([*self._revisions(), published.publication.revision if published is not None else 0]) + 1
@@ -239,8 +253,13 @@ class DatasetFolder:
         self.clean()
         return published
 
-    def discard_draft(self, generation: int) -> None:
-        """Remove what was prepared for a generation, if anything was."""
+    def discard_draft(self, generation: int, lock: DatasetLock) -> None:
+        """Remove what was prepared for a generation, if anything was.
+
+        Raises:
+            DatasetLockedError: the lock was lost.
+        """
+        lock.check()
         draft = self.draft()
         if draft is not None and draft.publication.generation == generation:
             self._discard_draft()

@@ -49,13 +49,15 @@ class DatasetLock:
         files: the file system.
         folder: the data set.
         wait: seconds to wait for another build before giving up.
+        after: a fencing token that this lock's is to be greater than, also where the files of earlier locks were removed.
     """
 
-    def __init__(self, files: Files, folder: str, wait: float = 0.0) -> None:
+    def __init__(self, files: Files, folder: str, wait: float = 0.0, *, after: int = 0) -> None:
         self._files = files
         self._folder = folder.rstrip("/")
         self._locks = f"{self._folder}/{LOCKS}"
         self._wait = wait
+        self._after = after
         self._made_folder = False
         self._number = 0
         process = psutil.Process()
@@ -107,11 +109,15 @@ class DatasetLock:
             self._files.remove(self._path(self._number))
             self._files.remove_empty(self._locks)
             self._files.remove_empty(self._folder)
-        else:
+            return
+        try:
             self._write({"released": True})
+        except OSError:  # a full disk: removing takes no room
+            self._files.remove(self._path(self._number))
+            raise
 
     def check(self) -> None:
-        """Make sure that the lock is still held; to be called right before anything is published.
+        """Make sure that the lock is still held; to be called right before anything is written or removed.
 
         Raises:
             DatasetLockedError: it is not.
@@ -129,10 +135,12 @@ class DatasetLock:
             holder = self._read(number) if number else None
             if holder is not None and self._is_alive(holder):
                 return holder | {"number": number}
-            self._number = number + 1
+            self._number = max(number, self._after) + 1
             self._renewed = time.monotonic()
             if self._files.create(self._path(self._number), self._content({})):
-                break
+                if max(self._numbers(), default=0) == self._number:
+                    break
+                self._files.remove(self._path(self._number))  # others came and went since the numbers were read
         if holder is not None and not holder.get("released"):
             log.info("%s left a lock and is gone; going on", _who(holder))
         for earlier in self._numbers():

@@ -148,9 +148,11 @@ class _Run:
             base, contents = made.base, dict(made.contents)
         contract = self._contract(base)
         if self._published is None or not _same(contract, self._published):
-            self._folder.commit(contract, {}, contents)
+            self._folder.commit(contract, {}, contents, self._lock)
             self._publish(base)
-        self._folder.discard_draft(self._publication.generation)  # of a build that was stopped, whose days are all there
+        self._folder.discard_draft(
+            self._publication.generation, self._lock
+        )  # of a build that was stopped, whose days are all there
         assert self._published is not None
         return BuildReport(plan.stale, plan.kept, self._published)
 
@@ -162,7 +164,7 @@ class _Run:
         try:
             built = self._builder.build(base, days, inputs, contents, staging)
             self._finished |= built.days
-            self._folder.commit(self._contract(built.base), built.names, built.contents)
+            self._folder.commit(self._contract(built.base), built.names, built.contents, self._lock)
         finally:
             self._folder.remove_staging(staging)
         return built.base

@@ -6,7 +6,9 @@ import datetime as dt
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
@@ -70,21 +72,30 @@ def refuse_overlap(spark: SparkSession, config: DataConfig) -> None:
     storage = Storage(spark)
     samples = _place(storage, config.samples)
     for name, source, _ in config.sources():
-        for path in storage.glob(source.path) if source.path is not None else []:
+        for path in storage.glob(source.path) if source.path is not None else _folders(spark, str(source.table)):
             log = _place(storage, path)
             if samples == log or samples.startswith(f"{log}/") or log.startswith(f"{samples}/"):
+                place = f"{name}.path {source.path}" if source.path is not None else f"{name}.table {source.table}"
                 raise ContractError(
-                    f"samples: {config.samples} and {name}.path {source.path} lie in one another; samples need a folder of their own"
+                    f"samples: {config.samples} and {place} lie in one another; samples need a folder of their own"
                 )
 
 
 def _start(
     folder: DatasetFolder, base: Contract, published: Contract | None, publication: Publication, reason: str, verify: bool
 ) -> Start:
-    wrong = folder.damaged(base, verify=verify)
-    damaged = {day.day: f"{file.path} {wrong[file.path]}" for day in base.days for file in day.named_files if file.path in wrong}
-    finished = {day.day: day for day in base.days if day.day not in damaged}
-    return Start(base, published, publication, finished, damaged, reason)
+    """``base`` goes on from ``published`` where there is no reason for another generation: a day that is whole in either one stays."""
+    finished: dict[dt.date, Day] = {}
+    damaged: dict[dt.date, str] = {}
+    for contract in [published, base] if published is not None and published != base and not reason else [base]:
+        wrong = folder.damaged(contract, verify=verify)
+        for day in contract.days:
+            faults = [f"{file.path} {wrong[file.path]}" for file in day.named_files if file.path in wrong]
+            if faults:
+                damaged[day.day] = faults[0]
+            else:
+                finished[day.day] = day
+    return Start(base, published, publication, finished, {d: w for d, w in damaged.items() if d not in finished}, reason)
 
 
 def _why_not(config: DataConfig, folder: DatasetFolder, contract: Contract, verify: bool) -> str:
@@ -104,6 +115,15 @@ def _why_not(config: DataConfig, folder: DatasetFolder, contract: Contract, veri
     if wrong:
         return ", ".join(f"{path} {what}" for path, what in sorted(wrong.items()))
     return ""
+
+
+def _folders(spark: SparkSession, table: str) -> set[str]:
+    """Where the files of a table of the catalog lie; nothing where it has none, or cannot be read, which is told where it is read."""
+    try:
+        files = spark.read.table(table).inputFiles()
+    except AnalysisException:
+        return set()
+    return {unquote(file).rpartition("/")[0] for file in files}
 
 
 def _place(storage: Storage, path: str) -> str:

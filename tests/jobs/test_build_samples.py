@@ -266,6 +266,16 @@ def test_the_folder_of_another_data_set_is_refused(data: Path, samples: Path, ca
     assert files(samples) == before
 
 
+@pytest.mark.parametrize("more", [[], ["--rollback"]])
+def test_a_place_that_cannot_be_written_is_one_error(
+    data: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert build_samples.main(["--config", str(data), f"samples={tmp_path}/file/samples", *more]) == 1
+    assert f"{tmp_path}/file/samples: cannot be written: " in error(capsys)
+    assert files(tmp_path) == {"file"}
+
+
 def test_a_lost_contract_comes_back(data: Path, samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (samples / "contract.json").read_bytes()
     (samples / "contract.json").unlink()

@@ -154,3 +154,9 @@ def test_folders_of_the_days_of_another_zone_break_a_rule(spark: SparkSession, t
     small = zurich_logs(tmp_path, SPRING).model_copy(update={"day_time_zone": "UTC"})
     with pytest.raises(LogError, match=r"lies in the partition of another day.*day_time_zone"):
         build_samples(spark, small, SPRING, SPRING)
+
+
+@pytest.mark.parametrize("zone", ["posix/Europe/Zurich", "right/UTC", "localtime", "Factory", "", "../UTC", "Mars/Olympus"])
+def test_a_zone_that_java_does_not_know_is_refused(zone: str) -> None:
+    with pytest.raises(ValueError, match="there is no time zone"):
+        Calendar(zone)

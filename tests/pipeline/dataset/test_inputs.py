@@ -124,6 +124,16 @@ def test_what_spark_does_not_read_changes_nothing(spark: SparkSession, tmp_path:
     assert changed(spark, config(tmp_path), appear) == []
 
 
+def test_a_day_that_is_a_link_to_another_disk(spark: SparkSession, tmp_path: Path) -> None:
+    for day in EARLY:
+        write(tmp_path / "log" / f"day={day}", rows(day))
+    (tmp_path / "log" / f"day={DAYS[1]}").rename(tmp_path / "disk")
+    (tmp_path / "log" / f"day={DAYS[1]}").symlink_to(tmp_path / "disk")
+    (tmp_path / "log" / "around").symlink_to(tmp_path / "log")
+    settings = labeled(tmp_path, path=str(tmp_path / "log"), day_column="day")
+    assert changed(spark, settings, lambda: write(tmp_path / "disk", rows(DAYS[1], 2, "new"), "b.parquet")) == DAYS[1:3]
+
+
 def test_another_clock_skew_builds_the_days_anew(spark: SparkSession, tmp_path: Path) -> None:
     write_logs(tmp_path)
     build_samples(spark, config(tmp_path), DAYS[0], DAYS[0])

@@ -85,6 +85,42 @@ def test_tokens_rise_from_holder_to_holder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "_locks").iterdir()] == ["000003.json"]
 
 
+def test_tokens_rise_also_where_the_locks_were_removed(tmp_path: Path) -> None:
+    with DatasetLock(LocalFiles(), str(tmp_path), after=7) as lock:
+        assert lock.token == 8
+
+
+def test_who_read_the_numbers_before_others_came_and_went_does_not_get_in_beside_the_holder(tmp_path: Path) -> None:
+    class SlowReader(LocalFiles):
+        """Between its look at the numbers and its claim two others come, and one of them stays."""
+
+        def __init__(self) -> None:
+            self.others: list[DatasetLock] = []
+
+        def create(self, path: str, content: bytes) -> bool:
+            if not self.others:
+                with DatasetLock(LocalFiles(), str(tmp_path)):
+                    pass
+                self.others.append(DatasetLock(LocalFiles(), str(tmp_path)).__enter__())
+            return super().create(path, content)
+
+    left_by(tmp_path, released=True)
+    files = SlowReader()
+    with pytest.raises(DatasetLockedError, match=r"_locks/000003\.json"):
+        DatasetLock(files, str(tmp_path)).__enter__()
+    assert [path.name for path in (tmp_path / "_locks").glob("*.json")] == ["000003.json"]
+    files.others[0].check()
+
+
+def test_a_lock_that_cannot_be_given_back_for_want_of_room_is_removed(tmp_path: Path) -> None:
+    files = NoFiles()
+    with pytest.raises(OSError, match="No space left"), DatasetLock(files, str(tmp_path)):
+        (tmp_path / "contract.json").touch()
+        files.broken = True
+    with DatasetLock(LocalFiles(), str(tmp_path)):
+        pass
+
+
 def test_a_folder_that_was_made_for_the_lock_alone_goes_with_it(tmp_path: Path) -> None:
     with DatasetLock(LocalFiles(), f"{tmp_path}/samples"):
         assert (tmp_path / "samples").exists()

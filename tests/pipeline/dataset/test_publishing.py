@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from pipeline.config import DataConfig
 from pipeline.contract import Contract, ContractError, read_contract
 from pipeline.dataset.folder import DatasetFolder
-from pipeline.dataset.lock import DatasetLock
+from pipeline.dataset.lock import DatasetLock, DatasetLockedError
 from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.start import find_start, refuse_loss
 from pipeline.events import days_between
@@ -62,7 +64,9 @@ class World:
         made = self.config()
         folder = DatasetFolder(files, made.samples, made.keep_generations)
         folder.refuse_foreign(made.name)
-        with DatasetLock(files, made.samples) as lock:
+        published = folder.contract()
+        token = published.publication.fencing_token if published is not None else 0
+        with DatasetLock(files, made.samples, after=token) as lock:
             start = find_start(made, folder, folder.recover(), verify=options.get("verify", False))
             days = days_between(ALL[first], ALL[last])
             if not options.get("drop_days", False):
@@ -213,6 +217,77 @@ class World:
                 found = json.loads((self.samples / path).read_text())
                 for item, number in zip(found["items"], found["ids"], strict=True):
                     assert number == 1 or table[number - 2] == item, f"{path}: id {number} is not {item}"
+
+
+def test_a_build_that_lost_its_lock_touches_nothing_of_the_one_that_took_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, 0)
+    world.build()
+    world.seed = 1
+
+    class Overtaken(PlainBuilder):
+        """While it builds it looks dead, and another build prepares a generation of its own, which is killed."""
+
+        def build(self, *arguments: Any) -> Any:
+            built = super().build(*arguments)
+            if monkeypatch_once:
+                monkeypatch_once.pop()
+                (path,) = (world.samples / "_locks").glob("*.json")
+                path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 1.0}))
+                other = World(tmp_path, 0)
+                other.seed = 2
+                with pytest.raises(Killed):
+                    other.build(files=MortalFiles(30))
+                drafts.append(Contract.from_json((world.samples / "_contracts" / "draft.json").read_text()))
+            return built
+
+    monkeypatch_once, drafts = [True], list[Contract]()
+    monkeypatch.setattr("tests.pipeline.dataset.test_publishing.PlainBuilder", Overtaken)
+    with pytest.raises(DatasetLockedError, match="lost its lock"):
+        world.build()
+    (draft,) = drafts
+    assert Contract.from_json((world.samples / "_contracts" / "draft.json").read_text()) == draft
+    assert draft.days
+    written = [path for path in draft.named_files if world._is_whole(path)]
+    assert len(written) >= len(draft.days) - 1
+
+
+def test_a_contract_whose_files_are_gone_is_not_published(tmp_path: Path) -> None:
+    world = World(tmp_path, 0)
+    contract = world.build().contract
+    made = world.config()
+    folder = DatasetFolder(LocalFiles(), made.samples)
+    (lost,) = contract.days[0].files
+    missing = contract.days[0].model_copy(update={"files": (lost.model_copy(update={"path": "day=2026-03-01/part-9.parquet"}),)})
+    with DatasetLock(LocalFiles(), made.samples) as lock, pytest.raises(ContractError, match=r"part-9\.parquet: is missing"):
+        folder.publish(contract.model_copy(update={"days": (missing, *contract.days[1:])}), lock)
+    assert read_contract(made.samples) == contract
+
+
+def test_a_day_whose_new_files_were_not_brought_to_their_places_keeps_those_that_are_published(tmp_path: Path) -> None:
+    world = World(tmp_path, 0)
+    before = world.build().contract
+    world.logs[ALL[3]] = ["i1", "i2"]
+    for life in range(12):
+        with contextlib.suppress(Killed):
+            world.build(files=MortalFiles(life))
+        world.leave_lock_behind()
+        contract = world.build(6, 7, drop_days=True).contract
+        assert [day.day for day in contract.days] == ALL
+        assert all(world._is_whole(path) for path in contract.named_files)
+        world.logs[ALL[3]] = [*world.logs[ALL[3]], "i3"]
+    assert before.publication.generation == contract.publication.generation
+
+
+def test_removed_locks_take_nothing_from_who_reads_the_contract_before_the_last(tmp_path: Path) -> None:
+    world = World(tmp_path, 0)
+    before = world.build().contract
+    shutil.rmtree(world.samples / "_locks")
+    world.logs[ALL[3]] = ["i1", "i2"]
+    after = world.build().contract
+    assert after.publication.fencing_token > before.publication.fencing_token
+    assert all(world._is_whole(path) for path in before.named_files)
 
 
 @pytest.mark.parametrize("seed", range(SEQUENCES))
