@@ -46,8 +46,8 @@ class Indicator:
 class IndicatorRows:
     """Rows of the training days and the held-out ones, and what they lack.
 
-    ``labels``, ``users`` and ``days`` (numbers from 0 on), ``weights`` (what a row counts: more than 1 where negatives were thinned),
-    ``held_out`` and each indicator: shape ``(N,)``.
+    ``drawn``: whether negatives were drawn. ``labels``, ``users`` and ``days`` (numbers from 0 on), ``weights`` (what a row counts: more
+    than 1 where negatives were thinned), ``held_out`` and each indicator: shape ``(N,)``.
     """
 
     labels: FloatArray
@@ -56,6 +56,7 @@ class IndicatorRows:
     weights: FloatArray
     held_out: BoolArray
     indicators: tuple[Indicator, ...]
+    drawn: bool = False
 
 
 def collect_indicators(published: Published, config: DataConfig) -> IndicatorRows:
@@ -79,6 +80,7 @@ def collect_indicators(published: Published, config: DataConfig) -> IndicatorRow
         weights=np.where(labels == 1, 1.0, 1.0 / shares),
         held_out=np.array([held_out[name] for name in names], np.bool_),
         indicators=tuple(_indicators(published, table)),
+        drawn=config.log.kind == "positives_only",
     )
 
 

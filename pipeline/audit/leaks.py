@@ -137,6 +137,8 @@ def _certainties(rows: IndicatorRows) -> Iterator[_Test]:
             if not on.any() or not off.any():
                 continue
             shown, clicked = int(on.sum()), int(rows.labels[on].sum())
+            if rows.drawn and rows.held_out[part].any() and 2 * clicked > shown:
+                continue  # a drawn negative had an event before, a positive may be the first of its item: what is new is mostly positive
             rate = _expected(rows, on, off)
             # rows of one user, or of one user and day, stand and fall together
             units = len(

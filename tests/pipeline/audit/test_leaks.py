@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.audit.indicators import Indicator, IndicatorRows
+from pipeline.audit.indicators import BoolArray, Indicator, IndicatorRows
 from pipeline.audit.leaks import find_leaks
 
 COLUMNS = ("candidate_item_id", "candidate_brand", "context_city", "user_age", "behavior_length")
@@ -35,7 +35,7 @@ def honest(seed: int, users: int = 300, rows_per_user: float = 30.0) -> Indicato
     return IndicatorRows(label, user, day, np.ones(size), held_out, tuple(lacking))
 
 
-def spoiled(rows: IndicatorRows, column: str, on: np.ndarray) -> IndicatorRows:
+def spoiled(rows: IndicatorRows, column: str, on: BoolArray) -> IndicatorRows:
     return replace(rows, indicators=tuple(replace(i, on=on) if i.column == column else i for i in rows.indicators))
 
 
@@ -73,6 +73,16 @@ def test_a_value_that_negatives_alone_lack_on_all_days() -> None:
     assert finding.column == "candidate_brand"
     assert ", 0 of them with label 1" in finding.samples
     assert "tells the label for certain, or nearly" in finding.logs
+
+
+def test_new_items_that_are_mostly_positives_are_no_leak_where_negatives_are_drawn() -> None:
+    """A negative had an event before, so on held-out days the items that no training day has are mostly positives."""
+    rows = honest(3)
+    on = rows.held_out & (rows.labels == 1) & (np.random.default_rng(0).random(len(rows.labels)) < 0.5)
+    new = spoiled(rows, "candidate_item_id", on)
+    assert "tells the label for certain" in find_leaks(new)[0].logs
+    assert find_leaks(replace(new, drawn=True)) == []
+    assert find_leaks(replace(spoiled(rows, "candidate_item_id", rows.labels == 0), drawn=True)) != []
 
 
 def test_many_columns_that_each_tell_a_little() -> None:
