@@ -17,6 +17,7 @@ from pipeline.ids import IdColumns, text_of
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
 from pipeline.negatives import draw_negatives
+from pipeline.recorded import take_histories
 from pipeline.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse, refuse_broken, table_fault
 
 
@@ -57,7 +58,8 @@ class Events:
 
 def reach_back(config: DataConfig) -> dt.timedelta:
     """How many whole days before an impression's day the events lie that its sample can depend on."""
-    reach = _whole_days(config.history.reach)
+    no_join = config.recorded is not None and config.log.negatives is None
+    reach = dt.timedelta(0) if no_join else _whole_days(config.history.reach)
     if config.log.negatives is not None:
         reach = max(reach, _whole_days(config.log.negatives.window))
     return reach + config.calendar.slack
@@ -93,8 +95,8 @@ class EventLogs:
         Raises:
             LogError: a log cannot be used, or a day has no impressions.
         """
-        log = self._config.log
-        back = reach_back(self._config)
+        config, log = self._config, self._config.log
+        back = reach_back(config)
         facts: dict[str, LogFacts] = {}
         broken: list[DataFrame] = []
         ids = IdColumns()
@@ -112,12 +114,14 @@ class EventLogs:
             return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY, LIST_FAULT), begin, end, self._config.calendar)
 
         days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
-        from_log = log.clicks is None and not log.behaviors
+        from_log = log.clicks is None and not log.has_behaviors
         begin = first - back if from_log or log.kind == "positives_only" else first
-        impressions = events("log.impressions", log.impressions, begin, last + _whole_days(impressions_ahead(self._config)), days)
+        impressions = events(
+            "log.impressions", log.impression_source, begin, last + _whole_days(impressions_ahead(self._config)), days
+        )
         clicks = None
         if log.clicks is not None:
-            begin = first if log.behaviors else first - back
+            begin = first if log.has_behaviors else first - back
             # a day more than labels need: whether there is one says whether the labels of the last day are final
             clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
         for name, table in self._tables(first, last):
@@ -128,7 +132,10 @@ class EventLogs:
             broken += [
                 self._broken(name, table, facts[name], first, last) for name, table in self._tables(self._start, self._start)
             ]
-        behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
+        if config.recorded:
+            impressions, behaviors = take_histories(config, impressions)
+        else:
+            behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
         asked = impressions.where(F.col("time") >= F.expr(self._config.calendar.start_sql(first))).drop(LABEL_TIME)
         if log.label_ties == "refuse":
             self._refuse_ties(asked)

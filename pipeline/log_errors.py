@@ -12,7 +12,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, column_place
 
 #: Part of what Spark says of a log that it cannot read -> what to do.
 _REMEDIES = {
@@ -125,7 +125,8 @@ def _log_error(error: PySparkException | Py4JError, config: DataConfig) -> LogEr
 def _expressions(config: DataConfig) -> Iterator[tuple[str, str]]:
     """All expressions of a data set, and their places in its configuration."""
     for name, source, _ in config.sources():
-        yield from ((f"{name}.columns.{column}", text) for column, text in source.columns.items())
+        columns = config.log.impression_source.columns if name == "log.impressions" else source.columns
+        yield from ((column_place(name, column), text) for column, text in columns.items())
         yield from ((f"{name}.{key}", text) for key in ("where", "explode") if (text := getattr(source, key)) is not None)
     for group, fields in config.fields:
         yield from ((f"fields.{group}.{name}", field.expression) for name, field in fields.items() if field.expression)

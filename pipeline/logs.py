@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipeline.config import Source
+from pipeline.config import RECORDED, Source, column_place
 from pipeline.determinism import beyond_the_row, changing_part
 from pipeline.ids import IDS, KIND, id_of
 from pipeline.log_errors import LogError, first_line, remedy, spark_words
@@ -31,9 +31,13 @@ CORRUPT = "_corrupt_record"
 #: The date of the partition that a row lies in, null where it is none; only where the source has a day_column.
 PARTITION_DAY = "_partition_day"
 
-#: What is wrong with the list that a row was made of, null where nothing is; only where the source says ``explode``.
+#: What is wrong with the lists of a row, null where nothing is; only where the source says ``explode``, or has a recorded history.
 LIST_FAULT = "_list_fault"
-LIST_FAULTS = ("the list of explode is null", "an element of the list of explode is null")
+LIST_FAULTS = (
+    "the list of explode is null",
+    "an element of the list of explode is null",
+    "the lists of the recorded history differ in length",
+)
 #: What ``explode`` adds to the source's own columns.
 ELEMENT, POSITION = "element", "position"
 
@@ -66,6 +70,7 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
     needed = None if days is None else (days[0], days[1] + dt.timedelta(days=source.late_days))
     frame = _load(spark, name, source, needed)
     extra = {}
+    faults: list[Column] = []
     if source.day_column is not None:
         day = _partition_day(frame, f"{name}.day_column", source.day_column)
         extra[PARTITION_DAY] = day
@@ -74,12 +79,12 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
             frame = frame.where(wanted | day.isNull())  # rows in a partition of no day are not to be lost in silence
     if source.explode is not None:
         frame = _exploded(frame, f"{name}.explode", source.explode)
-        extra[LIST_FAULT] = _list_fault()
+        faults.append(_list_fault())
     if source.where is not None:
         condition = evaluate(frame, f"{name}.where", source.where)
         _check_condition(frame.select(condition.alias("where")).schema, f"{name}.where")
         frame = frame.where(condition)
-    columns = {c: evaluate(frame, f"{name}.columns.{c}", e) for c, e in source.columns.items()}
+    columns = {c: evaluate(frame, column_place(name, c), e) for c, e in source.columns.items()}
     schema = frame.select(*[column.alias(c) for c, column in columns.items()]).schema
     _check_kinds(schema, name)
     if source.format in LINES and CORRUPT in frame.columns:
@@ -88,6 +93,12 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
         if c in columns:
             text, kind = id_of(columns[c], schema[c].dataType)
             columns[c] = text.alias(c, metadata={KIND: kind})
+    lists = [c for c in columns if c.startswith(RECORDED)]
+    if lists:
+        columns |= {c: columns[c].cast("array<string>") for c in lists if c == f"{RECORDED}item_id"}
+        faults.append(_length_fault([columns[c] for c in lists]))
+    if faults:
+        extra[LIST_FAULT] = F.coalesce(*faults)
     return frame.select(*[column if c in IDS else column.alias(c) for c, column in (columns | extra).items()])
 
 
@@ -160,8 +171,16 @@ def _exploded(frame: DataFrame, where: str, expression: str) -> DataFrame:
 
 
 def _list_fault() -> Column:
-    no_list, no_element = LIST_FAULTS
+    no_list, no_element, _ = LIST_FAULTS
     return F.when(F.col(POSITION).isNull(), F.lit(no_list)).when(F.col(ELEMENT).isNull(), F.lit(no_element))
+
+
+def _length_fault(lists: Sequence[Column]) -> Column:
+    first, *others = (F.coalesce(F.size(column), F.lit(0)) for column in lists)
+    differ = F.lit(False)
+    for other in others:
+        differ = differ | (first != other)
+    return F.when(differ, F.lit(LIST_FAULTS[-1]))
 
 
 def _load(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None) -> DataFrame:
@@ -255,6 +274,8 @@ def _check_condition(schema: T.StructType, where: str) -> None:
 def _check_kinds(schema: T.StructType, name: str) -> None:
     for field in schema.fields:
         kind = field.dataType
+        if field.name.startswith(RECORDED):
+            _check_list(field)
         if field.name in MOMENTS and not isinstance(kind, T.TimestampType):
             raise LogError(
                 f"{name}: {field.name} is {kind.simpleString()}, not a timestamp; write its expression as timestamp_millis(...), "
@@ -265,6 +286,20 @@ def _check_kinds(schema: T.StructType, name: str) -> None:
                 f"{name}: {field.name} is {kind.simpleString()}, and an id is text or a whole number; correct its expression, as "
                 f"with CAST(... AS BIGINT) for numbers or to_json(...) for what has parts"
             )
+
+
+def _check_list(field: T.StructField) -> None:
+    where, kind = column_place("", field.name), field.dataType
+    if not isinstance(kind, T.ArrayType):
+        raise LogError(
+            f"{where}: it is {kind.simpleString()}, not an array; write it as split(...), from_json(...) or array(...)"
+        )
+    if field.name == f"{RECORDED}time" and not isinstance(kind.elementType, T.TimestampType):
+        raise LogError(
+            f"{where}: it is {kind.simpleString()}, not an array of timestamps; write it as transform(..., t -> timestamp_millis(t))"
+        )
+    if field.name == f"{RECORDED}item_id" and not isinstance(kind.elementType, (T.StringType, T.IntegralType)):
+        raise LogError(f"{where}: it is {kind.simpleString()}, and an id is text or a whole number; correct the expression")
 
 
 def _columns_of(frame: DataFrame) -> str:

@@ -24,6 +24,7 @@ from pipeline.ids import IdColumns, text_of
 from pipeline.join.matches import matched_column
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LIST_FAULT, evaluate, fits, read_source
+from pipeline.recorded import HAPPENED, LIST, PLACE
 from pipeline.rules import table_fault
 
 Days = tuple[dt.date, dt.date]
@@ -48,9 +49,9 @@ class Rows:
 
     Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
     microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it matters; of what
-    Spark joined whether it found a row (:func:`pipeline.join.matches.matched_column`); then ``text_0``, ``number_0`` ...: the fields,
-    text or double. A column that a role has not is null. A row has fields of its own role alone, so that those of impressions, profiles
-    and behaviors share columns.
+    Spark joined whether it found a row (:func:`pipeline.join.matches.matched_column`); of recorded histories
+    :data:`pipeline.recorded.LIST` and ``PLACE``; then ``text_0``, ``number_0`` ...: the fields, text or double. A column that a role has
+    not is null. A row has fields of its own role alone, so that those of impressions, profiles and behaviors share columns.
     """
 
     frame: DataFrame
@@ -93,6 +94,8 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
             theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
             (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
     behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last), events.ids)
+    if HAPPENED in behaviors.columns:  # attributes were looked up at the impression's time
+        behaviors = behaviors.withColumn("time", F.col(HAPPENED)).drop(HAPPENED)
     done, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
     for column, group, field in config.columns():
         if group == "behaviors" and field.kind != "time_gap":
@@ -153,6 +156,7 @@ def _impressions(config: DataConfig, impressions: DataFrame, fields: _Fields) ->
         F.xxhash64("user_id").alias(USER_COLUMN),
         impression_hash(config.calendar, config.seed).alias(ORDER_HASH),
         *fields.columns,
+        *[LIST] * (LIST in impressions.columns),
     )
 
 
@@ -161,8 +165,8 @@ def _matched(config: DataConfig) -> list[str]:
 
 
 def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFrame, fields: _Fields) -> list[DataFrame]:
-    twice = events.clicks is not None and not config.log.behaviors  # then a behavior is a click, and comes once
-    names = (ID_COLUMN, "user_id", "item_id", "action", "_once", matched_column("items"))
+    twice = events.clicks is not None and not config.log.has_behaviors  # then a behavior is a click, and comes once
+    names = (ID_COLUMN, "user_id", "item_id", "action", "_once", LIST, PLACE, matched_column("items"))
     ids = [c for c in names if c in behaviors.columns]
     role = F.lit(BEHAVIOR | CLICK * twice).alias(ROLE)
     parts = [behaviors.select(role, *ids, *_moments(behaviors, "time", "arrived"), *fields.columns)]

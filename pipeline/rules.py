@@ -53,6 +53,7 @@ _HINTS = {
     "arrived before": "clocks differ; allow it with quality.clock_skew_seconds",
     "label_time": "it is when the label became known, such as the time of the purchase that makes it 1; clocks that differ are allowed "
     "by quality.clock_skew_seconds",
+    "recorded history": "each list has an entry for each behavior; correct log.behaviors",
     "label": "a label is 0 or 1: write its expression so, as in `label: int(rating >= 4)`",
 }
 

@@ -13,7 +13,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError, History, Label, Split, vocabulary_from_parquet, vocabulary_to_parquet
+from pipeline.contract import Contract, ContractError, Label, Split, vocabulary_from_parquet, vocabulary_to_parquet
 from pipeline.contract.encoder import FIRST_ID
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.sample_writer import NAME_DIGITS
@@ -75,7 +75,7 @@ class VocabularyStore:
             vocabularies=(),
             vocabulary_fingerprint=vocabulary_fingerprint(config),
             vocabulary_days=(train,),
-            history=History(**config.history.model_dump()),
+            history=config.history_rules,
             label=Label(
                 kind=config.log.kind,
                 attribution_hours=config.log.attribution_hours if clicks else None,

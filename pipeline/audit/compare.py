@@ -17,7 +17,7 @@ from pipeline.audit.evaluation import Evaluation
 from pipeline.audit.fields import Member, Members
 from pipeline.audit.findings import Finding
 from pipeline.audit.published import Published, same
-from pipeline.audit.recompute import Click, Event, Shown, clicked, first_shown, history_of, negative_allowed
+from pipeline.audit.recompute import Click, Event, Shown, clicked, first_shown, history_of, negative_allowed, recorded_history_of
 from pipeline.audit.tables import DAY_MICROS, HOUR_MICROS, MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
 from pipeline.contract import UNKNOWN_ID, Encoder
@@ -186,7 +186,10 @@ class Comparison:
     def _history_compared(self, row: Drawn, shown: Shown) -> Iterator[Finding]:
         assert row.held is not None
         theirs = self._events.get(row.user, []) if self._fields.behaviors else []
-        history = history_of(theirs, shown.time, self._config.history, self._config.day_time_zone)
+        if self._config.recorded:
+            history = recorded_history_of(theirs, row.base_id, shown.time)
+        else:
+            history = history_of(theirs, shown.time, self._config.history, self._config.day_time_zone)
         if row.held["behavior_length"] != len(history):
             yield self._finding(row, "history", "behavior_length", row.held["behavior_length"], len(history))
         for member in self._fields.behaviors:

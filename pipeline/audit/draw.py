@@ -95,7 +95,11 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
     spark = tables.impressions.sparkSession
     users = _frame(spark, USER_KEY, pa.int64(), {row.user for row in drawn})
     impressions = _of(tables.impressions, users, USER_KEY)
-    behaviors = _of(tables.behaviors, users, USER_KEY)
+    behaviors = tables.behaviors
+    if config.recorded:  # those of the drawn impressions alone
+        impression_ids = _frame(spark, "impression_id", pa.string(), {row.base_id for row in drawn})
+        behaviors = behaviors.join(F.broadcast(impression_ids), "impression_id", "left_semi")
+    done = _of(behaviors, users, USER_KEY)
     negatives = {row.item for row in drawn if row.item is not None}
     sold = None
     if negatives:
@@ -104,7 +108,7 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
     if tables.items is not None:
         ids = {row.base_id for row in drawn}
         shown = {item for name, item in _pairs(impressions, "impression_id", "item_id") if name in ids}
-        wanted = _frame(spark, "item_id", pa.string(), shown | negatives | set(behaviors["item_id"].to_pylist()))
+        wanted = _frame(spark, "item_id", pa.string(), shown | negatives | set(done["item_id"].to_pylist()))
         items = _of(tables.items, wanted, "item_id")
     profiles = None
     if tables.users is not None:
@@ -112,7 +116,7 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
         columns = [c for c in tables.users.columns if c not in {member.column for member in fields.profile}]
         profiles = _of(tables.users.select(*columns, *extra), users, USER_KEY)
     clicks = _of(tables.clicks, users, USER_KEY) if tables.clicks is not None else None
-    return Facts(impressions, clicks, behaviors, profiles, items, sold)
+    return Facts(impressions, clicks, done, profiles, items, sold)
 
 
 def _sold(tables: Tables, config: DataConfig, drawn: Sequence[Drawn]) -> pa.Table:

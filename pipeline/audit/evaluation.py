@@ -102,9 +102,12 @@ class Evaluation:
         self.impressions = _impressions(facts.impressions)
 
     def behaviors(self) -> tuple[dict[int, list[Event]], Values]:
-        """Each user's behaviors, each once, and the fields of all that were collected, by their rows."""
-        table = self._facts.behaviors
-        times = table[MICROS].to_pylist()
+        """Each user's behaviors, each once, and the fields of all that were collected, by their rows.
+
+        Those of recorded histories are once in each impression's.
+        """
+        table, recorded = self._facts.behaviors, self._config.recorded
+        times = table["_seen" if recorded else MICROS].to_pylist()  # of recorded ones that is the impression's time
         rows = [self.items.at(item, time) for item, time in zip(table["item_id"].to_pylist(), times, strict=True)]
         values = self._evaluated(self._fields.behavior_values, self.items.joined(table, rows, ITEM_KNOWN), lookups=False)
         events: dict[int, list[Event]] = defaultdict(list)
@@ -113,7 +116,7 @@ class Evaluation:
         for row, (user, name, item, action, day, time, seen) in enumerate(zip(*columns, strict=True)):
             event = Event(row, name, item, action, day, time, seen, tuple(column[row] for column in values.raw.values()))
             events[user].append(event)
-        return {user: once(theirs) for user, theirs in events.items()}, values
+        return {user: theirs if recorded else once(theirs) for user, theirs in events.items()}, values
 
     def shown(self, drawn: Sequence[Drawn]) -> tuple[list[Shown | None], list[int | None], Values]:
         """For each drawn row its impression in the log, the place of its values, and the values of all.

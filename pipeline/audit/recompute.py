@@ -121,6 +121,12 @@ def history_of(events: Iterable[Event], time: int, history: HistoryConfig, zone:
     return known[: history.length]
 
 
+def recorded_history_of(events: Iterable[Event], impression_id: str, time: int) -> list[Event]:
+    """The behaviors that an impression brings along, the most recent first: ``once`` is their place, ``seen`` the impression's time."""
+    found = {event.once: event for event in events if event.impression_id == impression_id and event.seen == time}
+    return [found[place] for place in sorted(found)]
+
+
 def first_shown(shown: Iterable[Shown]) -> list[Shown]:
     """An impression that was delivered twice on a day, once: the first in time, then that of the least item."""
     kept: dict[tuple[str, str], Shown] = {}

@@ -11,6 +11,7 @@ from pipeline.audit.findings import Report
 from pipeline.audit.indicators import collect_indicators
 from pipeline.audit.leaks import find_leaks
 from pipeline.audit.published import compare_contract, read_published
+from pipeline.audit.recorded import scan_recorded, with_recorded
 from pipeline.audit.scan_histories import CHECKED, scan_histories
 from pipeline.audit.scan_rows import scan_rows
 from pipeline.audit.scan_vocabularies import VocabularyScan
@@ -44,7 +45,7 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     notes, findings = compare_contract(config, contract, settings_fingerprint(config))
     report.notes += notes
     report.findings += findings
-    tables = read_tables(spark, config, contract)
+    tables = with_recorded(read_tables(spark, config, contract), config)
     fields = members(config, contract, tables)
 
     drawn = draw(published, tables, config, fields, rows, seed)
@@ -60,10 +61,14 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     total = sum(day.rows for day in contract.days)
     report.findings += scan_rows(published, tables, config)
     report.checked.append(f"impressions, times and labels: {total:,} samples")
-    scanned = list(scan_histories(published, tables, config, fields))
-    report.findings += [finding for finding in scanned if finding.kind != CHECKED]
-    behaviors = sum(finding.count for finding in scanned if finding.kind == CHECKED)
-    report.checked.append(f"behaviors before their samples' cutoffs: {behaviors:,}")
+    if config.recorded and fields.behaviors:
+        report.findings += scan_recorded(published, tables, config)
+        report.checked.append(f"lengths of recorded histories: {total:,} samples")
+    else:
+        scanned = list(scan_histories(published, tables, config, fields))
+        report.findings += [finding for finding in scanned if finding.kind != CHECKED]
+        behaviors = sum(finding.count for finding in scanned if finding.kind == CHECKED)
+        report.checked.append(f"behaviors before their samples' cutoffs: {behaviors:,}")
     older = [day.day for day in contract.days if day.vocabulary_version != contract.vocabulary_version]
     if older:
         report.notes.append(f"behaviors of {len(older)} days from before the vocabularies were extended were drawn, not scanned")

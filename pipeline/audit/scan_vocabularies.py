@@ -16,6 +16,7 @@ from pipeline.audit.fields import Member, Members
 from pipeline.audit.findings import Finding
 from pipeline.audit.published import Published
 from pipeline.audit.recompute import day_of, midnight
+from pipeline.audit.recorded import recorded_events
 from pipeline.audit.scan_histories import behavior_events
 from pipeline.audit.tables import DAY_MICROS, Tables
 from pipeline.audit.training_rows import possible_values, shown_rows
@@ -77,6 +78,8 @@ class VocabularyScan:
             past.unpersist()
 
     def _past(self, span: Split) -> DataFrame:
+        if self._config.recorded:
+            return recorded_events(self._tables, self._config, self._fields.behavior_values, span)
         events = behavior_events(self._tables, self._config, self._fields.behavior_values)
         reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
         zone = self._config.day_time_zone

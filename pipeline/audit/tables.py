@@ -45,6 +45,8 @@ class Tables:
 def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> Tables:
     """Read all that the samples of a contract can depend on, and the clicks that came after it.
 
+    Impressions still have the lists of their recorded histories, see :func:`pipeline.audit.recorded.with_recorded`.
+
     Raises:
         LogError: a log cannot be read.
     """
@@ -63,7 +65,7 @@ def read_tables(spark: SparkSession, config: DataConfig, contract: Contract) -> 
         good = good.drop(*[c for c in (REASON, CORRUPT, PARTITION_DAY, LIST_FAULT) if c in good.columns])
         return good.withColumns({USER_KEY: F.xxhash64("user_id"), MICROS: F.unix_micros("time")})
 
-    impressions = events("log.impressions", log.impressions)
+    impressions = events("log.impressions", log.impression_source)
     if log.kind == "labeled":
         impressions = impressions.withColumn("label", is_one(F.col("label")).cast("int"))
     clicks = events("log.clicks", log.clicks).drop(DAY) if log.clicks is not None else None

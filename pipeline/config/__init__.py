@@ -2,10 +2,11 @@
 
 from pipeline.config.dataset import DataConfig, Quality, Sampling
 from pipeline.config.fields import FieldConfig, Fields, HistoryConfig, VocabularyConfig
-from pipeline.config.log import Log, LogKind, Negatives
-from pipeline.config.sources import AttributeSource, Lookup, Source
+from pipeline.config.log import Log, LogKind, Negatives, RecordedHistory
+from pipeline.config.sources import RECORDED, AttributeSource, Lookup, Source, column_place
 
 __all__ = [
+    "RECORDED",
     "AttributeSource",
     "DataConfig",
     "FieldConfig",
@@ -16,7 +17,9 @@ __all__ = [
     "Lookup",
     "Negatives",
     "Quality",
+    "RecordedHistory",
     "Sampling",
     "Source",
     "VocabularyConfig",
+    "column_place",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from pipeline.config.fields import FieldConfig, Fields, HistoryConfig, Vocabular
 from pipeline.config.log import Log
 from pipeline.config.names import check_names
 from pipeline.config.sources import AttributeSource, Lookup, Source, Strict
-from pipeline.contract import Split
+from pipeline.contract import History, Split
 from pipeline.days import PLAUSIBLE_YEARS, Calendar
 from pipeline.simulate.config import SimulateConfig
 
@@ -112,6 +112,7 @@ class DataConfig(Strict):
             raise ValueError(f"vocabularies names {', '.join(sorted(unused))}, which no field uses")
         self._check_mentions()
         check_names(self)
+        self._check_history()
         return self
 
     def _check_mentions(self) -> None:
@@ -130,6 +131,33 @@ class DataConfig(Strict):
         for key, names in (("max_unknown", self.quality.max_unknown), ("max_drift", self.quality.max_drift)):
             if set(names) - columns:
                 raise ValueError(f"quality.{key} names {', '.join(sorted(set(names) - columns))}; columns are {sorted(columns)}")
+
+    def _check_history(self) -> None:
+        recorded = self.log.recorded_history
+        if recorded is None:
+            return
+        if self.history.cutoff != "impression" or self.history.lag_hours:
+            raise ValueError(
+                "history.cutoff and history.lag_hours are of behaviors that are joined; what log.behaviors takes from the impressions "
+                "was known then"
+            )
+        if recorded.times is None:
+            for name, field in self.fields.behaviors.items():
+                if field.kind == "time_gap":
+                    raise ValueError(
+                        f"fields.behaviors.{name}: a time_gap needs log.behaviors.times, which says when each happened"
+                    )
+
+    @property
+    def recorded(self) -> Literal["dated", "undated"] | None:
+        """Whether histories are those that the impressions bring along, and whether these say when."""
+        history = self.log.recorded_history
+        return None if history is None else "undated" if history.times is None else "dated"
+
+    @property
+    def history_rules(self) -> History:
+        """The rules of histories, as the contract has them."""
+        return History(**self.history.model_dump(), recorded=self.recorded)
 
     def sources(self) -> list[tuple[str, Source, list[str]]]:
         """All tables that are read: the place in the configuration, the table, and the columns that it must have."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.sources import LONGEST_HOURS, Source, Strict
+from pipeline.config.sources import LONGEST_HOURS, RECORDED, Source, Strict
 
 LogKind = Literal["impressions_and_clicks", "labeled", "positives_only"]
 
@@ -36,6 +37,32 @@ class Negatives(Strict):
         return dt.timedelta(hours=self.window_hours)
 
 
+class RecordedHistory(Strict):
+    """Histories that the impression log brings along: lists in each row of what its user had done, as recorded when it was shown.
+
+    Written as ``behaviors: {from: impressions, items: ..., most_recent: last}``. No behaviors are joined then, and what the log recorded is
+    taken as known at the impression. The most recent ``history.length`` entries count. Entries without an item are left out, and so
+    are, where there are ``times``, entries without a time, those that are not from before the impression, and those that are older
+    than ``history.days``. All lists of a row have one length. Attributes of ``items`` are those at the impression's time.
+    """
+
+    items: str
+    """A Spark SQL expression over the impression log's own columns: an array of item ids. A null is an empty history."""
+    most_recent: Literal["first", "last"]
+    """At which end of the lists the most recent behavior is."""
+    times: str | None = None
+    """An array of timestamps: when each behavior happened. Only then can a field be a ``time_gap``."""
+    columns: dict[str, str] = Field({})
+    """Other arrays, by the name that fields of ``behaviors`` use for an element; the field ``action`` is ``click`` unless it is here."""
+
+    @model_validator(mode="after")
+    def _names(self) -> RecordedHistory:
+        for name in ("impression_id", "user_id", "item_id", "time", "arrived"):
+            if name in self.columns:
+                raise ValueError(f"columns has {name!r}, which is not an element's: give it another name")
+        return self
+
+
 class Log(Strict):
     """The logs of events. Each may have a column ``arrived``: when the row was there to be read, a timestamp."""
 
@@ -54,7 +81,10 @@ class Log(Strict):
     behaviors: dict[str, Source] = Field({})
     """Logs of what users did, by action (``click``, ``cart`` ...): columns ``user_id``, ``item_id``, ``time`` and any others; the
     field ``action`` is the key here. Where there are none, behaviors are the clicks (action ``click``); of a labeled log the impressions
-    with label 1, each from when its label was known."""
+    with label 1, each from when its label was known. Instead of logs,
+    ``{from: impressions, ...}``: the histories that the impressions bring along, see :class:`RecordedHistory`."""
+    recorded_history: RecordedHistory | None = None
+    """What ``behaviors: {from: impressions, ...}`` says."""
     label_ties: Literal["max", "refuse"] = "max"
     """Of a labeled log that holds an impression of a day twice, with label 0 and with label 1: ``max`` takes the 1, ``refuse`` stops."""
     label_delay_hours: float | None = Field(None, ge=0, le=LONGEST_HOURS)
@@ -68,8 +98,21 @@ class Log(Strict):
     """The last day that the click log is known to be whole for. Where it is not given, a day's labels are final once there are clicks
     on the day after its attribution window."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _recorded(cls, values: Any) -> Any:
+        behaviors = values.get("behaviors") if isinstance(values, Mapping) else None
+        if not isinstance(behaviors, Mapping) or not isinstance(behaviors.get("from"), str):
+            return values
+        if behaviors["from"] != "impressions":
+            raise ValueError(f"behaviors.from is {behaviors['from']!r}; histories can only be taken from the impressions")
+        recorded = {key: value for key, value in behaviors.items() if key != "from"}
+        return {**{key: value for key, value in values.items() if key != "behaviors"}, "recorded_history": recorded}
+
     @model_validator(mode="after")
     def _parts(self) -> Log:
+        if self.behaviors and self.recorded_history is not None:
+            raise ValueError("behaviors are either joined from logs or taken from the impressions")
         if (self.kind == "impressions_and_clicks") != (self.clicks is not None):
             raise ValueError("clicks are given where kind is impressions_and_clicks, and only there")
         if (self.kind == "positives_only") != (self.negatives is not None):
@@ -88,17 +131,32 @@ class Log(Strict):
                     raise ValueError(f"{name} is of logs with labels: kind is {self.kind}, not labeled")
             return
         timed = "label_time" in self.impressions.columns
-        if self.behaviors and (given or timed):
+        if self.has_behaviors and (given or timed):
             name = "label_delay_hours" if given else "impressions.columns.label_time"
             raise ValueError(
                 f"{name} says when positives become behaviors, and here behaviors are those of log.behaviors: leave it out"
             )
-        if not self.behaviors and given == timed:
+        if not self.has_behaviors and given == timed:
             raise ValueError(
                 "the behaviors of a labeled log are its positives, which count from when their labels were known: say when with a column "
                 "impressions.columns.label_time, or how many hours after the impression at most with label_delay_hours (0: at once, as of "
                 f"a rating){'; give one of the two' if given else ''}"
             )
+
+    @property
+    def has_behaviors(self) -> bool:
+        """Whether behaviors are said; else they are the clicks, or the positives."""
+        return bool(self.behaviors) or self.recorded_history is not None
+
+    @property
+    def impression_source(self) -> Source:
+        """The impressions, with the lists of the recorded history as columns, where there is one."""
+        recorded = self.recorded_history
+        if recorded is None:
+            return self.impressions
+        lists = {"item_id": recorded.items, "time": recorded.times, **recorded.columns}
+        columns = {f"{RECORDED}{name}": text for name, text in lists.items() if text is not None}
+        return self.impressions.model_copy(update={"columns": self.impressions.columns | columns})
 
     def may_be_empty(self, day: dt.date) -> bool:
         """Whether the log need not have impressions on a day."""

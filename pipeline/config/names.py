@@ -30,6 +30,10 @@ def check_names(config: DataConfig) -> None:
     for name, source, _ in config.sources():
         _check_each(f"{name}.columns", source.columns)
         _refuse_twins(f"{name}.columns", source.columns)
+    recorded = config.log.recorded_history
+    if recorded is not None:
+        _check_each("log.behaviors.columns", recorded.columns)
+        _refuse_twins("log.behaviors.columns", recorded.columns)
     _check_label(config)
     for group, fields in config.fields:
         _check_each(f"fields.{group}", fields)
@@ -75,6 +79,10 @@ def _joins(config: DataConfig) -> Iterator[tuple[Mapping[str, Iterable[str]], It
     items = _added("items", config.items)
     lookups = {f"lookups.{i}": _without_keys(lookup) for i, lookup in enumerate(config.lookups)}
     yield items | lookups | _added("users", config.users), config.log.impressions.columns
+    recorded = config.log.recorded_history
+    if recorded is not None:
+        yield items, ["user_id", "item_id", "time", "action", *recorded.columns]
+        return
     behaviors = config.log.behaviors.values() or [config.log.clicks or config.log.impressions]
     for source in behaviors:
         yield items, source.columns

@@ -12,6 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LONGEST_DAYS = 36_500
 LONGEST_HOURS = 24 * LONGEST_DAYS
 
+#: The columns that hold the lists of a recorded history begin so; see :class:`pipeline.config.RecordedHistory`.
+RECORDED = "_recorded_"
+
+
+def column_place(source: str, column: str) -> str:
+    """The place in the configuration of the expression of a source's column."""
+    name = column.removeprefix(RECORDED)
+    if name == column:
+        return f"{source}.columns.{column}"
+    key = {"item_id": "items", "time": "times"}.get(name, f"columns.{name}")
+    return f"log.behaviors.{key}"
+
 
 class Strict(BaseModel):
     """An unknown key is an error, and nothing changes after it was read."""

@@ -104,6 +104,8 @@ class History(_Strict):
     days: int
     cutoff: Literal["impression", "previous_day"] = "impression"
     lag_hours: float = 0.0
+    recorded: Literal["dated", "undated"] | None = None
+    """Whether behaviors are those that the log recorded with each impression, with their times or without; else they were joined."""
 
 
 class Label(_Strict):

@@ -61,12 +61,12 @@ def input_fingerprints(spark: SparkSession, config: DataConfig, days: Iterable[d
 
 def _reaches(config: DataConfig) -> list[_Reach]:
     log, back, none = config.log, reach_back(config), dt.timedelta(0)
-    from_impressions = log.clicks is None and not log.behaviors
+    from_impressions = log.clicks is None and not log.has_behaviors
     shown_back = back if from_impressions or log.kind == "positives_only" else impressions_back(config)
     reaches = [_Reach("log.impressions", log.impressions, shown_back, impressions_ahead(config), is_log=True)]
     if log.clicks is not None:
         ahead = log.attribution + ONE_DAY
-        reaches.append(_Reach("log.clicks", log.clicks, none if log.behaviors else back, ahead, is_log=True))
+        reaches.append(_Reach("log.clicks", log.clicks, none if log.has_behaviors else back, ahead, is_log=True))
     for action, source in log.behaviors.items():
         reaches.append(_Reach(f"log.behaviors.{action}", source, back, none, is_log=True))
     if config.users is not None:

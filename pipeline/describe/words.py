@@ -84,6 +84,13 @@ def _history(contract: Contract) -> Iterator[str]:
     history = contract.history
     cutoff = "the impression" if history.cutoff == "impression" else f"the day of the impression ({contract.day_time_zone}) began"
     before = f"more than {history.lag_hours:g} hours before {cutoff}" if history.lag_hours else f"before {cutoff}"
+    if history.recorded:
+        dated = f", none older than {counted(history.days, 'day')}" if history.recorded == "dated" else ""
+        yield (
+            f"A history holds the last {history.length:,} behaviors that the log recorded with the impression{dated}, the most recent "
+            "first. They were known then."
+        )
+        return
     yield (
         f"A history holds the user's last {history.length:,} behaviors, the most recent first, none older than "
         f"{counted(history.days, 'day')}."

@@ -68,6 +68,21 @@ def find_histories(
     return _visible(low, high, cutoff, timelines, visible, history.length)
 
 
+def listed_histories(lists: IntArray, entry_lists: IntArray, places: IntArray) -> Histories:
+    """The histories that a log recorded: for each impression the entries of its list.
+
+    Args:
+        lists: the impressions' lists, shape ``(N,)``.
+        entry_lists: the list of each entry, shape ``(behaviors,)``.
+        places: of the entries within their lists, 0 for the most recent, shape ``(behaviors,)``.
+    """
+    numbers = np.unique(np.concatenate([lists, entry_lists]), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    entries = Timelines(numbers[len(lists) :], places)
+    first = entries.start(numbers[: len(lists)])
+    lengths = entries.start(numbers[: len(lists)] + 1) - first
+    return Histories(entries.order[np.repeat(first, lengths) + within(lengths)], lengths)
+
+
 def _visible(low: IntArray, high: IntArray, cutoff: IntArray, timelines: Timelines, visible: IntArray, length: int) -> Histories:
     """Walk back from ``high``, over what had not arrived yet, until ``length`` behaviors are found or ``low`` is reached."""
     seen = visible[timelines.order]

@@ -104,7 +104,7 @@ def join_plan(
     missing = {"items": config.items, "users": users}
     return JoinPlan(
         fields=raw_fields(config, table.own_draws),
-        history=History(**config.history.model_dump()),
+        history=config.history_rules,
         calendar=config.calendar,
         attribution=microseconds(log.attribution) if log.clicks is not None else None,
         by_item=log.attribution_by == "user_and_item",

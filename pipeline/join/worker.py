@@ -19,12 +19,13 @@ from pipeline.days import DAY_MICROSECONDS
 from pipeline.hashing import uniform
 from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
 from pipeline.join.fitting import Fitting
-from pipeline.join.histories import Histories, find_histories
+from pipeline.join.histories import Histories, find_histories, listed_histories
 from pipeline.join.labels import Clicked, find_clicked
 from pipeline.join.matches import BEHAVIORS, CLICKS, ITEMS, LOOKUPS, USERS, Matches, flags, has_flags, ids_of
 from pipeline.join.plan import JoinPlan, RawField
 from pipeline.join.profiles import find_profiles
 from pipeline.join.timelines import BoolArray, IntArray, Timelines, codes, firsts, pairs, ranks
+from pipeline.recorded import LIST, PLACE
 from pipeline.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows
 
 #: What the join gives: samples of a file; rows left out; how many rows found their partner; counts of values; sums of numbers; some
@@ -298,6 +299,8 @@ class Partition:
 
     def _histories(self, shown: _Shown) -> Histories:
         rows = self._behaviors
+        if self._plan.history.recorded:
+            return listed_histories(self._lists[shown.rows], self._lists[rows], self._integers(PLACE)[rows])
         actions, names = codes(self._table.column("action"))
         numbered = (self._items, self._item_names), (self._ids, self._id_names), (actions, names)
         ties = [functools.partial(_ranked, numbers[rows], values) for numbers, values in numbered]
@@ -312,6 +315,14 @@ class Partition:
             return None
         arrived: IntArray = pc.fill_null(self._table.column("arrived").take(pa.array(rows)), 0).to_numpy()
         return arrived if (arrived > self._times[rows]).any() else None
+
+    @functools.cached_property
+    def _lists(self) -> IntArray:
+        return self._integers(LIST)
+
+    def _integers(self, name: str) -> IntArray:
+        column: IntArray = pc.fill_null(self._table.column(name), 0).to_numpy().astype(np.int64)
+        return column
 
     def _packed(self, shown: _Shown, histories: Histories) -> bytes:
         times = self._times[self._behaviors][histories.places]
@@ -334,16 +345,16 @@ class Partition:
                 columns[field.column] = pa.ListArray.from_arrays(offsets, taken(self._columns[field.column], histories.places))
             else:
                 columns[field.column] = taken(self._columns[field.column], self._row_of(field, shown))
-        return pack(columns, np.bincount(gaps // DAY_MICROSECONDS, minlength=self._plan.history.days + 1))
+        dated = self._plan.history.recorded != "undated"
+        ages = np.bincount(gaps // DAY_MICROSECONDS, minlength=self._plan.history.days + 1) if dated else np.zeros(1, np.int64)
+        return pack(columns, ages)
 
     def _fit(self, shown: _Shown) -> Iterator[Output]:
         fit = self._plan.fit
         assert fit is not None
         chosen = shown.of(self._fitted(shown))
         positives = chosen.of(chosen.labels == 1) if self._plan.drawn_negatives else chosen
-        times, visible = self._times[self._behaviors], self._visible()
-        known = times if visible is None else np.maximum(times, visible)
-        past = np.flatnonzero((times >= fit.first_moment) & (known < fit.end_moment))
+        past = self._past(chosen)
         fitting = Fitting()
         for field in self._plan.fields:
             if field.kind == "time_gap":
@@ -358,6 +369,24 @@ class Partition:
         for kind, payload in ((COUNTS, fitting.counts()), (MOMENTS, fitting.moments())):
             if payload is not None:
                 yield kind, None, None, payload
+
+    def _past(self, chosen: _Shown) -> IntArray:
+        """Places of the behaviors that count beside the impressions of the training days."""
+        fit, rows = self._plan.fit, self._behaviors
+        assert fit is not None
+        times = self._times[rows]
+        if not self._plan.history.recorded:
+            visible = self._visible()
+            known = times if visible is None else np.maximum(times, visible)
+            return np.flatnonzero((times >= fit.first_moment) & (known < fit.end_moment))
+        # what many impressions of a user hold counts once, as the first of them has it
+        places = np.flatnonzero(np.isin(self._lists[rows], self._lists[chosen.rows]))
+        rows = rows[places]
+        actions, _ = codes(self._table.column("action").take(pa.array(rows)))
+        keys = pairs(pairs(self._users[rows], self._items[rows]), actions)
+        if self._plan.history.recorded == "dated":
+            keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), codes(pa.array(times[places]))[0])
+        return places[self._distinct(rows, keys)]
 
 
 def _ranked(numbers: IntArray, values: pa.Array, rows: IntArray) -> IntArray:
