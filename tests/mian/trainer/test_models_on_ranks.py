@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mian.models import build
-from tests.mian.arithmetic import assert_metrics_of
+from tests.mian.arithmetic import assert_metrics_of, exact_logits
 from tests.mian.sample_data import whole_split
 from tests.mian.trainer.launches import MODELS, Launches
 
@@ -16,7 +16,10 @@ pytestmark = pytest.mark.horovod
 def assert_one_process_comes_to(metrics: dict[str, float], samples: Any, weights: dict[str, torch.Tensor], name: str) -> None:
     model = build(name, samples.contract, MODELS[name]["options"])
     model.load_state_dict(weights)
-    assert_metrics_of(metrics, model, whole_split(samples.folder, samples.contract, "test"))
+    batch = whole_split(samples.folder, samples.contract, "test")
+    logits, rounding = exact_logits(model.eval(), batch)
+    assert logits.std() > 100 * rounding, "where all scores are equal but for rounding, metrics say nothing of the ranks"
+    assert_metrics_of(metrics, model, batch)
 
 
 def test_moving_averages_are_those_of_all_ranks_so_that_metrics_are_too(samples: Any, launches: Launches) -> None:
