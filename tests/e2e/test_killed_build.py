@@ -75,7 +75,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten days, published three at a time."""
     folder = tmp_path_factory.mktemp("logs")
     write_logs(folder, days=10)
-    values = config(folder).model_dump(mode="json", by_alias=True, exclude_none=True) | {"rows_per_pass": 180}
+    values = config(folder).model_dump(mode="json", by_alias=True, exclude_unset=True) | {"rows_per_pass": 180}
     values["splits"]["test"]["last"] = str(DAYS[0].replace(day=10))
     path = folder / "killed.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
