@@ -14,9 +14,10 @@ from pyspark.sql import types as T
 
 from pipeline.config import RECORDED, Source, column_place
 from pipeline.determinism import beyond_the_row, changing_part
+from pipeline.files import literal
 from pipeline.ids import IDS, KIND, id_of
 from pipeline.log_errors import LogError, first_line, remedy, spark_words
-from pipeline.schemas import MERGED, literal, with_all_columns
+from pipeline.schemas import MERGED, with_all_columns
 from pipeline.storage import Storage
 
 #: When the label of a labeled log's row became known. No feature: at the impression it lies in the future.

@@ -241,13 +241,13 @@ def _own_draws(config: DataConfig, impressions: DataFrame) -> frozenset[str]:
     """See :class:`Rows`; ``impressions`` has the columns that fields can be made of."""
     if config.log.kind != "positives_only":
         return frozenset()
-    of_item = {"item_id", *(config.items.attributes if config.items is not None else [])}
-    dependent = set(of_item)
+    item_columns = {"item_id", *(config.items.attributes if config.items is not None else [])}
+    dependent = set(item_columns)
     for lookup in config.lookups:
         added = set(lookup.columns) - set(lookup.keys)
         dependent |= added if dependent & set(lookup.keys) else set()
-        of_item |= added if of_item >= set(lookup.keys) else set()
-    item = impressions.select(*[c for c in impressions.columns if c in of_item])
+        item_columns |= added if item_columns >= set(lookup.keys) else set()
+    item = impressions.select(*[c for c in impressions.columns if c in item_columns])
     others = impressions.select(*[c for c in impressions.columns if c not in dependent])
     return frozenset(
         column

@@ -16,16 +16,13 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import types as T
 
+from pipeline.files import literal
+
 #: Formats whose files have a schema of their own.
 MERGED = ("parquet", "orc")
 
 #: Where pyarrow, and so pandas, writes its own types into a Parquet file.
 _ARROW_SCHEMA = "ARROW:schema"
-
-
-def literal(path: str) -> str:
-    """A path as a pattern that matches it and nothing else: Spark's readers take braces, brackets and the like for patterns."""
-    return re.sub(r"([{}\[\]*?\\])", r"\\\1", path)
 
 
 def with_all_columns(

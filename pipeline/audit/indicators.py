@@ -31,15 +31,15 @@ NONE, SOME, HALF = 0, 1, 2
 class Indicator:
     """Something that is on or off in each row.
 
-    ``column``: whose. ``words``: what it says where it is on. ``on``: shape ``(N,)``. ``of_history``: it is of the behaviors.
-    ``of_user``: it is the same in all rows of a user at a time.
+    ``column``: whose. ``words``: what it says where it is on. ``on``: shape ``(N,)``. ``in_history``: it is of the behaviors.
+    ``per_user``: it is the same in all rows of a user at a time.
     """
 
     column: str
     words: str
     on: BoolArray
-    of_history: bool = False
-    of_user: bool = False
+    in_history: bool = False
+    per_user: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ def _indicators(published: Published, table: pa.Table) -> Iterator[Indicator]:
     contract = published.contract
     lengths = table[LENGTH_COLUMN].to_numpy()
     for level in np.unique(lengths):
-        yield Indicator(LENGTH_COLUMN, _length(int(level)), lengths == level, of_history=True)
+        yield Indicator(LENGTH_COLUMN, _length(int(level)), lengths == level, in_history=True)
     for field in contract.fields:
         if field.column not in table.column_names:
             continue
         levels = table[field.column].to_numpy()
         if field.group != "behaviors":
-            yield Indicator(field.column, "unknown or missing", levels == 1, of_user=field.group == "user")
+            yield Indicator(field.column, "unknown or missing", levels == 1, per_user=field.group == "user")
             continue
-        yield Indicator(field.column, "unknown in some behaviors", levels == SOME, of_history=True)
-        yield Indicator(field.column, "unknown in half of the behaviors or more", levels == HALF, of_history=True)
+        yield Indicator(field.column, "unknown in some behaviors", levels == SOME, in_history=True)
+        yield Indicator(field.column, "unknown in half of the behaviors or more", levels == HALF, in_history=True)
 
 
 def _length(level: int) -> str:

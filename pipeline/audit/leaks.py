@@ -142,7 +142,7 @@ def _certainties(rows: IndicatorRows) -> Iterator[_Test]:
             rate = _expected(rows, on, off)
             # rows of one user, or of one user and day, stand and fall together
             units = len(
-                np.unique(rows.users[on] if indicator.of_user else rows.users[on] * (1 + rows.days.max()) + rows.days[on])
+                np.unique(rows.users[on] if indicator.per_user else rows.users[on] * (1 + rows.days.max()) + rows.days[on])
             )
             chance = _certainty(indicator, shown, clicked, units, rate)
             if chance < 1.0:
@@ -167,7 +167,7 @@ def _certainty(indicator: Indicator, shown: int, clicked: int, units: int, rate:
     few = min(clicked, shown - clicked)
     chance_of_few = rate if clicked <= shown - clicked else 1 - rate
     odds = few / (shown - few) if few < shown else 1.0
-    nearly = not indicator.of_history and odds * CERTAIN_ODDS < chance_of_few / (1 - chance_of_few)
+    nearly = not indicator.in_history and odds * CERTAIN_ODDS < chance_of_few / (1 - chance_of_few)
     if few and not nearly:
         return 1.0
     return min(1.0, 2 * float(stats.binom.cdf(np.ceil(few * units / shown), units, chance_of_few)))

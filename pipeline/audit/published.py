@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.audit.findings import Finding
 from pipeline.config import DataConfig
 from pipeline.contract import CONTRACT_FILE, PADDING_ID, UNKNOWN_ID, Contract, Encoder, Field, Vocabulary, vocabulary_from_parquet
-from pipeline.schemas import literal
+from pipeline.files import literal
 from pipeline.storage import Storage
 
 

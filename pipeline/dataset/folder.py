@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from pipeline.contract import CONTRACT_FILE, Contract, ContractError, Publication
 from pipeline.dataset.lock import LOCKS, DatasetLock, DatasetLockedError
-from pipeline.storage import Files
+from pipeline.files import Files
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from pipeline.config import DataConfig, Source
 from pipeline.contract.document import fingerprint
 from pipeline.days import ONE_DAY, Calendar
 from pipeline.events import impressions_ahead, impressions_back, reach_back
+from pipeline.files import FileInfo
 from pipeline.logs import read_source
-from pipeline.storage import FileInfo, Storage
+from pipeline.storage import Storage
 
 #: Kinds of tables whose rows can change while their files, if they have any, do not.
 _VIEWS = ("VIEW", "TEMPORARY")

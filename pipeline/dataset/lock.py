@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from pipeline.contract import ContractError
-from pipeline.storage import Files
+from pipeline.files import Files
 
 log = logging.getLogger(__name__)
 

@@ -150,9 +150,8 @@ class _Run:
         if self._published is None or not _same(contract, self._published):
             self._folder.commit(contract, {}, contents, self._lock)
             self._publish(base)
-        self._folder.discard_draft(
-            self._publication.generation, self._lock
-        )  # of a build that was stopped, whose days are all there
+        # a stopped build may have left a draft whose days are all there
+        self._folder.discard_draft(self._publication.generation, self._lock)
         assert self._published is not None
         return BuildReport(plan.stale, plan.kept, self._published)
 

@@ -13,9 +13,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.contract import ContractError, SampleFile
 from pipeline.encode import EXAMPLES, FACTS, PART, QUARANTINE
+from pipeline.files import literal, plain
 from pipeline.parquet_files import write_files
 from pipeline.statistics import Counts
-from pipeline.storage import literal, plain
 
 #: Hexadecimal digits of a checksum that are part of a file's name.
 NAME_DIGITS = 16

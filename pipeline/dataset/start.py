@@ -14,9 +14,10 @@ from pyspark.sql import SparkSession
 from pipeline.config import DataConfig
 from pipeline.contract import Contract, ContractError, Day, Publication
 from pipeline.dataset.folder import DatasetFolder
+from pipeline.files import plain
 from pipeline.fingerprints import SAMPLES_VERSION, setting_fingerprints, vocabulary_fingerprint
 from pipeline.schedule import spans
-from pipeline.storage import Storage, plain
+from pipeline.storage import Storage
 
 
 @dataclass(frozen=True)

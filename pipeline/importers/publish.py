@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.sql import SparkSession
 
+from pipeline.files import FileInfo
 from pipeline.importers.published import ImporterError
-from pipeline.storage import FileInfo
 from pipeline.whole_folder import WholeFolder, package_fingerprint
 
 RECORD_FILE = "_import.json"

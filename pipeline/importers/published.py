@@ -14,7 +14,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.storage import FileInfo, Storage
+from pipeline.files import FileInfo
+from pipeline.storage import Storage
 
 MALFORMED = "_malformed"
 """Column of a table as read: the line, where it cannot be read."""

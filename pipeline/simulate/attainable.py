@@ -95,15 +95,15 @@ def _profile_effect(world: World, held: Held, category: Ints, price_z: Floats) -
         weight = _value_weights(world, held, field)  # (S, V)
         price = world.tastes.price.get(field, np.zeros(len(taste)))
 
-        def of_category(table: Floats, weight: Floats = weight) -> Floats:
+        def in_category(table: Floats, weight: Floats = weight) -> Floats:
             return np.take_along_axis(weight @ table, category, axis=1)
 
-        of_taste, of_price = of_category(taste), (weight @ price)[:, None]
-        taste_variance = of_category(taste**2) - of_taste**2
-        covariance = of_category(taste * price[:, None]) - of_taste * of_price
-        mean += of_taste + price_z * of_price
+        taste_mean, price_mean = in_category(taste), (weight @ price)[:, None]
+        taste_variance = in_category(taste**2) - taste_mean**2
+        covariance = in_category(taste * price[:, None]) - taste_mean * price_mean
+        mean += taste_mean + price_z * price_mean
         tilt += taste_variance + price_z * covariance
-        variance += taste_variance + 2 * price_z * covariance + price_z**2 * ((weight @ price**2)[:, None] - of_price**2)
+        variance += taste_variance + 2 * price_z * covariance + price_z**2 * ((weight @ price**2)[:, None] - price_mean**2)
     return mean, variance, tilt
 
 

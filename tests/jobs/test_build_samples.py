@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from jobs import build_samples
 from pipeline.contract import read_contract
 from pipeline.dataset.lock import DatasetLock
-from pipeline.storage import LocalFiles
+from pipeline.files import LocalFiles
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark

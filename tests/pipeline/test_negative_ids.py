@@ -69,12 +69,12 @@ def test_an_id_that_looks_like_a_negative_s_is_another_one(spark: SparkSession, 
         row["impression_id"] = "p1#1"
         row["user_id"] = "u1"
     samples, _ = join(spark, config(tmp_path, rows), FIRST, SECOND)
-    of_second = [s for s in samples if s["day"] == SECOND]
-    assert sum(s["label"] for s in of_second) == 40
-    keys = Counter((s["user_key"], s["impression_id"]) for s in of_second)
+    second_day = [s for s in samples if s["day"] == SECOND]
+    assert sum(s["label"] for s in second_day) == 40
+    keys = Counter((s["user_key"], s["impression_id"]) for s in second_day)
     assert max(keys.values()) == 1
-    assert len(of_second) == 40 * (1 + NEGATIVES)
-    assert {s["impression_id"]: s["label"] for s in of_second}["p1#1"] == 1
+    assert len(second_day) == 40 * (1 + NEGATIVES)
+    assert {s["impression_id"]: s["label"] for s in second_day}["p1#1"] == 1
 
 
 def test_equal_ids_of_two_users_and_days_draw_other_negatives(spark: SparkSession, tmp_path: Path) -> None:

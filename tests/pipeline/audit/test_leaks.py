@@ -25,9 +25,9 @@ def honest(seed: int, users: int = 300, rows_per_user: float = 30.0) -> Indicato
     lacking = []
     for column in COLUMNS:
         share = draw.choice([0.002, 0.02, 0.1, 0.4])
-        of_user = column.startswith(("user", "behavior"))
+        per_user = column.startswith(("user", "behavior"))
         later = np.where(held_out, draw.choice([1.0, 3.0]), 1.0)  # unknown values get more frequent
-        chance = np.minimum(0.9, share * later * (draw.gamma(1.0, 1.0, users)[user] if of_user else 1.0))
+        chance = np.minimum(0.9, share * later * (draw.gamma(1.0, 1.0, users)[user] if per_user else 1.0))
         on = draw.random(size) < chance
         logit = logit + draw.choice([-0.8, 0.0, 0.0, 0.8]) * on
         lacking.append(Indicator(column, "unknown or missing", on, column.startswith("behavior"), column.startswith("user")))

@@ -12,9 +12,9 @@ from pathlib import Path
 from pipeline.config import DataConfig
 from pipeline.contract import Contract, Day, Field, History, Label, SampleFile, Split, Vocabulary
 from pipeline.dataset.run import BuiltDays
+from pipeline.files import LocalFiles
 from pipeline.fingerprints import SAMPLES_VERSION, day_fingerprint, vocabulary_fingerprint
 from pipeline.schedule import Schedule
-from pipeline.storage import LocalFiles
 
 Logs = dict[dt.date, list[str]]
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.dataset import lock as locks
 from pipeline.dataset.lock import DatasetLock, DatasetLockedError
-from pipeline.storage import LocalFiles
+from pipeline.files import LocalFiles
 
 
 class NoFiles(LocalFiles):

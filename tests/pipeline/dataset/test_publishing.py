@@ -21,7 +21,7 @@ from pipeline.dataset.lock import DatasetLock, DatasetLockedError
 from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.start import find_start, refuse_loss
 from pipeline.events import days_between
-from pipeline.storage import LocalFiles
+from pipeline.files import LocalFiles
 from tests.pipeline.dataset.builder import Killed, Logs, MortalFiles, PlainBuilder
 from tests.pipeline.small_logs import DAYS, config
 
