@@ -29,9 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", dest="first", type=_date, metavar="DAY", help="first day; the first of all splits by default")
     parser.add_argument("--to", dest="last", type=_date, metavar="DAY", help="last day; the last of all splits by default")
     parser.add_argument(
-        "--plan", action="store_true", help="say which days would be built, why, and how many rows; build nothing"
-    )
-    parser.add_argument(
         "--extend-vocabularies",
         action="store_true",
         help="give ids to values of training days that came after those that the vocabularies were made from; no id moves",
@@ -47,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="compare the checksums of the published files, and not their sizes alone; days with damaged files are built again",
     )
     other = parser.add_mutually_exclusive_group()
+    other.add_argument("--plan", action="store_true", help="say which days would be built, why, and how many rows; build nothing")
     other.add_argument("--generations", action="store_true", help="list the generations that are kept; build nothing")
     other.add_argument(
         "--rollback", action="store_true", help="publish the generation before the published one again; build nothing"
