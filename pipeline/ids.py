@@ -29,7 +29,7 @@ _NUMBER = r"^\s*[+-]?[0-9]+(\.0*)?([eE]\+?[0-9]+)?\s*$"
 _PLAIN = r"^(0|-?[1-9][0-9]*)$"
 
 #: What to do about ids that do not keep their form.
-ID_HINT = "write its expression as trim(...) or CAST(... AS BIGINT), in all tables alike"
+ID_HINT = "write its expression as trim(...) or CAST(... AS DECIMAL(20, 0)), in all tables alike"
 
 _BLANKS = " \t\r\n\f\u00a0"
 
@@ -47,7 +47,7 @@ def text_of(column: Column, kind: T.DataType) -> Column:
 def id_of(column: Column, kind: T.DataType) -> tuple[Column, str]:
     """An id as text, and its :data:`KIND`.
 
-    A float is its whole number below 2^53; any other, and a fraction, keeps a text that :func:`broken_id` finds.
+    A float is its whole number below 2^53; any other, and a fraction, keeps a text that :func:`id_faults` finds.
     """
     if isinstance(kind, (T.FloatType, T.DoubleType)):
         said = column.cast("string")
@@ -58,15 +58,19 @@ def id_of(column: Column, kind: T.DataType) -> tuple[Column, str]:
     return column.cast("string"), WHOLE if isinstance(kind, T.IntegralType) else TEXT
 
 
-def broken_id(frame: DataFrame, name: str) -> tuple[str, Column] | None:
-    """The rule on the form of an id that its type does not keep by itself: in words, and where a row breaks it."""
+def id_faults(frame: DataFrame, name: str) -> list[tuple[str, Column]]:
+    """The rules on the form of an id that its type does not keep by itself: each in words, and where a row breaks it."""
     kind = frame.schema[name].metadata.get(KIND, TEXT)
     value = F.col(name)
     if kind == FRACTIONAL:
-        return f"{name} is no whole number below 2^53", ~value.rlike(r"^-?[0-9]+$")
+        return [(f"{name} is no whole number below 2^53", ~value.rlike(r"^-?[0-9]+$"))]
     if kind == TEXT:
-        return f"{name} has blanks around it", F.btrim(value, F.lit(_BLANKS)) != value
-    return None
+        return [
+            (f"{name} has blanks around it", F.btrim(value, F.lit(_BLANKS)) != value),
+            # what CSV writers make of a whole number where a null lies in its column
+            (f"{name} is text of a whole number with a point", value.endswith(".0") & value.rlike(r"^[+-]?[0-9]+\.0$")),
+        ]
+    return []
 
 
 class IdColumns:
@@ -102,18 +106,18 @@ class IdColumns:
         """The same for a table of attributes, whose rows have no day whose quarantine they could go to.
 
         Raises:
-            LogError: see :meth:`add`; or an id breaks the rule of :func:`broken_id`.
+            LogError: see :meth:`add`; or an id breaks a rule of :func:`id_faults`.
         """
         if name in self._attributes:
             return
         self._attributes.add(name)
-        rules = {column: rule for column in IDS if column in frame.columns and (rule := broken_id(frame, column)) is not None}
+        rules = [(column, *rule) for column in IDS if column in frame.columns for rule in id_faults(frame, column)]
         if rules:
-            examples = [F.max(F.when(broken, F.col(column))).alias(column) for column, (_, broken) in rules.items()]
+            examples = [F.max(F.when(broken, F.col(column))).alias(words) for column, words, broken in rules]
             found = frame.agg(*examples).collect()[0]
-            for column, (words, _) in rules.items():
-                if found[column] is not None:
-                    raise LogError(f"{name}: {words}, such as {found[column][:80]!r}; {ID_HINT}")
+            for _, words, _ in rules:
+                if found[words] is not None:
+                    raise LogError(f"{name}: {words}, such as {found[words][:80]!r}; {ID_HINT}")
         self.add(name, frame)
 
     def _compare(self, column: str, texts: Mapping[str, DataFrame]) -> None:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from pipeline.config import Quality, Source
 from pipeline.days import PLAUSIBLE_YEARS, Calendar
-from pipeline.ids import ID_HINT, IDS, broken_id
+from pipeline.ids import ID_HINT, IDS, id_faults
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, LIST_FAULTS, PARTITION_DAY
 
@@ -41,10 +41,11 @@ _HINTS = {
     "valid_from lies outside": "is the unit right, seconds or milliseconds? Write timestamp_seconds(...) or timestamp_millis(...); a row "
     "that counts at all times begins at the earliest in 1990, as with greatest(since, TIMESTAMP '1990-01-01')",
     "of explode is null": "correct the expression, as with coalesce(..., array()) where no list means that nothing was shown",
-    "is null": "correct the expression, or leave such rows out, as with `where: user_id IS NOT NULL`",
+    "is null": "correct the expression, or leave such rows out, as with `where: uid IS NOT NULL` where the column is uid",
     "is not UTF-8": "say how the file is encoded, as in `options: {encoding: ISO-8859-1}`, or write it anew",
     "no whole number": ID_HINT,
     "blanks around": ID_HINT,
+    "with a point": ID_HINT,
     "more than": "is the separator right, and are there line ends?",
     "outside the years": "is the unit right, seconds or milliseconds? Write timestamp_seconds(...) or timestamp_millis(...)",
     "that is no date": "name the folder of a day as in day=2026-01-31, or take it away",
@@ -98,9 +99,7 @@ def mark(frame: DataFrame, source: Source, quality: Quality, calendar: Calendar)
             lines = source.format in ("csv", "json")
             rules.append((f"{name} is not UTF-8 text", value.contains("\ufffd") if lines else ~F.is_valid_utf8(value)))
             rules.append((f"{name} has more than {LONGEST_ID} bytes", F.octet_length(value) > LONGEST_ID))
-            form = broken_id(frame, name)
-            if form is not None:
-                rules.append(form)
+            rules += id_faults(frame, name)
     time = F.col("time")
     usable = time.isNotNull() & _plausible(time)
     number = F.expr(calendar.number_sql("time"))
@@ -224,7 +223,8 @@ def refuse_broken(name: str, marked: DataFrame, facts: LogFacts, quality: Qualit
         rows = facts.rows[day] if day is not None else sum(facts.rows.values())
         if sum(reasons.values()) > quality.max_quarantined * rows:
             if day is not None and day < judged:
-                log.warning("%s: %d of %d rows on %s break a rule and are in no history", name, sum(reasons.values()), rows, day)
+                worst = max(reasons, key=lambda reason: reasons[reason])
+                log.warning("%s: %s in %d of %d rows on %s, which are in no history", name, worst, reasons[worst], rows, day)
                 continue
             raise LogError(_threshold_passed(name, marked, day, reasons, rows, quality))
 

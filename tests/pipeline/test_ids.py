@@ -89,12 +89,18 @@ def test_a_number_that_is_no_id_is_refused_with_its_value(log: Refusals, value: 
     log.refused(f"users: user_id is no whole number below 2^53, such as '{shown}'", changes=allowed)
 
 
-@pytest.mark.parametrize("id_", [" u0", "u0 ", "u0\t", "\u00a0u0"])
-def test_an_id_with_blanks_around_it_is_refused(log: Refusals, id_: str) -> None:  # noqa: F811
+BLANKS, POINT = "user_id has blanks around it", "user_id is text of a whole number with a point"
+
+
+@pytest.mark.parametrize(
+    ("id_", "fault"),
+    [(" u0", BLANKS), ("u0 ", BLANKS), ("u0\t", BLANKS), ("\u00a0u0", BLANKS), ("700047.0", POINT), ("-7.0", POINT)],
+)
+def test_text_that_another_form_of_the_same_id_would_never_meet_is_refused(log: Refusals, id_: str, fault: str) -> None:  # noqa: F811
     log.both(user_id=id_)
-    log.refused("log.impressions: user_id has blanks around it in 1 of 12 rows", repr(id_), "trim(...)")
+    log.refused(f"log.impressions: {fault} in 1 of 12 rows", repr(id_), "trim(...)")
     table = {"path": str(log.folder / "log"), "columns": {"user_id": "user_id", "city": "clicked"}}
-    log.refused("users: user_id has blanks around it", "trim(...)", changes={"users": table, "quality": {"max_quarantined": 0.5}})
+    log.refused(f"users: {fault}", "trim(...)", changes={"users": table, "quality": {"max_quarantined": 0.5}})
 
 
 @pytest.mark.parametrize("written", ["0001", "1.0", "1E0", "+1"])
