@@ -161,7 +161,3 @@ def _in_words(start: Start, day: dt.date, reason: str) -> str:
     if day in start.damaged:
         return start.damaged[day]
     return f"new generation: {start.reason}" if reason and start.reason else reason
-
-
-def _vocabularies(config: DataConfig, base: Contract | None) -> str:
-    return base.vocabulary_fingerprint if base is not None else vocabulary_fingerprint(config)

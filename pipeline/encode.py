@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.hashing import uniform
 from pipeline.join.blobs import ipc_table, unpack, widened
 from pipeline.join.matches import merged
 from pipeline.join.timelines import IntArray
-from pipeline.join.worker import HASH_COLUMN, MATCHES, REJECTED, SEEN_COLUMN
+from pipeline.join.worker import HASH_COLUMN, MATCHES, NO_FILE, REJECTED, SAMPLES, SEEN_COLUMN
 from pipeline.parquet_files import FILES, file_row
 from pipeline.statistics import Counts, measure, total
 
@@ -54,15 +54,14 @@ def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str,
     """
 
     def work(group: pa.Table) -> pa.Table:
-        kind, day, file = (group.column(name)[0].as_py() for name in ("kind", "day", "file"))
-        payloads = [payload.as_buffer() for payload in group.column("payload")]
-        files: dict[str, pa.Table] = {}
-        if kind == REJECTED:
-            files, facts = _rejected(payloads)
-        elif kind == MATCHES:
-            facts = total([{**total([]), "matched": merged(json.loads(payload.to_pybytes()) for payload in payloads)}])
+        day, file = (group.column(name)[0].as_py() for name in ("day", "file"))
+        payloads: dict[str, list[pa.Buffer]] = defaultdict(list)
+        for kind, payload in zip(group.column("kind").to_pylist(), group.column("payload"), strict=True):
+            payloads[kind].append(payload.as_buffer())
+        if file == NO_FILE:
+            files, facts = _of_the_day(payloads)
         else:
-            rows = _Samples(payloads, plan.contract, worker_encoder(plan.contract.vocabularies, tables))
+            rows = _Samples(payloads[SAMPLES], plan.contract, worker_encoder(plan.contract.vocabularies, tables))
             number = group.column("day")[0].cast(pa.int32()).as_py()
             files = rows.files(plan.examples.get(number, 0.0) if file == 0 else 0.0)
             facts = rows.counts()
@@ -70,7 +69,7 @@ def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str,
         files[FACTS] = pa.table({"facts": [json.dumps(facts)]})
         return pa.concat_tables(file_row(name, day, file, table) for name, table in files.items())
 
-    keys = ["kind", "day", "file"]
+    keys = ["day", "file"]
     return blobs.repartition(partitions, *keys).groupBy(*keys).applyInArrow(work, FILES)
 
 
@@ -171,11 +170,15 @@ def _null_for_nan(column: pa.Array) -> pa.Array:
     return pa.array(column.to_numpy(zero_copy_only=False), from_pandas=True)
 
 
-def _rejected(payloads: list[pa.Buffer]) -> tuple[dict[str, pa.Table], Counts]:
-    table = pa.concat_tables(ipc_table(payload) for payload in payloads)
-    table = table.sort_by([("reason", "ascending"), ("row", "ascending")])
-    reasons = Counter(table["reason"].to_pylist())
-    return {QUARANTINE: table}, {"rejected": dict(sorted(reasons.items()))}
+def _of_the_day(payloads: Mapping[str, list[pa.Buffer]]) -> tuple[dict[str, pa.Table], Counts]:
+    """What is of no file of samples: a day's rows that were left out, and how many of its rows found their partner."""
+    files: dict[str, pa.Table] = {}
+    facts = total([{**total([]), "matched": merged(json.loads(payload.to_pybytes()) for payload in payloads.get(MATCHES, []))}])
+    if REJECTED in payloads:
+        table = pa.concat_tables(ipc_table(payload) for payload in payloads[REJECTED])
+        files[QUARANTINE] = table.sort_by([("reason", "ascending"), ("row", "ascending")])
+        facts["rejected"] = dict(sorted(Counter(table["reason"].to_pylist()).items()))
+    return files, facts
 
 
 _latest: tuple[dict[str, pa.Array], Encoder] | None = None

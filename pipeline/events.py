@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
@@ -13,7 +13,7 @@ from pipeline.attributes import known_spans
 from pipeline.config import DataConfig, Source
 from pipeline.days import ONE_DAY as ONE_DAY
 from pipeline.days import Calendar, microseconds
-from pipeline.ids import IdColumns, text_of
+from pipeline.ids import IdColumns, refuse_faults, text_of
 from pipeline.log_errors import LogError
 from pipeline.logs import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
 from pipeline.negatives import draw_negatives
@@ -54,6 +54,8 @@ class Events:
     last: dt.date
     ids: IdColumns
     """Of the logs, for the tables that are joined to them."""
+    tables: Mapping[str, DataFrame]
+    """``users`` and ``items``, as far as they are needed, see :func:`pipeline.logs.read_source`."""
 
 
 def reach_back(config: DataConfig) -> dt.timedelta:
@@ -115,7 +117,7 @@ class EventLogs:
 
         days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
         from_log = log.clicks is None and not log.has_behaviors
-        begin = first - back if from_log or log.kind == "positives_only" else first
+        begin = first - (back if from_log or log.kind == "positives_only" else impressions_back(config))
         impressions = events(
             "log.impressions", log.impression_source, begin, last + _whole_days(impressions_ahead(self._config)), days
         )
@@ -124,24 +126,27 @@ class EventLogs:
             begin = first if log.has_behaviors else first - back
             # a day more than labels need: whether there is one says whether the labels of the last day are final
             clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
-        for name, table in self._tables(first, last):
-            facts[name] = count(table.select(DAY, REASON))
-            refuse_broken(name, table, facts[name], self._config.quality, first)
-        if any(facts[name].broken for name in facts if not name.startswith("log.")) and first <= self._start <= last:
+        tables = self._tables(first, last)
+        for name, table in tables.items():
+            marked = _marked(name, table)
+            facts[name] = count(marked.select(DAY, REASON))
+            if facts[name].broken:
+                refuse_faults(name, table)
+            refuse_broken(name, marked, facts[name], self._config.quality, first)
+            ids.add(name, table)
+        if any(facts[name].broken for name in tables) and first <= self._start <= last:
             # the first day has what it needs itself, whichever days are built with it
-            broken += [
-                self._broken(name, table, facts[name], first, last) for name, table in self._tables(self._start, self._start)
-            ]
+            for name, table in self._tables(self._start, self._start).items():
+                broken.append(self._broken(name, _marked(name, table), facts[name], first, last))
         if config.recorded:
             impressions, behaviors = take_histories(config, impressions)
         else:
             behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
-        asked = impressions.where(F.col("time") >= F.expr(self._config.calendar.start_sql(first))).drop(LABEL_TIME)
+        begins = F.expr(self._config.calendar.start_sql(first))
+        asked = impressions.where(F.col("time") >= begins).drop(LABEL_TIME)
         if log.label_ties == "refuse":
             self._refuse_ties(asked)
-        earlier = None
-        if log.clicks is not None:
-            earlier = self._uncounted("log.impressions", log.impressions, first - impressions_back(self._config), first - ONE_DAY)
+        earlier = impressions.where(F.col("time") < begins) if log.clicks is not None else None
         rows = {day: n for day, n in self._rows(facts).items() if first <= day <= last}
         if log.kind == "labeled":
             asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
@@ -155,13 +160,7 @@ class EventLogs:
         quarantine = broken[0]
         for other in broken[1:]:
             quarantine = quarantine.unionByName(other)
-        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last, ids)
-
-    def _uncounted(self, name: str, source: Source, begin: dt.date, end: dt.date) -> DataFrame:
-        """Rows that break no rule, of days that are not judged."""
-        frame = read_source(self._spark, name, source, days=(begin, end))
-        marked = mark(frame, source, self._config.quality, self._config.calendar)
-        return _during(marked.where(F.col(REASON).isNull()), begin, end, self._config.calendar)
+        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last, ids, tables)
 
     def _refuse_ties(self, impressions: DataFrame) -> None:
         day = F.expr(self._config.calendar.number_sql("time")).alias("day")
@@ -185,17 +184,15 @@ class EventLogs:
         table = read_source(self._spark, "items", items, days=days)
         return known_spans(table.where(table_fault(table, "item_id").isNull()), items, "item_id")
 
-    def _tables(self, first: dt.date, last: dt.date) -> Iterator[tuple[str, DataFrame]]:
-        """The tables of users and items, marked; no row is of a day. With a ``day_column`` the partitions that some days can need."""
-        for name, key, source in (("users", "user_id", self._config.users), ("items", "item_id", self._config.items)):
+    def _tables(self, first: dt.date, last: dt.date) -> dict[str, DataFrame]:
+        """The tables of users and items; with a ``day_column`` the partitions that some days can need."""
+        tables = {}
+        for name, source in (("users", self._config.users), ("items", self._config.items)):
             if source is not None:
                 back = source.reach
                 days = (first - reach_back(self._config) - back, last) if back is not None else None
-                table = read_source(self._spark, name, source, days=days)
-                table = (
-                    table.where(F.col(CORRUPT).isNull()) if CORRUPT in table.columns else table
-                )  # such a line is refused later
-                yield name, table.withColumns({REASON: table_fault(table, key), DAY: F.lit(None).cast("date")})
+                tables[name] = read_source(self._spark, name, source, days=days)
+        return tables
 
     def _behaviors(
         self, impressions: DataFrame, clicks: DataFrame | None, last: dt.date, read: Callable[[str, Source], DataFrame]
@@ -251,6 +248,13 @@ class EventLogs:
             F.concat(F.lit(f"{name}: "), F.col(REASON)).alias("reason"),
             F.to_json(F.struct(*[F.substring(F.col(c).cast("string"), 1, 10_000).alias(c) for c in values])).alias("row"),
         ).where(F.col("day").between(F.lit(first), F.lit(last)))
+
+
+def _marked(name: str, table: DataFrame) -> DataFrame:
+    """A table of users or items with the rules that rows break; no row is of a day. A line that is broken is refused later."""
+    rows = table.where(F.col(CORRUPT).isNull()) if CORRUPT in table.columns else table
+    fault = table_fault(rows, "user_id" if name == "users" else "item_id")
+    return rows.withColumns({REASON: fault, DAY: F.lit(None).cast("date")})
 
 
 def _with_action(frame: DataFrame) -> DataFrame:

@@ -73,13 +73,32 @@ def id_faults(frame: DataFrame, name: str) -> list[tuple[str, Column]]:
     return []
 
 
+def refuse_faults(name: str, frame: DataFrame) -> None:
+    """Refuse a table of attributes for the form of an id: its rows have no day whose quarantine they could go to.
+
+    Args:
+        name: what to call the table in errors.
+        frame: see :func:`pipeline.logs.read_source`.
+
+    Raises:
+        LogError: an id breaks a rule of :func:`id_faults`.
+    """
+    rules = [(column, *rule) for column in IDS if column in frame.columns for rule in id_faults(frame, column)]
+    if not rules:
+        return
+    examples = [F.max(F.when(broken, F.col(column))).alias(words) for column, words, broken in rules]
+    found = frame.agg(*examples).collect()[0]
+    for _, words, _ in rules:
+        if found[words] is not None:
+            raise LogError(f"{name}: {words}, such as {found[words][:80]!r}; {ID_HINT}")
+
+
 class IdColumns:
     """The ids of the tables that were read so far: those that are numbers by type, and those that are text."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, str] = {}
         self._texts: dict[str, dict[str, DataFrame]] = {}
-        self._attributes: set[str] = set()
 
     def add(self, name: str, frame: DataFrame) -> None:
         """Compare a table's ids with those of the tables before it.
@@ -101,24 +120,6 @@ class IdColumns:
                 self._texts[column][name] = frame
                 if column in self._numbers:
                     self._compare(column, {name: frame})
-
-    def add_attributes(self, name: str, frame: DataFrame) -> None:
-        """The same for a table of attributes, whose rows have no day whose quarantine they could go to.
-
-        Raises:
-            LogError: see :meth:`add`; or an id breaks a rule of :func:`id_faults`.
-        """
-        if name in self._attributes:
-            return
-        self._attributes.add(name)
-        rules = [(column, *rule) for column in IDS if column in frame.columns for rule in id_faults(frame, column)]
-        if rules:
-            examples = [F.max(F.when(broken, F.col(column))).alias(words) for column, words, broken in rules]
-            found = frame.agg(*examples).collect()[0]
-            for _, words, _ in rules:
-                if found[words] is not None:
-                    raise LogError(f"{name}: {words}, such as {found[words][:80]!r}; {ID_HINT}")
-        self.add(name, frame)
 
     def _compare(self, column: str, texts: Mapping[str, DataFrame]) -> None:
         for name, frame in texts.items():

@@ -110,6 +110,8 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
         LogError: a column is not there, Spark does not accept the expression, or its value differs from run to run; ``where`` names its
             place in the configuration.
     """
+    if isinstance(expression, str) and _is_column(frame, expression):
+        return F.col(expression)  # checking it would take Spark some thirty milliseconds
     column = F.expr(expression) if isinstance(expression, str) else expression
     text = expression if isinstance(expression, str) else ""
     try:
@@ -147,6 +149,12 @@ def fits(frame: DataFrame, expression: str) -> bool:
         return beyond_the_row(frame, expression) is None and changing_part(with_it, expression) is None
     except AnalysisException:
         return False
+
+
+def _is_column(frame: DataFrame, expression: str) -> bool:
+    """Whether an expression is the name of one column, and so no function."""
+    name = expression.strip("`")
+    return bool(_NAME.fullmatch(expression)) and [c for c in frame.columns if c.lower() == name.lower()] == [name]
 
 
 def _exploded(frame: DataFrame, where: str, expression: str) -> DataFrame:

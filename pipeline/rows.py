@@ -20,14 +20,12 @@ from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.days import ONE_DAY
 from pipeline.events import Events, reach_back
 from pipeline.hashing import impression_hash
-from pipeline.ids import IdColumns, text_of
+from pipeline.ids import refuse_faults, text_of
 from pipeline.join.matches import matched_column
 from pipeline.log_errors import LogError
-from pipeline.logs import CORRUPT, LIST_FAULT, evaluate, fits, read_source
+from pipeline.logs import CORRUPT, LIST_FAULT, PARTITION_DAY, evaluate, fits, read_source
 from pipeline.recorded import HAPPENED, LIST, PLACE
 from pipeline.rules import table_fault
-
-Days = tuple[dt.date, dt.date]
 
 #: What a row is; a click can be a behavior too.
 ROLE = "_role"
@@ -72,16 +70,17 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     Raises:
         LogError: a table cannot be used, an expression cannot be evaluated, a numeric field is no number.
     """
-    impressions = _with_items(spark, config, events.impressions, (events.first, events.last), events.ids)
+    impressions = _with_items(config, events, events.impressions, events.first)
     for i, lookup in enumerate(config.lookups):
         name = f"lookups.{i}"
         table = _unbroken(read_source(spark, name, lookup), name)
-        events.ids.add_attributes(name, table)
+        refuse_faults(name, table)
+        events.ids.add(name, table)
         table = table.withColumn(matched_column(name), F.lit(True))
         impressions = join_lookup(impressions, table, lookup.keys, name)
     profiles = None
     if config.users is not None:
-        profiles = _table(spark, "users", config.users, (events.first, events.last), events.ids)
+        profiles = _table(events, "users", config.users, events.first)
         if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
             impressions = _joined(impressions, profiles, config.users, "user_id", "users")
             profiles = None
@@ -93,7 +92,7 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
         if group != "behaviors":
             theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
             (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
-    behaviors = _with_items(spark, config, events.behaviors, (events.first - reach_back(config), events.last), events.ids)
+    behaviors = _with_items(config, events, events.behaviors, events.first - reach_back(config))
     if HAPPENED in behaviors.columns:  # attributes were looked up at the impression's time
         behaviors = behaviors.withColumn("time", F.col(HAPPENED)).drop(HAPPENED)
     done, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
@@ -182,10 +181,11 @@ def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFra
     return parts
 
 
-def _with_items(spark: SparkSession, config: DataConfig, events: DataFrame, days: Days, ids: IdColumns) -> DataFrame:
+def _with_items(config: DataConfig, events: Events, rows: DataFrame, first: dt.date) -> DataFrame:
+    """Rows of days from ``first`` on with what ``items`` says of them."""
     if config.items is None:
-        return events
-    return _joined(events, _table(spark, "items", config.items, days, ids), config.items, "item_id", "items")
+        return rows
+    return _joined(rows, _table(events, "items", config.items, first), config.items, "item_id", "items")
 
 
 def _joined(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:
@@ -196,11 +196,12 @@ def _joined(events: DataFrame, table: DataFrame, source: AttributeSource, key: s
     return joined.join(table.select(key).distinct().withColumn(matched_column(name), F.lit(True)), key, "left")
 
 
-def _table(spark: SparkSession, name: str, source: AttributeSource, days: Days, ids: IdColumns) -> DataFrame:
-    """What is known of users or items at the times of events of some days."""
-    back = source.reach
-    frame = _unbroken(read_source(spark, name, source, days=(days[0] - back, days[1]) if back is not None else None), name)
-    ids.add_attributes(name, frame)
+def _table(events: Events, name: str, source: AttributeSource, first: dt.date) -> DataFrame:
+    """What is known of users or items at the times of events from a day on."""
+    frame = events.tables[name]
+    if source.day_column is not None and source.reach is not None:
+        frame = frame.where((F.col(PARTITION_DAY) >= F.lit(first - source.reach)) | F.col(PARTITION_DAY).isNull())
+    frame = _unbroken(frame, name)
     fault = table_fault(frame, "user_id" if name == "users" else "item_id")
     return frame.where(fault.isNull()).select(*source.columns)
 

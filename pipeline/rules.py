@@ -75,6 +75,7 @@ def table_fault(frame: DataFrame, key: str) -> Column:
     if LIST_FAULT in frame.columns:
         rules += [(fault, F.col(LIST_FAULT) == fault) for fault in LIST_FAULTS]
     rules.append((f"{key} is null", F.col(key).isNull()))
+    rules += [rule for name in IDS if name in frame.columns for rule in id_faults(frame, name)]
     for name in ("valid_from", "arrived"):
         if name in frame.columns:
             rules.append((f"{name} is null", F.col(name).isNull()))
@@ -224,7 +225,7 @@ def refuse_broken(name: str, marked: DataFrame, facts: LogFacts, quality: Qualit
         if sum(reasons.values()) > quality.max_quarantined * rows:
             if day is not None and day < judged:
                 worst = max(reasons, key=lambda reason: reasons[reason])
-                log.warning("%s: %s in %d of %d rows on %s, which are in no history", name, worst, reasons[worst], rows, day)
+                log.warning("%s: %s in %d of %d rows on %s, which are left out", name, worst, reasons[worst], rows, day)
                 continue
             raise LogError(_threshold_passed(name, marked, day, reasons, rows, quality))
 

@@ -61,10 +61,8 @@ def stage_files(spark: SparkSession, files: DataFrame, folder: str) -> Staged:
     for row in facts.collect():
         found = json.loads(row["facts"])
         rows |= {(kind, row["day"], row["file"]): n for kind, n in found.pop("files").items()}
-        if "rejected" in found:
-            days[row["day"]].rejected |= found["rejected"]
-        else:
-            days[row["day"]].counts.append(found)
+        days[row["day"]].rejected |= found.pop("rejected", {})
+        days[row["day"]].counts.append(found)
     names: dict[str, str] = {}
     sums = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(literal(folder))
     for path, size, sha256 in sorted(sums.selectExpr("path", "length", "sha2(content, 256)").collect()):

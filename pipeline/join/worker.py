@@ -31,8 +31,8 @@ from pipeline.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROF
 #: What the join gives: samples of a file; rows left out; how many rows found their partner; counts of values; sums of numbers; some
 #: impressions of the training days.
 SAMPLES, REJECTED, MATCHES, COUNTS, MOMENTS, SAMPLE = "samples", "rejected", "matches", "counts", "moments", "sample"
-#: The numbers of the files of rejected rows and of counts of matches: they are none of the samples'.
-NO_FILE, MATCHES_FILE = -1, -2
+#: The number of the file of rejected rows and of counts of matches: it is none of the samples'.
+NO_FILE = -1
 #: The reason that negatives are left out with that are none: see :func:`pipeline.negatives.draw_negatives`.
 UNDRAWN = "log.negatives: no item could be drawn"
 DUPLICATE = "log.impressions: a duplicate of another impression"
@@ -209,7 +209,7 @@ class Partition:
             name = f"{LOOKUPS}.{number}"
             matches.add(name, shown.days, flags(table, name, shown.rows), lambda rows: [])
         for day, payload in matches.payloads():
-            yield MATCHES, day, MATCHES_FILE, payload
+            yield MATCHES, day, NO_FILE, payload
 
     def _profiles_of(self, rows: IntArray) -> IntArray:
         """Rows of the partition's table, -1 where nothing is known."""

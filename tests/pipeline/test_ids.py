@@ -103,7 +103,7 @@ def test_text_that_another_form_of_the_same_id_would_never_meet_is_refused(log: 
     log.refused(f"users: {fault}", "trim(...)", changes={"users": table, "quality": {"max_quarantined": 0.5}})
 
 
-@pytest.mark.parametrize("written", ["0001", "1.0", "1E0", "+1"])
+@pytest.mark.parametrize("written", ["0001", "1.00", "1E0", "+1"])
 @pytest.mark.parametrize("numbers", ["users", "log.impressions"])
 def test_text_that_stands_for_a_number_beside_numbers_is_refused_with_both_forms(
     log: Refusals,  # noqa: F811
