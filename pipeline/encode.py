@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 
 from pipeline.contract import Contract, Encoder, Vocabulary
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
-from pipeline.contract.encoder import padded, padding
+from pipeline.contract.encoder import missing_numbers, padded, padding
 from pipeline.hashing import uniform
 from pipeline.join.blobs import ipc_table, unpack, widened
 from pipeline.join.matches import merged
@@ -90,9 +90,13 @@ class _Samples:
         self._places = padding(self._lengths, contract.history.length, self._order)
         self._columns: dict[str, npt.NDArray[Any]] = {LABEL_COLUMN: self._plain(LABEL_COLUMN), LENGTH_COLUMN: self._lengths}
         self._behaviors: dict[str, npt.NDArray[Any]] = {}
+        self._missing: dict[str, int] = {}
         for field in contract.fields:
             of_behaviors = field.group == "behaviors"
-            values = encoder.encode(field, self._values(field.column, of_behaviors))
+            raw = self._values(field.column, of_behaviors)
+            if not field.is_categorical:
+                self._missing[field.column] = missing_numbers(raw)
+            values = encoder.encode(field, raw)
             (self._behaviors if of_behaviors else self._columns)[field.column] = values
 
     def files(self, examples: float) -> dict[str, pa.Table]:
@@ -114,7 +118,7 @@ class _Samples:
     def counts(self) -> Counts:
         """What is in them."""
         seen = self._plain(SEEN_COLUMN)
-        return measure(self._contract, self._columns, self._behaviors, seen, self._ages)
+        return measure(self._contract, self._columns, self._behaviors, seen, self._ages, self._missing)
 
     def _values(self, name: str, of_lists: bool) -> pa.Array:
         """A column's raw values, those of lists one after the other; of text with each value once."""

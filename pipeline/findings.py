@@ -22,9 +22,8 @@ def day_quality(
     for field in contract.fields:
         if field.column not in counts["columns"]:
             continue  # the day is empty
-        if field.is_categorical:
-            unknown[field.column] = unknown_share(counts, field.column)
-        elif counts["columns"][field.column]["clipped"]:
+        unknown[field.column] = unknown_share(counts, field) or 0.0
+        if not field.is_categorical and counts["columns"][field.column]["clipped"]:
             clipped[field.column] = counts["columns"][field.column]["clipped"]
         if field.column in contract.reference:
             actual = shares(before_thinning(counts["columns"][field.column], kept))
@@ -71,7 +70,7 @@ def refuse_day(config: DataConfig, day: dt.date, quality: Quality, rows: int) ->
                 "later than the log, enlarge log.negatives.window_hours, draw fewer, or allow more"
             )
     for found, most, what, key in (
-        (quality.unknown, limits.max_unknown, "share of unknown ids", "max_unknown"),
+        (quality.unknown, limits.max_unknown, "share of unknown ids or missing numbers", "max_unknown"),
         (quality.drift, limits.max_drift, "population stability index against the training days", "max_drift"),
     ):
         for column, limit in most.items():

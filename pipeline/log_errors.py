@@ -22,7 +22,7 @@ _REMEDIES = {
     "CONFLICTING_PARTITION_COLUMN_NAMES": "bring the folders to one name, or take away what is of another table",
     "PARQUET_COLUMN_DATA_TYPE_MISMATCH": "a column has one type in all files of a log: write this one anew",
     "CSV header": "the files of a log have the same columns in the same order, and the separator and encoding that its options say; "
-    "`options: {enforceSchema: true}` takes columns by their place, whatever the headers say",
+    "write those that differ anew, best as Parquet, whose files may have more columns than earlier ones",
     "FILE_NOT_EXIST": "the log changed while it was read: build again",
 }
 _SQLSTATE = re.compile(r"\s*SQLSTATE: \w+")

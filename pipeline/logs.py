@@ -112,6 +112,8 @@ def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
     """
     if isinstance(expression, str) and _is_column(frame, expression):
         return F.col(expression)  # checking it would take Spark some thirty milliseconds
+    if isinstance(expression, str) and not _NAME.fullmatch(expression) and expression in frame.columns:
+        raise LogError(f'{where}: {expression!r} is a column, and no expression: write it in backticks, as "`{expression}`"')
     column = F.expr(expression) if isinstance(expression, str) else expression
     text = expression if isinstance(expression, str) else ""
     try:
@@ -318,7 +320,7 @@ def _columns_of(frame: DataFrame) -> str:
             "the columns there have names that are not UTF-8 text: say how the files are encoded, as in "
             "`options: {encoding: UTF-16, multiLine: true}`"
         )
-    there = f"the columns there are {', '.join(names)}"
+    there = f"the columns there are {', '.join(c if _NAME.fullmatch(c) else repr(c) for c in names)}"
     if any(map(_NAMELESS.fullmatch, names)):
         return f"{there}; where the files' first line says their names, say `options: {{header: true}}`"
     return there

@@ -48,6 +48,7 @@ def measure(
     behaviors: Mapping[str, npt.NDArray[Any]],
     seen: npt.NDArray[np.bool_],
     ages: npt.NDArray[np.int64],
+    missing: Mapping[str, int],
 ) -> Counts:
     """Count some samples.
 
@@ -57,10 +58,12 @@ def measure(
         behaviors: encoded columns of all behaviors, one sample's after the other's.
         seen: whether the candidate item is among the behaviors, shape ``(N,)``.
         ages: numbers of behaviors by whole days before their impression.
+        missing: of each numeric column how many values are missing.
 
     Returns:
         JSON values: ``rows``, ``positives``, ``seen``, ``history_length``, ``behavior_age_days``, and by column ``counts`` and (but
-        for behaviors) ``positives`` of each bin, of numbers also ``clipped``: how many were cut to a number that float32 can hold.
+        for behaviors) ``positives`` of each bin, of numbers also ``missing``, and ``clipped``: how many were cut to a number that float32
+        can hold.
     """
     positive = columns[LABEL_COLUMN] == 1
     counts: Counts = {
@@ -78,7 +81,7 @@ def measure(
         reference = contract.reference.get(field.column)
         column: dict[str, Any] = {"counts": binned(field, size, reference, values).tolist()}
         if not field.is_categorical:
-            column["clipped"] = int((np.abs(values) >= LARGEST_NUMBER).sum())
+            column |= {"missing": missing[field.column], "clipped": int((np.abs(values) >= LARGEST_NUMBER).sum())}
         if not of_behaviors:
             column["positives"] = binned(field, size, reference, values[positive]).tolist()
         counts["columns"][field.column] = column
@@ -122,9 +125,13 @@ def shares(counts: Sequence[int]) -> tuple[float, ...]:
     return tuple(round(count / whole, 6) if whole else 0.0 for count in counts)
 
 
-def unknown_share(counts: Counts, column: str) -> float:
-    """The share of unknown ids in a categorical column."""
-    return shares(counts["columns"][column]["counts"])[0]
+def unknown_share(counts: Counts, field: Field) -> float | None:
+    """The share of unknown ids, or of missing numbers, in a column; None of numbers where an earlier release did not count them."""
+    column = counts["columns"][field.column]
+    if field.is_categorical:
+        return shares(column["counts"])[0]
+    whole = sum(column["counts"])
+    return round(column["missing"] / whole, 6) if "missing" in column and whole else None
 
 
 def stability_index(expected: Sequence[float], actual: Sequence[float]) -> float:

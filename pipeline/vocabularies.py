@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from pyspark.sql import functions as F
 from pipeline.config import DataConfig, FieldConfig, VocabularyConfig
 from pipeline.contract import Contract, Encoder, Field, NumericTransform, Reference, Vocabulary
 from pipeline.contract.document import LABEL_COLUMN, LENGTH_COLUMN
-from pipeline.contract.encoder import FIRST_ID, fitted_on
+from pipeline.contract.encoder import FIRST_ID, fitted_on, missing_numbers
 from pipeline.join.blobs import ipc_table, unpack
 from pipeline.join.worker import COUNTS, MOMENTS, SAMPLE, SEEN_COLUMN
 from pipeline.statistics import NUMBER_BINS, measure, shares
+
+log = logging.getLogger(__name__)
 
 #: Digits kept of a mean and a standard deviation: distributed sums differ in the last bits from run to run, a data set must not.
 SIGNIFICANT_DIGITS = 6
@@ -108,9 +111,18 @@ def references(contract: Contract, tables: Mapping[str, pa.Table], days: Trainin
     sample = days.sample
     columns: dict[str, npt.NDArray[Any]] = {LABEL_COLUMN: sample.plain(LABEL_COLUMN), LENGTH_COLUMN: sample.lengths(contract)}
     behaviors: dict[str, npt.NDArray[Any]] = {}
+    missing: dict[str, int] = {}
     for field in contract.fields:
-        target = behaviors if field.group == "behaviors" else columns
-        target[field.column] = encoder.encode(field, sample.raw(field.column))
+        target, raw = behaviors if field.group == "behaviors" else columns, sample.raw(field.column)
+        target[field.column] = encoder.encode(field, raw)
+        missing[field.column] = missing_numbers(raw) if not field.is_categorical else raw.null_count
+        if len(raw) and missing[field.column] == len(raw):
+            log.warning(
+                "fields.%s.%s: not one of %s values of the training days is known; is its expression right?",
+                field.group,
+                field.name,
+                f"{len(raw):,}",
+            )
     edges = {}
     for field in contract.fields:
         if not field.is_categorical:
@@ -118,7 +130,7 @@ def references(contract: Contract, tables: Mapping[str, pa.Table], days: Trainin
             edges[field.column] = Reference(shares=(), edges=quantiles(values, NUMBER_BINS))
     ages = np.zeros(1, np.int64)
     known = contract.model_copy(update={"reference": edges})
-    counts = measure(known, columns, behaviors, sample.plain(SEEN_COLUMN), ages)["columns"]
+    counts = measure(known, columns, behaviors, sample.plain(SEEN_COLUMN), ages, missing)["columns"]
     return {
         name: Reference(shares=shares(column["counts"]), edges=edges[name].edges if name in edges else None)
         for name, column in counts.items()

@@ -37,7 +37,7 @@ class Quality(Strict):
     max_undrawn: float = Field(0.2, ge=0, le=1)
     """Of a day's negatives that ``log.negatives`` asks for the share that may be missing because no item could be drawn."""
     max_unknown: dict[str, float] = Field({})
-    """Column of the samples -> the share of unknown ids that a day may have: ``candidate_item_id: 0.3``."""
+    """Column of the samples -> the share of unknown ids, or of missing numbers, that a day may have: ``candidate_item_id: 0.3``."""
     max_drift: dict[str, float] = Field({})
     """Column of the samples -> the population stability index against the training days that a day may have; over 0.25 is commonly
     called a shift."""

@@ -160,7 +160,7 @@ class Quality(_Strict):
     undrawn: int | None = None
     """Negatives that were asked for and could not be drawn, where negatives are drawn. The quarantine file names each."""
     unknown: dict[str, float]
-    """Share of unknown ids a categorical column."""
+    """By column the share of unknown ids, or of missing numbers. Earlier releases counted ids alone."""
     drift: dict[str, float]
     """Population stability index a column, of this day against the training days that the vocabularies were made from."""
     clipped: dict[str, int] = {}

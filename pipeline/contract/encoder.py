@@ -111,6 +111,11 @@ def apply_transform(transform: NumericTransform, values: pa.Array) -> npt.NDArra
     return np.where(np.isnan(scaled), 0.0, np.clip(scaled, -LARGEST_NUMBER, LARGEST_NUMBER)).astype(np.float32)
 
 
+def missing_numbers(values: pa.Array) -> int:
+    """How many numbers of a column are missing: null or NaN."""
+    return int(pc.sum(pc.is_null(values, nan_is_null=True)).as_py() or 0)
+
+
 def fitted_on(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Those of some numbers that a transform or the edges of buckets are fitted on: no NaN, nothing beyond float32."""
     return values[np.abs(values) <= LARGEST_FITTED]

@@ -162,7 +162,11 @@ def unknown_chart(description: Description) -> Chart | None:
     percent_axis(bar.ax.yaxis)
     bar.set_label("unknown")
     left_out = f" Columns without any: {', '.join(clean)}." if clean else ""
-    return chart("Unknown ids by column and day", f"The share of values that have no id of their own.{left_out}", drawn)
+    return chart(
+        "Unknown ids and missing numbers by column and day",
+        f"The share of values that have no id of their own, or are no number.{left_out}",
+        drawn,
+    )
 
 
 def drift_chart(description: Description) -> Chart | None:

@@ -93,7 +93,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """A column of the samples: its share of unknown ids by split, and how far it drifts."""
+    """A column of the samples: its share of unknown ids, or of missing numbers, by split, and how far it drifts."""
 
     field: Field
     size: int | None
@@ -221,7 +221,8 @@ def _splits(contract: Contract, days: Sequence[DayFacts], users: Mapping[str, In
 
 def _column(contract: Contract, field: Field, days: Sequence[DayFacts], splits: Sequence[SplitFacts]) -> ColumnFacts:
     measured = [split for split in splits if split.counts is not None and field.column in split.counts["columns"]]
-    unknown = {s.name: unknown_share(s.counts, field.column) for s in measured if s.counts is not None and field.is_categorical}
+    found = {s.name: unknown_share(s.counts, field) for s in measured if s.counts is not None}
+    unknown = {name: share for name, share in found.items() if share is not None}
     reference = contract.reference.get(field.column)
     drift = None
     if reference is not None:

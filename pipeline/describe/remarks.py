@@ -107,8 +107,9 @@ def _unknown(description: Description) -> Iterator[Remark]:
             worst.setdefault(column, f"{column} {percent(-share)} in split {name}")
     if worst:
         yield Remark(
-            f"Unknown ids, each column's worst split: {shortened(list(worst.values()))}. These values are missing in the log, are rare, "
-            "or came after the vocabularies were made; the model knows nothing of them."
+            f"Unknown ids and missing numbers, each column's worst split: {shortened(list(worst.values()))}. These values are missing in "
+            "the log or not what the field's expression takes, are rare, or came after the vocabularies were made; the model knows "
+            "nothing of them."
         )
 
 

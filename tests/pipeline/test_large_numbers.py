@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.contract.encoder import LARGEST_NUMBER
+from pipeline.log_errors import LogError
 from pipeline.vocabularies import quantiles
 from tests.pipeline.small_logs import DAYS, IMPRESSIONS, config, write_logs
 
@@ -55,6 +56,31 @@ def test_numbers_beyond_float32_are_cut_and_counted_and_nothing_is_fitted_on_the
         assert (4 < field.transform.mean < 6, 2.5 < field.transform.std < 3.5) == (True, True)
     else:
         assert math.isfinite(field.transform.std)
+
+
+def test_numbers_that_are_missing_are_counted_and_a_column_of_none_is_told(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_logs(tmp_path)
+    fields = config(tmp_path).model_dump(mode="json", exclude_unset=True)["fields"]
+    fields["context"] |= {
+        "price": {"kind": "numeric", "expression": "try_cast('650,67' AS DOUBLE)"},
+        "even": {"kind": "numeric", "expression": "if(minute(time) % 2 = 0, minute(time), NULL)"},
+    }
+    small = config(tmp_path, fields=fields)
+    contract = build_samples(spark, small, DAYS[0], DAYS[5]).contract
+    told = [record.getMessage() for record in caplog.records if "is its expression right" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith("fields.context.price: not one of ")
+    for day in contract.days:
+        assert day.quality is not None
+        assert day.quality.unknown["context_price"] == 1.0
+        files = [pq.read_table(Path(small.samples) / file.path, partitioning=None) for file in day.files]
+        times = np.concatenate([file["time"].to_numpy() for file in files])
+        odd = float(np.mean(times // 60_000_000 % 60 % 2 == 1))
+        assert day.quality.unknown["context_even"] == pytest.approx(odd, abs=1e-6)
+    limited = config(tmp_path, fields=fields, samples=str(tmp_path / "limited"), quality={"max_unknown": {"context_price": 0.9}})
+    with pytest.raises(LogError, match="context_price: share of unknown ids or missing numbers is 1"):
+        build_samples(spark, limited, DAYS[0], DAYS[5])
 
 
 def test_edges_of_buckets_are_of_numbers_that_float32_can_hold() -> None:

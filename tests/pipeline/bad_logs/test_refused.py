@@ -129,9 +129,15 @@ def test_a_column_that_is_not_there(log: Refusals) -> None:
     log.refused("log.impressions.columns.user_id", "`member`", "the columns there are clicked, day, device", columns=columns)
 
 
+def test_a_column_whose_name_is_no_word_and_has_no_backticks(log: Refusals) -> None:
+    log.text("part-0.csv", lambda rows: csv(rows).replace("user_id", "User ID", 1))
+    named = CSV | {"columns": {**CSV["columns"], "user_id": "User ID"}}
+    log.refused("log.impressions.columns.user_id: 'User ID' is a column", "`User ID`", **named)
+
+
 def test_a_csv_with_another_separator(log: Refusals) -> None:
     log.text("part-0.csv", lambda rows: csv(rows).replace(",", ";"))
-    log.refused("log.impressions.columns", "the columns there are day, impression_id;user_id", **CSV)
+    log.refused("log.impressions.columns", "the columns there are day, 'impression_id;user_id", **CSV)
 
 
 def test_a_csv_whose_header_is_read_as_a_row(log: Refusals) -> None:
@@ -149,7 +155,7 @@ def test_csv_files_whose_columns_are_in_another_order_on_the_second_day(log: Ref
     (log.partition(DAYS[0]) / "part-0.csv").write_text(csv(good_rows(DAYS[0])))
     other = ["user_id", "impression_id", *SCHEMA.names[2:]]
     (log.partition(DAYS[1]) / "part-0.csv").write_text(csv(good_rows(DAYS[1]), other))
-    log.refused("log.impressions: cannot read", "header does not conform", "part-0.csv", "enforceSchema", **CSV)
+    log.refused("log.impressions: cannot read", "header does not conform", "part-0.csv", "write those that differ anew", **CSV)
 
 
 def test_parquet_whose_columns_differ_in_case_only(log: Refusals) -> None:

@@ -102,7 +102,7 @@ def test_all_figures_are_there_and_whole(page: str) -> None:
         "context_position",
         "context_price",
         "user_age",
-        "Unknown ids by column and day",
+        "Unknown ids and missing numbers by column and day",
         "Drift by column and day",
         "By rule and day",
     ]

@@ -31,7 +31,7 @@ def test_nothing_is_said_of_a_set_as_it_should_be(tmp_path: Path) -> None:
     [
         ({"final": False}, "1 day is not final: 2026-03-04."),
         ({"position": (0, 5, 5, 90)}, "in split test context_position "),
-        ({"age": (21, 40, 39)}, "Unknown ids, each column's worst split: user_age 21.0 % in split test."),
+        ({"age": (21, 40, 39)}, "Unknown ids and missing numbers, each column's worst split: user_age 21.0 % in split test."),
         ({"quarantined": {DUPLICATE: 1}}, f"“{DUPLICATE}” 1 (0.25 % of its log)."),
         ({"history": (51, 0, 0, 0, 49)}, "Empty histories: 51.0 % of split test."),
         ({"matched": {"clicks": (30, 14)}}, "Keys that rarely meet: 46.7 % of 30 clicks have an impression."),
