@@ -62,7 +62,8 @@ def build_samples(
         first: first day, in the configuration's ``day_time_zone``.
         last: last day.
         extend_vocabularies: give ids to values of training days that came after those that the vocabularies were made from.
-        drop_days: publish a new generation although it lacks days that are published.
+        drop_days: publish a new generation although it lacks days that are published, and build days anew although logs that their
+            published samples were made from are gone.
         verify: compare the published files' checksums, and not their sizes alone.
         wait: seconds to wait for another build of the same data set.
 
@@ -83,8 +84,10 @@ def build_samples(
             if not drop_days:
                 days = sorted({*days, *start.damaged})
                 refuse_loss(start, config, days)
-            builder = SparkBuilder(spark, config, folder)
-            return run_build(config, folder, lock, start, builder, days, extend_vocabularies=extend_vocabularies)
+            builder = SparkBuilder(spark, config, folder, published)
+            return run_build(
+                config, folder, lock, start, builder, days, extend_vocabularies=extend_vocabularies, drop_days=drop_days
+            )
 
 
 @contextmanager
@@ -145,12 +148,19 @@ def plan_build(spark: SparkSession, config: DataConfig, first: dt.date, last: dt
         start = find_start(config, folder, folder.contract())
         days = sorted({*days_between(first, last), *start.damaged})
         vocabularies = start.base.vocabulary_fingerprint if start.base is not None else vocabulary_fingerprint(config)
-        plan = schedule(spark, config, start.finished, vocabularies, days)
-        reasons = {day: _in_words(start, day, reason) for day, reason in plan.reasons.items()}
-        rows = {day: plan.finished[day].rows for day in plan.kept}
-        for span in runs(plan.stale):
+        published = start.published.days if start.published is not None else ()
+        plan = schedule(spark, config, start.finished, vocabularies, days, published)
+        lost = {day: what for day, what in plan.gone.items() if day in plan.finished}
+        reasons = {day: "" if day in lost else _in_words(start, day, reason) for day, reason in plan.reasons.items()}
+        rows = {day: plan.finished[day].rows for day in {*plan.kept, *lost}}
+        for span in runs(day for day in plan.stale if day not in lost):
             rows |= EventLogs(spark, config).read(span[0], span[-1]).rows
-    planned = [PlannedDay(day, "build" if reason else "keep", reason, rows.get(day, 0)) for day, reason in reasons.items()]
+    planned = [
+        PlannedDay(day, "build", reason, rows.get(day, 0))
+        if reason
+        else PlannedDay(day, "keep", f"gone: {lost[day]}" if day in lost else "", rows.get(day, 0))
+        for day, reason in reasons.items()
+    ]
     gone = {day.day: day.rows for day in start.published.days} if start.published is not None else {}
     planned += [PlannedDay(day, "missing", "published, and not asked for", gone[day]) for day in start.missing(days)]
     return sorted(planned, key=lambda planned: planned.day)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, Day, SampleFile
+from pipeline.contract import Contract, Day, SampleFile, Split
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.run import BuiltDays
 from pipeline.dataset.sample_writer import NAME_DIGITS, Staged, WrittenDay, stage_files
@@ -32,6 +33,8 @@ from pipeline.schedule import Schedule, passes, schedule, spans
 from pipeline.statistics import total
 from pipeline.vocabulary_store import VocabularyStore
 
+log = logging.getLogger(__name__)
+
 #: Files that one task encodes, one after the other. Each task costs a Python worker about 0.4 s before it begins.
 FILES_PER_PARTITION = 16
 
@@ -43,18 +46,23 @@ class SparkBuilder:
         spark: the session.
         config: the data set.
         folder: where it lies.
+        published: what readers read now.
     """
 
-    def __init__(self, spark: SparkSession, config: DataConfig, folder: DatasetFolder) -> None:
+    def __init__(self, spark: SparkSession, config: DataConfig, folder: DatasetFolder, published: Contract | None = None) -> None:
         self._spark = spark
         self._config = config
         self._vocabularies = VocabularyStore(spark, config, folder)
         self._logs = EventLogs(spark, config)
+        self._published = published.days if published is not None else ()
+        self._input_days: Mapping[dt.date, Mapping[str, tuple[Split, ...]]] = {}
         self._read: tuple[list[dt.date], Events] | None = None
 
     def schedule(self, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]) -> Schedule:
         """Which days are missing or out of date."""
-        return schedule(self._spark, self._config, finished, vocabularies, days)
+        found = schedule(self._spark, self._config, finished, vocabularies, days, self._published)
+        self._input_days = found.input_days
+        return found
 
     def extended(self, base: Contract) -> BuiltDays:
         """The vocabularies of a contract, with values of later training days."""
@@ -163,6 +171,8 @@ class SparkBuilder:
         counts = total(written.counts)
         quality = day_quality(base, events, day, counts, written.rejected, self._config.sampled(day))
         refuse_day(self._config, day, quality, counts["rows"])
+        if quality.clicks == 0 and quality.log_rows:
+            log.warning("%s: not one click in log.clicks; is the log complete?", day)
         statistics = None
         if counts["rows"]:
             del counts["matched"]  # it is in the contract
@@ -177,6 +187,7 @@ class SparkBuilder:
             positives=counts["positives"],
             fingerprint=mark,
             inputs=inputs,
+            input_days=dict(self._input_days[day]),
             files=tuple(written.files),
             examples=written.examples,
             statistics=statistics,

@@ -24,7 +24,8 @@ def changing_part(frame: DataFrame, expression: str = "") -> str | None:
     """What in the plan of a frame differs from run to run; None where nothing does.
 
     Asked of Spark's analyzed plan, in which names are resolved and no clock has been read yet. It covers subqueries, lambdas, views, and
-    functions that are defined in SQL. A function of Python or Java counts as what its author says of it.
+    functions that are defined in SQL, but not a ``date 'today'`` in the latter. A function of Python or Java counts as what its author
+    says of it.
 
     Args:
         frame: the frame, with the expression among its columns.
@@ -39,8 +40,9 @@ def changing_part(frame: DataFrame, expression: str = "") -> str | None:
     clock = session.org.apache.spark.sql.catalyst.trees.TreePattern.CURRENT_LIKE()
     if plan.containsPattern(clock) or not plan.deterministic():
         return next(filter(None, (_changing(node, clock) for node in _expressions(plan))), "a part of it")
-    if _QUOTED_TODAY.search(expression):
-        typed = _TYPED_TODAY.search(expression)
+    texts = [text for text in (expression, *_view_texts(plan)) if _QUOTED_TODAY.search(text)]
+    if texts:
+        typed = next(filter(None, map(_TYPED_TODAY.search, texts)), None)
         return typed[0] if typed is not None else next(filter(None, map(_cast_of_today, _expressions(plan))), None)
     return None
 
@@ -94,6 +96,16 @@ def _nodes(expression: Any) -> Iterator[Any]:
     yield expression
     for child in _items(expression.children()):
         yield from _nodes(child)
+
+
+def _view_texts(plan: Any) -> Iterator[str]:
+    """The SQL of the views that a plan reads."""
+    if plan.nodeName() == "View":
+        text = plan.desc().viewText()
+        if text.isDefined():
+            yield str(text.get())
+    for child in _items(plan.children()):
+        yield from _view_texts(child)
 
 
 def _items(sequence: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from pipeline.contract.document import fingerprint
 
 #: The version of the rules that make samples from logs. Whoever changes a rule, so that the same logs give other samples, or changes
 #: the default of an option that decides them, adds one: all days are then built anew, as a new generation.
-SAMPLES_VERSION = 1
+SAMPLES_VERSION = 2
 
 #: What a build may say anew without another sample coming out: where they go, how much is done at once, which days are known to be what.
 _ELSEWHERE = {

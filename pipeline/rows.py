@@ -250,6 +250,14 @@ def _own_draws(config: DataConfig, impressions: DataFrame) -> frozenset[str]:
         item_columns |= added if item_columns >= set(lookup.keys) else set()
     item = impressions.select(*[c for c in impressions.columns if c in item_columns])
     others = impressions.select(*[c for c in impressions.columns if c not in dependent])
+    for column, group, field in config.columns():
+        text, where = _expression(column, group, field)
+        if group == "candidate" and fits(others, text) and not fits(item, text):
+            raise LogError(
+                f"{where}: it is made of columns of log.impressions, which say something of the item that was shown; a drawn negative is "
+                "another item. Bring what is known of items along in a table `items`, or, where it says nothing of the item, make it a "
+                "field of context"
+            )
     return frozenset(
         column
         for column, group, field in config.columns()

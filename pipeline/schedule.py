@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.contract import Day
-from pipeline.dataset.inputs import input_fingerprints
-from pipeline.events import ONE_DAY
+from pipeline.contract import Day, Split
+from pipeline.dataset.inputs import Inputs, find_inputs
+from pipeline.events import ONE_DAY, days_between
 from pipeline.fingerprints import day_fingerprint
 
 
@@ -20,12 +20,15 @@ class Schedule:
     """What is to be done with some days.
 
     ``finished`` are all days of the data set that can stay; ``inputs`` and ``reasons`` are of the days asked for, a reason being empty
-    where the day is finished and unchanged.
+    where the day is finished and unchanged. ``input_days`` are those of the days asked for, see :class:`pipeline.contract.Day`; ``gone``
+    says in words what the published samples of a day were made from that is not there any more.
     """
 
     finished: Mapping[dt.date, Day]
     inputs: Mapping[dt.date, str]
     reasons: Mapping[dt.date, str]
+    input_days: Mapping[dt.date, Mapping[str, tuple[Split, ...]]] = field(default_factory=dict)
+    gone: Mapping[dt.date, str] = field(default_factory=dict)
 
     @property
     def stale(self) -> tuple[dt.date, ...]:
@@ -39,7 +42,12 @@ class Schedule:
 
 
 def schedule(
-    spark: SparkSession, config: DataConfig, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]
+    spark: SparkSession,
+    config: DataConfig,
+    finished: Mapping[dt.date, Day],
+    vocabularies: str,
+    days: Iterable[dt.date],
+    published: Iterable[Day] = (),
 ) -> Schedule:
     """Find out which days are missing, or of other logs or another configuration.
 
@@ -49,10 +57,29 @@ def schedule(
         finished: the days that are there and whole.
         vocabularies: the fingerprint of the vocabularies that days are made with.
         days: the days asked for.
+        published: the days that readers read.
     """
-    inputs = input_fingerprints(spark, config, days)
-    reasons = {day: _reason(config, finished.get(day), vocabularies, day, inputs[day]) for day in sorted(inputs)}
-    return Schedule(finished, inputs, reasons)
+    inputs = find_inputs(spark, config, days)
+    marks = inputs.fingerprints
+    reasons = {day: _reason(config, finished.get(day), vocabularies, day, marks[day]) for day in sorted(marks)}
+    needed = {day: {name: _as_spans(found) for name, found in of_day.items()} for day, of_day in inputs.days.items()}
+    gone = {day.day: lost for day in published if reasons.get(day.day) and (lost := _gone(day, inputs))}
+    return Schedule(finished, marks, reasons, needed, gone)
+
+
+def _gone(day: Day, inputs: Inputs) -> str:
+    """The days of logs that a day's samples were made from and that have no files any more, in words."""
+    lost = []
+    for name, made_from in day.input_days.items():
+        there = inputs.there.get(name)
+        if there is not None:
+            missing = {d for span in made_from for d in days_between(span.first, span.last)} - there
+            lost += [f"{name} of {spans(missing)}"] * bool(missing)
+    return ", ".join(lost)
+
+
+def _as_spans(days: Iterable[dt.date]) -> tuple[Split, ...]:
+    return tuple(Split(first=run[0], last=run[-1]) for run in runs(days))
 
 
 def _reason(config: DataConfig, finished: Day | None, vocabularies: str, day: dt.date, inputs: str) -> str:

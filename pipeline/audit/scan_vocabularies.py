@@ -84,7 +84,13 @@ class VocabularyScan:
         reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
         zone = self._config.day_time_zone
         begin, end = midnight(span.first, zone) - reach, midnight(span.last + dt.timedelta(days=1), zone)
-        return events.where((F.col("time") >= begin) & (F.greatest("time", "seen") < end))
+        counted = (F.col("time") >= begin) & (F.greatest("time", "seen") < end)
+        for split in self._config.splits.values():  # days with samples whose impressions are not counted
+            last = min(split.last, span.first - dt.timedelta(days=1))
+            if split.first <= last:
+                first, after = midnight(split.first, zone), midnight(last + dt.timedelta(days=1), zone)
+                counted = counted & ~F.col("time").between(first, after - 1)
+        return events.where(counted)
 
     def _vocabularies(self, shown: DataFrame, past: DataFrame, span: Split) -> Iterator[Finding]:
         listed = {name for name, options in self._config.vocabularies.items() if options.values is not None}

@@ -186,6 +186,8 @@ class Day(_Strict):
     positives: int
     fingerprint: str
     inputs: str = ""
+    input_days: dict[str, tuple[Split, ...]] = {}
+    """By source the days whose files the samples were made from, where its files lie in folders of days."""
     files: tuple[SampleFile, ...]
     examples: SampleFile | None = None
     """Some rows of the day as raw values, before encoding; they show what serving is given."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -302,18 +303,20 @@ class DatasetFolder:
         return history
 
     def _kept(self, history: Mapping[int, Contract | None]) -> set[int]:
-        """The last publication of each of the last two builds, and of each of the latest generations.
+        """The publications of the last two builds, and the last one of each of the latest generations.
 
-        A build publishes several times where it makes many days: who read the contract before it began can go on reading.
+        A build publishes several times where it makes many days: who read the contract before it began, or while the build before it was
+        at work, can go on reading.
         """
-        builds: dict[int, int] = {}
+        builds: dict[int, list[int]] = defaultdict(list)
         generations: dict[int, int] = {}
         for revision, contract in history.items():
             if contract is None:
                 return set(history)  # what it names is not known
-            builds[contract.publication.fencing_token] = revision
+            builds[contract.publication.fencing_token].append(revision)
             generations[contract.publication.generation] = revision
-        return {*sorted(builds.values())[-2:], *sorted(generations.values())[-self._keep :]}
+        of_builds = sorted(builds.values())[-2:]
+        return {*(revision for of_build in of_builds for revision in of_build), *sorted(generations.values())[-self._keep :]}
 
     def _discard_draft(self) -> None:
         draft = self.draft()

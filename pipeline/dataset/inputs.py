@@ -43,8 +43,21 @@ class _Reach:
         return rows_day <= day + self.ahead + late and (self.back is None or rows_day >= day - self.back)
 
 
-def input_fingerprints(spark: SparkSession, config: DataConfig, days: Iterable[dt.date]) -> dict[dt.date, str]:
-    """Of the rows that each day's samples are made from.
+@dataclass(frozen=True)
+class Inputs:
+    """What the samples of some days are made from.
+
+    ``fingerprints``: of the rows of each day. ``days``: for each day, by source the days whose files it needs and that are there;
+    ``there``: all days of a source that have files. Both are of sources whose files lie in folders of days.
+    """
+
+    fingerprints: Mapping[dt.date, str]
+    days: Mapping[dt.date, Mapping[str, frozenset[dt.date]]]
+    there: Mapping[str, frozenset[dt.date]]
+
+
+def find_inputs(spark: SparkSession, config: DataConfig, days: Iterable[dt.date]) -> Inputs:
+    """Look at the rows that each day's samples are made from.
 
     A log whose files lie in folders of days (``day_column``), and a table of attributes, is known by its files: path, size and time
     of change. The rows of any other log, of a view, and of a table without files, are read, and each day of them has a checksum.
@@ -54,10 +67,25 @@ def input_fingerprints(spark: SparkSession, config: DataConfig, days: Iterable[d
     """
     wanted = list(days)
     if not wanted:
-        return {}
+        return Inputs({}, {}, {})
     first = min(split.first for split in config.splits.values())
-    parts = [_parts(spark, config, reach, wanted, first) for reach in _reaches(config)]
-    return {day: fingerprint([part[day] for part in parts]) for day in wanted}
+    parts: list[dict[dt.date, Any]] = []
+    needed: dict[dt.date, dict[str, frozenset[dt.date]]] = {day: {} for day in wanted}
+    there: dict[str, frozenset[dt.date]] = {}
+    for reach in _reaches(config):
+        files = _files(spark, reach.source)
+        if files is None or (reach.is_log and reach.source.day_column is None):
+            parts.append(_rows_of(spark, config, reach, wanted, first))
+            continue
+        dated = [((info.path, info.size, info.modified), _day_of(info.path, reach.source.day_column)) for info in files]
+        late = reach.source.late_days * ONE_DAY
+        of_days = {day: [(file, d) for file, d in dated if d is None or reach.concerns(d, day, late)] for day in wanted}
+        parts.append({day: [file for file, _ in of_day] for day, of_day in of_days.items()})
+        if reach.source.day_column is not None:
+            there[reach.name] = frozenset(d for _, d in dated if d is not None)
+            for day, of_day in of_days.items():
+                needed[day][reach.name] = frozenset(d for _, d in of_day if d is not None)
+    return Inputs({day: fingerprint([part[day] for part in parts]) for day in wanted}, needed, there)
 
 
 def _reaches(config: DataConfig) -> list[_Reach]:
@@ -79,18 +107,14 @@ def _reaches(config: DataConfig) -> list[_Reach]:
     return reaches
 
 
-def _parts(spark: SparkSession, config: DataConfig, reach: _Reach, days: Sequence[dt.date], first: dt.date) -> dict[dt.date, Any]:
-    """What a source is to the samples of each day; rows without a day are quarantined with the first one of all splits."""
-    source, none = reach.source, dt.timedelta(0)
-    files = _files(spark, source)
-    if files is None or (reach.is_log and source.day_column is None):
-        sums = _checksums(spark, config.calendar, reach, days)
-        if not reach.is_log:
-            return {day: list(sums.values()) for day in days}
-        return {day: [(str(d), v) for d, v in sums.items() if reach.concerns(d or first, day, none)] for day in days}
-    late = source.late_days * ONE_DAY
-    dated = [((info.path, info.size, info.modified), _day_of(info.path, source.day_column)) for info in files]
-    return {day: [file for file, d in dated if d is None or reach.concerns(d, day, late)] for day in days}
+def _rows_of(
+    spark: SparkSession, config: DataConfig, reach: _Reach, days: Sequence[dt.date], first: dt.date
+) -> dict[dt.date, Any]:
+    """What the rows of a source are to the samples of each day; those without a day are quarantined with the first one of all splits."""
+    sums = _checksums(spark, config.calendar, reach, days)
+    if not reach.is_log:
+        return {day: list(sums.values()) for day in days}
+    return {day: [(str(d), v) for d, v in sums.items() if reach.concerns(d or first, day, dt.timedelta(0))] for day in days}
 
 
 def _files(spark: SparkSession, source: Source) -> list[FileInfo] | None:

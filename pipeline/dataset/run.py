@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import logging
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, Day
+from pipeline.contract import Contract, ContractError, Day
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.lock import DatasetLock, this_process
 from pipeline.dataset.start import Start
@@ -94,6 +95,7 @@ def run_build(
     days: Iterable[dt.date],
     *,
     extend_vocabularies: bool = False,
+    drop_days: bool = False,
 ) -> BuildReport:
     """Build the days that are missing or out of date, and publish them as soon as no published day is lost by it.
 
@@ -105,8 +107,13 @@ def run_build(
         builder: makes days.
         days: those asked for.
         extend_vocabularies: give ids to values of later training days first.
+        drop_days: build days anew although logs that their published samples were made from are gone.
+
+    Raises:
+        ContractError: such days have to be built anew, and may not.
     """
-    return _Run(config, folder, lock, start, builder).run(list(days), extend_vocabularies=extend_vocabularies)
+    run = _Run(config, folder, lock, start, builder)
+    return run.run(list(days), extend_vocabularies=extend_vocabularies, drop_days=drop_days)
 
 
 class _Run:
@@ -120,7 +127,7 @@ class _Run:
         self._publication = start.publication
         self._finished: dict[dt.date, Day] = {}
 
-    def run(self, days: list[dt.date], *, extend_vocabularies: bool) -> BuildReport:
+    def run(self, days: list[dt.date], *, extend_vocabularies: bool, drop_days: bool) -> BuildReport:
         start, published = self._start, self._start.published
         if start.reason:
             log.info("a new generation of samples: %s", start.reason)
@@ -132,6 +139,8 @@ class _Run:
             base, contents = extended.base, dict(extended.contents)
         vocabularies = base.vocabulary_fingerprint if base is not None else vocabulary_fingerprint(self._config)
         plan = self._builder.schedule(start.finished, vocabularies, days)
+        if plan.gone and not drop_days:
+            plan = self._without_gone(plan)
         if plan.kept:
             log.info("%d of %d days are finished and unchanged: %s", len(plan.kept), len(plan.reasons), spans(plan.kept))
         if plan.stale:
@@ -154,6 +163,24 @@ class _Run:
         self._folder.discard_draft(self._publication.generation, self._lock)
         assert self._published is not None
         return BuildReport(plan.stale, plan.kept, self._published)
+
+    def _without_gone(self, plan: Schedule) -> Schedule:
+        """The plan with the days kept whose logs are gone.
+
+        Raises:
+            ContractError: they cannot be kept: a new generation has none of the published days, and damaged ones are not whole.
+        """
+        reasons = dict(plan.reasons)
+        for day, lost in sorted(plan.gone.items()):
+            if day not in plan.finished:
+                raise ContractError(
+                    f"{self._config.samples}: {day} has to be built anew ({self._start.reason or self._start.damaged.get(day, '')}), "
+                    f"and logs that its published samples were made from are gone: {lost}. Bring them back, take the change back, or "
+                    "build without them with --drop-days. Nothing was changed"
+                )
+            log.warning("%s: kept as it is published, for logs that it was made from are gone: %s", day, lost)
+            reasons[day] = ""
+        return dataclasses.replace(plan, reasons=reasons)
 
     def _pass(
         self, base: Contract | None, days: list[dt.date], inputs: Mapping[dt.date, str], contents: Mapping[str, bytes]

@@ -12,8 +12,9 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError, Day, Publication
+from pipeline.contract import Contract, ContractError, Day, Publication, Split
 from pipeline.dataset.folder import DatasetFolder
+from pipeline.events import days_between
 from pipeline.files import plain
 from pipeline.fingerprints import SAMPLES_VERSION, setting_fingerprints, vocabulary_fingerprint
 from pipeline.schedule import spans
@@ -112,10 +113,21 @@ def _why_not(config: DataConfig, folder: DatasetFolder, contract: Contract, veri
     for made in contract.vocabulary_days:
         if made.last > train.last or any(split.first <= made.last and made.first <= split.last for split in held_out):
             return f"days that vocabularies were made from are held out now ({made.first} to {made.last})"
+    added = _days(config.splits.values()) - _days(contract.splits.values()) - _days(contract.vocabulary_days)
+    for made in contract.vocabulary_days:
+        earlier = sorted(day for day in added if made.first - config.history.reach <= day < made.first)
+        if earlier:
+            return (
+                f"samples of {spans(earlier)} are asked for, whose clicks vocabularies were made from, and not their impressions"
+            )
     wrong = folder.damaged(contract.model_copy(update={"days": ()}), verify=verify)
     if wrong:
         return ", ".join(f"{path} {what}" for path, what in sorted(wrong.items()))
     return ""
+
+
+def _days(of_spans: Iterable[Split]) -> set[dt.date]:
+    return {day for span in of_spans for day in days_between(span.first, span.last)}
 
 
 def _folders(spark: SparkSession, table: str) -> set[str]:

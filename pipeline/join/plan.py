@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,13 +39,16 @@ class RawField:
 class FitPlan:
     """From which rows vocabularies and transforms are made: impressions of some days, and what was known by their end.
 
-    Days count from 1970-01-01; behaviors from ``first_moment`` to before ``end_moment``, microseconds.
+    Days count from 1970-01-01; behaviors from ``first_moment`` to before ``end_moment``, microseconds, but for those of ``left_out``, the
+    spans of days before these that have samples too: their impressions are not counted, and a click is to count no more than an
+    impression without one.
     """
 
     first_day: int
     last_day: int
     first_moment: int
     end_moment: int
+    left_out: tuple[tuple[int, int], ...]
     sample_rate: float
 
 
@@ -135,9 +138,18 @@ def _fit_plan(config: DataConfig, days: Split, rows: Mapping[dt.date, int]) -> F
         last_day=day_number(days.last),
         first_moment=config.calendar.start(days.first) - microseconds(config.history.reach),
         end_moment=config.calendar.start(days.last + ONE_DAY),
+        left_out=tuple(
+            (config.calendar.start(span.first), config.calendar.start(span.last + ONE_DAY))
+            for span in sampled_before(config.splits.values(), days.first)
+        ),
         # the rows are those after thinning, and the sample is drawn before it
         sample_rate=min(1.0, SAMPLED_ROWS / max(1.0, sum(n / config.sampled(day) for day, n in rows.items() if day in days))),
     )
+
+
+def sampled_before(splits: Iterable[Split], day: dt.date) -> list[Split]:
+    """The days of splits that lie before a day, as spans."""
+    return [Split(first=split.first, last=min(split.last, day - ONE_DAY)) for split in splits if split.first < day]
 
 
 def raw_fields(config: DataConfig, own_draws: Collection[str]) -> tuple[RawField, ...]:

@@ -378,7 +378,10 @@ class Partition:
         if not self._plan.history.recorded:
             visible = self._visible()
             known = times if visible is None else np.maximum(times, visible)
-            return np.flatnonzero((times >= fit.first_moment) & (known < fit.end_moment))
+            counted = (times >= fit.first_moment) & (known < fit.end_moment)
+            for begin, end in fit.left_out:
+                counted &= (times < begin) | (times >= end)
+            return np.flatnonzero(counted)
         # what many impressions of a user hold counts once, as the first of them has it
         places = np.flatnonzero(np.isin(self._lists[rows], self._lists[chosen.rows]))
         rows = rows[places]

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.contract import UNKNOWN_ID, read_contract
+from pipeline.contract import UNKNOWN_ID, Day, read_contract
 from tests.pipeline.small_logs import CLICKS, DAYS, EVENT, IMPRESSIONS, config, write_day
 
 pytestmark = pytest.mark.spark
@@ -73,17 +74,16 @@ def settings(folder: Path, kind: str, **changes: Any) -> DataConfig:
     return config(folder, **(values | changes))
 
 
-def built(spark: SparkSession, options: DataConfig) -> dict[str, list[Row]]:
+def built(spark: SparkSession, options: DataConfig, first: dt.date = DAYS[0]) -> dict[str, list[Row]]:
     """All samples by split."""
-    build_samples(spark, options, DAYS[0], DAYS[-1])
+    build_samples(spark, options, first, DAYS[-1])
     contract = read_contract(options.samples)
+    return {split: [row for day in contract.split(split) for row in rows_of(options, day)] for split in contract.splits}
 
-    def rows(split: str) -> Iterator[Row]:
-        for day in contract.split(split):
-            for file in day.files:
-                yield from pq.read_table(Path(options.samples) / file.path, partitioning=None).to_pylist()
 
-    return {split: list(rows(split)) for split in contract.splits}
+def rows_of(options: DataConfig, day: Day) -> Iterator[Row]:
+    for file in day.files:
+        yield from pq.read_table(Path(options.samples) / file.path, partitioning=None).to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +144,52 @@ def test_whether_a_behavior_is_known_does_not_tell_the_label(samples: tuple[str,
         return
     assert len(labels) > 150
     assert auc_of(known, labels) == pytest.approx(0.5, abs=0.1)
+
+
+def gap(rows: list[Row]) -> float:
+    """By how much known candidates are clicked more often than unknown ones."""
+    known, unknown = ([row for row in rows if (row["candidate_default"] > UNKNOWN_ID) is wanted] for wanted in (True, False))
+    assert min(len(known), len(unknown)) > 100
+    return rate(known) - rate(unknown)
+
+
+def spans(**days: tuple[int, int]) -> Row:
+    return {name: {"first": DAYS[first], "last": DAYS[last]} for name, (first, last) in days.items()}
+
+
+SHORT = {"history": {"length": 30, "days": 3}}
+
+
+def test_training_days_that_are_built_again_with_extended_vocabularies(spark: SparkSession, tmp_path: Path) -> None:
+    write_logs(tmp_path)
+    before = settings(tmp_path, "impressions_and_clicks", **SHORT, splits=spans(train=(0, 1), validation=(2, 2), test=(3, 3)))
+    build_samples(spark, before, DAYS[0], DAYS[3])
+    after = settings(tmp_path, "impressions_and_clicks", **SHORT, splits=spans(train=(0, 3), validation=(4, 4), test=(5, 5)))
+    build_samples(spark, after, DAYS[0], DAYS[5], extend_vocabularies=True)
+    late = next((tmp_path / "clicks" / f"day={DAYS[1]}").glob("*.parquet"))
+    clicks = pq.read_table(late, partitioning=None)
+    pq.write_table(clicks.slice(0, clicks.num_rows - 1), late)
+    report = build_samples(spark, after, DAYS[0], DAYS[5])
+    assert {DAYS[0], DAYS[1]} <= set(report.built)
+    rows = [row for day in report.contract.days[:2] for row in rows_of(after, day)]
+    assert gap(rows) == pytest.approx(0.0, abs=0.08)
+
+
+def test_days_with_samples_before_the_training_days(spark: SparkSession, tmp_path: Path) -> None:
+    write_logs(tmp_path)
+    splits = spans(validation=(1, 2), train=(3, 4), test=(5, 5))
+    chance = settings(tmp_path, "impressions_and_clicks", **SHORT, splits=splits)
+    by_split = built(spark, chance, DAYS[1])
+    for rows in by_split.values():
+        assert gap(rows) == pytest.approx(0.0, abs=0.12)
+    assert [f for f in audit(spark, chance, rows=50).findings if f.kind in ("vocabulary", "leak")] == []
+
+
+def test_training_days_that_begin_earlier_make_a_new_generation(spark: SparkSession, tmp_path: Path) -> None:
+    write_logs(tmp_path)
+    late = settings(tmp_path, "impressions_and_clicks", **SHORT, splits=spans(train=(3, 3), test=(4, 4)))
+    assert build_samples(spark, late, DAYS[3], DAYS[4]).contract.publication.generation == 1
+    early = settings(tmp_path, "impressions_and_clicks", **SHORT, splits=spans(train=(1, 3), test=(4, 4)))
+    contract = build_samples(spark, early, DAYS[1], DAYS[4]).contract
+    assert contract.publication.generation == 2
+    assert gap([row for day in contract.days[:3] for row in rows_of(early, day)]) == pytest.approx(0.0, abs=0.08)

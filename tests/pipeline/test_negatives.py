@@ -21,6 +21,7 @@ from pipeline.days import Calendar
 from pipeline.events import EventLogs
 from pipeline.log_errors import LogError
 from pipeline.negatives import draw_negatives
+from pipeline.rows import all_rows
 from tests.pipeline.small_logs import EVENT, TIMESTAMP
 
 pytestmark = pytest.mark.spark
@@ -166,6 +167,18 @@ def test_negatives_that_could_not_be_drawn_are_counted_and_too_many_stop_the_bui
     strict = {"samples": str(folder / "strict"), "quality": Quality(max_undrawn=0.01)}
     with pytest.raises(LogError, match="of 360 negatives could not be drawn: too few items had an event in the 168 hours before"):
         build_samples(spark, settings.model_copy(update=strict), FIRST, FIRST)
+
+
+@pytest.mark.parametrize("expression", ["category", "upper(category)"])
+def test_what_a_log_says_of_the_item_is_no_field_of_a_drawn_one(spark: SparkSession, folder: Path, expression: str) -> None:
+    plain = config(folder).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    plain["log"]["impressions"]["columns"] = {**EVENT, "category": "right(item_id, 1)"}
+    plain["fields"]["candidate"] = {"item_id": {}, "category": {"expression": expression}}
+    with pytest.raises(LogError, match=r"fields\.candidate\.category: .* a drawn negative is another item.* field of context"):
+        build_samples(spark, DataConfig.model_validate(plain | {"samples": str(folder / "borrowed")}), FIRST, FIRST)
+    plain["fields"] |= {"candidate": {"item_id": {}, "last": {"expression": "right(item_id, 1)"}}, "context": {"category": {}}}
+    rows = EventLogs(spark, DataConfig.model_validate(plain)).read(FIRST, FIRST)
+    assert all_rows(spark, DataConfig.model_validate(plain), rows).places
 
 
 def test_an_item_that_comes_at_noon_is_no_negative_of_the_morning(spark: SparkSession, tmp_path: Path) -> None:

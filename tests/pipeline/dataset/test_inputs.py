@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples, plan_build
 from pipeline.config import DataConfig
-from pipeline.dataset.inputs import input_fingerprints
+from pipeline.contract import ContractError, read_contract
+from pipeline.dataset.inputs import find_inputs
 from tests.pipeline.small_logs import CLICKS, DAYS, EVENT, TIMESTAMP, config, write_logs
 
 pytestmark = pytest.mark.spark
@@ -54,10 +56,10 @@ def labeled(folder: Path, **source: Any) -> DataConfig:
 
 def changed(spark: SparkSession, settings: DataConfig, change: Callable[[], object]) -> list[dt.date]:
     """The days whose inputs a change changes."""
-    before = input_fingerprints(spark, settings, EARLY)
-    assert input_fingerprints(spark, settings, EARLY) == before
+    before = find_inputs(spark, settings, EARLY).fingerprints
+    assert find_inputs(spark, settings, EARLY).fingerprints == before
     change()
-    after = input_fingerprints(spark, settings, EARLY)
+    after = find_inputs(spark, settings, EARLY).fingerprints
     return [day for day in EARLY if before[day] != after[day]]
 
 
@@ -167,3 +169,38 @@ def test_a_bad_row_that_was_accepted_does_not_refuse_the_next_nights(spark: Spar
     build_samples(spark, config(tmp_path, quality={"max_quarantined": 0.1}), DAYS[0], DAYS[1])
     # the first day is history of the third, and is held against no threshold again
     assert build_samples(spark, config(tmp_path), DAYS[2], DAYS[2]).built == (DAYS[2],)
+
+
+@pytest.mark.parametrize("lost", [f"clicks/day={DAYS[3]}", f"impressions/day={DAYS[3]}", f"clicks/day={DAYS[0]}"])
+def test_a_day_whose_logs_are_gone_is_kept_as_it_is_published(
+    spark: SparkSession, tmp_path: Path, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_logs(tmp_path)
+    settings = config(tmp_path)
+    before = build_samples(spark, settings, DAYS[0], DAYS[-1]).contract
+    shutil.rmtree(tmp_path / lost)
+    report = build_samples(spark, settings, DAYS[0], DAYS[-1])
+    assert (report.built, report.contract) == ((), before)
+    name, _, day = lost.partition("/day=")
+    told = [record.getMessage() for record in caplog.records if "are gone" in record.getMessage()]
+    assert told and all(f"log.{name} of {day}" in words for words in told)
+    planned = [day for day in plan_build(spark, settings, DAYS[0], DAYS[-1]) if day.reason]
+    assert planned and all((day.action, day.reason.partition(":")[0]) == ("keep", "gone") for day in planned)
+    # a new generation would lack what the published one has
+    other = config(tmp_path, seed=1)
+    with pytest.raises(ContractError, match=f"log.{name} of {day}.*--drop-days"):
+        build_samples(spark, other, DAYS[0], DAYS[-1])
+    assert read_contract(settings.samples) == before
+
+
+def test_a_day_is_built_without_logs_that_are_gone_where_that_is_said(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_logs(tmp_path)
+    build_samples(spark, config(tmp_path), DAYS[0], DAYS[-1])
+    shutil.rmtree(tmp_path / "clicks" / f"day={DAYS[3]}")
+    report = build_samples(spark, config(tmp_path), DAYS[0], DAYS[-1], drop_days=True)
+    assert DAYS[3] in report.built
+    assert f"{DAYS[3]}: not one click in log.clicks; is the log complete?" in caplog.messages
+    (day,) = (day for day in report.contract.days if day.day == DAYS[3])
+    assert all(DAYS[3] not in span for span in day.input_days["log.clicks"])

@@ -290,6 +290,20 @@ def test_removed_locks_take_nothing_from_who_reads_the_contract_before_the_last(
     assert all(world._is_whole(path) for path in before.named_files)
 
 
+def test_who_reads_a_contract_while_a_build_is_at_work_can_read_its_files_until_the_build_after_the_next(tmp_path: Path) -> None:
+    world = World(tmp_path, 0)
+    world.build()
+    for number in range(2):
+        world.logs = {day: [f"i{number}", f"i{place}"] for place, day in enumerate(ALL)}
+        token = world.build().contract.publication.fencing_token
+        read = [Contract.from_json(path.read_text()) for path in (world.samples / "_contracts").glob("0*.json")]
+        meanwhile = [contract for contract in read if contract.publication.fencing_token == token]
+        assert len(meanwhile) > 2
+        world.logs = {day: [f"i{number + 5}", f"i{place}"] for place, day in enumerate(ALL)}
+        world.build()
+        assert all(world._is_whole(path) for contract in meanwhile for path in contract.named_files)
+
+
 @pytest.mark.parametrize("seed", range(SEQUENCES))
 def test_any_sequence_of_builds_changes_kills_and_accidents(tmp_path: Path, seed: int) -> None:
     world = World(tmp_path, seed)
