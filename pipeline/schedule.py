@@ -72,7 +72,7 @@ def _gone(day: Day, inputs: Inputs) -> str:
     lost = []
     for name, made_from in day.input_days.items():
         there = inputs.there.get(name)
-        if there is not None:
+        if there:  # a source without any files is refused where it is read
             missing = {d for span in made_from for d in days_between(span.first, span.last)} - there
             lost += [f"{name} of {spans(missing)}"] * bool(missing)
     return ", ".join(lost)

@@ -161,7 +161,10 @@ def test_a_day_says_what_was_found_in_it(spark: SparkSession, folder: Path) -> N
 @pytest.mark.parametrize(
     ("quality", "words"),
     [
-        ({"max_unknown": {"candidate_item_id": 0.5}}, ["candidate_item_id", "unknown ids is 1.0000", "max_unknown allows 0.5"]),
+        (
+            {"max_unknown": {"candidate_item_id": 0.5}},
+            ["candidate_item_id", "unknown ids or missing numbers is 1.0000", "max_unknown allows 0.5"],
+        ),
         ({"max_drift": {"candidate_item_id": 3}}, ["candidate_item_id", "stability index", "max_drift allows 3"]),
     ],
 )

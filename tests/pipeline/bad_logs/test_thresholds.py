@@ -54,7 +54,10 @@ def limited(shop: Shop, samples: Path | None = None, **quality: Any) -> DataConf
     [
         ({"max_duplicates": 0.1}, ["3 of 16 of the impressions are duplicates", "quality.max_duplicates allows 0.1"]),
         ({"max_quarantined": 0.01}, ["1 of 16 of the impressions break a rule", "nothing is known of it in items: 1"]),
-        ({"max_unknown": {"context_device": 0.5}}, ["context_device: share of unknown ids is 1.0", "max_unknown allows 0.5"]),
+        (
+            {"max_unknown": {"context_device": 0.5}},
+            ["context_device: share of unknown ids or missing numbers is 1.0", "max_unknown allows 0.5"],
+        ),
         ({"max_drift": {"context_device": 0.25}}, ["context_device: population stability index", "max_drift allows 0.25"]),
     ],
 )
