@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mian.seeds import LARGEST_SEED
+
 
 class Strict(BaseModel):
     """Settings that know no other keys, and do not change."""
@@ -140,7 +142,8 @@ class TrainConfig(Strict):
     log_every: int = Field(50, ge=1)
     """Steps between two points of the training curve."""
     evaluation_batch_size: int = Field(4096, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
+    """What initial weights, dropout and the order of samples are drawn from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where a rank computes. ``auto``: on a GPU where torch finds one. The ranks of a machine take its GPUs one after the other; where it
     has fewer than ranks, several work on one. A training that was stopped may go on on another device."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from mian.config import ModelChoice, Strict, TrackingConfig, TrainConfig
 from mian.models import MODELS, model_options
+from mian.seeds import LARGEST_SEED
 
 Point = tuple[tuple[str, Any], ...]
 """Of the grid: pairs of a key, with dots, and its value."""
@@ -79,7 +80,7 @@ class ExperimentConfig(Strict):
     """True probabilities of a simulated world; then the attainable metrics and their upper bound are the tables' last lines."""
     output: str
     """Local folder for trials and the report; processes that share it share the work."""
-    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field((1, 2, 3), min_length=1)
     """The grid is searched with the first; the best point is trained with all."""
     training: dict[str, Any] = Field({})
     """Settings of all trainings, as in a training's file. Options of the model are those of the models that have them."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from mian.seeds import mixed_seed
 from mian.stream.shares import Span
 
 
@@ -79,7 +80,7 @@ def shuffled_windows(groups: Sequence[RowGroup], size: int, seed: int, epoch: in
 
 def window_seed(seed: int, epoch: int, groups: Iterable[RowGroup]) -> int:
     """The seed of a window's permutation, 63 bits: of ``(seed, epoch)``, paths and row groups, and nothing else."""
-    return int.from_bytes(_drawn("rows", seed, epoch, *_names(groups))[:8], "big") >> 1
+    return mixed_seed("rows", seed, epoch, *_names(groups))
 
 
 def plan_reads(windows: Iterable[Window], spans: Iterable[Span]) -> list[Read]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mian.config import TrainConfig
 from mian.layers import split_tables
 from mian.models import ClickModel, build
+from mian.seeds import mixed_seed
 from mian.stream import SampleStream, StreamError
 from mian.trainer.checkpoints import CheckpointStore
 from mian.trainer.compression import packing16
@@ -112,7 +113,7 @@ class Trainer:
             self.model = build(config.model.name, contract, config.model.options)
         self.model.calibrate(contract.negatives_kept(config.train_split))
         self.model.to(self._device)  # drawn on the CPU, so that a seed means the same everywhere
-        torch.manual_seed(config.seed * 1_000_003 + ranks.rank + 1)  # dropout differs from rank to rank
+        torch.manual_seed(mixed_seed("dropout", config.seed, ranks.rank))  # dropout differs from rank to rank
         self._optimizer = Optimizer(self.model, config.optimizer, ranks)
         of_model = {name: table.rows for name, table in self.model.tables().items() if table.is_split}
         rows = {**of_model, **self._optimizer.rows_of_split()}
@@ -167,7 +168,7 @@ class Trainer:
                 torch.cuda.set_rng_state(mine["generator_of_gpu"], self._device)
             self._curve = Curve(mine["losses"], mine["loss"])
         else:
-            torch.manual_seed((self._config.seed * 1_000_003 + self._ranks.rank + 1) * 1_000_033 + self.progress.step)
+            torch.manual_seed(mixed_seed("dropout", self._config.seed, self._ranks.rank, self.progress.step))
         self.progress.move_to(self._ranks.size, self._config.batch_size)
         return True
 

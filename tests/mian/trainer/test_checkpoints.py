@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from mian.seeds import mixed_seed
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
@@ -129,6 +131,23 @@ def test_with_batches_of_another_size_the_rest_of_the_epoch_is_shared_out_anew(s
     first_epoch = (2036 - 20 * 32) // 100
     assert trained.steps == 20 + first_epoch + 2036 // 100
     assert trainer.progress.samples == 20 * 32 + (first_epoch + 20) * 100
+
+
+@pytest.mark.parametrize("seed", [20261129, 1_764_390_000_000_000_000, 2**63 - 1])
+def test_a_training_of_any_seed_goes_on_on_another_number_of_ranks(samples: Any, tmp_path: Path, seed: int) -> None:
+    store = CheckpointStore(tmp_path, 2)
+    assert stopped(trainer_of(samples, store, 5, seed=seed)) == 5
+    state = store.read("step", 5)
+    store.save("step", 5, state | {"ranks": state["ranks"] * 2}, 0)  # as two ranks leave it
+    trainer = trainer_of(samples, store, 8, seed=seed)
+    assert torch.initial_seed() == mixed_seed("dropout", seed, 0, 5)
+    assert stopped(trainer) == 8
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_does_not_fit_in_64_bits_is_refused(samples: Any, seed: int) -> None:
+    with pytest.raises(ValidationError, match=r"seed\n  Input should be (greater|less) than or equal to"):
+        samples.config(seed=seed)
 
 
 def test_less_than_a_batch_of_the_last_epoch_left_ends_the_training_with_an_evaluation(samples: Any, tmp_path: Path) -> None:
