@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "checkpoint.json"
 CONTENT = "state.pt"
 _PART = ".part"
+_OLD = ".old"
 
 Kind = Literal["step", "best"]
 
@@ -41,7 +43,7 @@ class Manifest(BaseModel):
     version: Literal[1] = 1
     step: int
     best_step: int
-    """The best one up to then, which goes with it; 0 where there was none."""
+    """Of the best weights up to then, which are in a checkpoint of their own; 0 where there were none."""
     sha256: str
 
 
@@ -49,31 +51,33 @@ class CheckpointStore:
     """Checkpoints of one training, each a folder: ``step-000000120/`` with the state, and the file that vouches for it.
 
     A folder appears under its name when it is complete and on the disk. Tensors and plain values are all that a state may hold, and all
-    that is read: no code comes out of a file. ``best-000000063/`` is what had the best validation up to then.
+    that is read: no code comes out of a file. ``best-000000063/`` is what had the best validation up to then. A checkpoint whose best one
+    cannot be read is used without it.
 
     Args:
         folder: a local path.
-        keep: so many of the newest are kept, with the best ones that they name.
+        keep: so many of the newest that can be read are kept, with the best ones that they name.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self._keep = keep
+        self._whole: dict[Path, bool] = {}
 
     def save(self, kind: Kind, step: int, state: Mapping[str, Any], best_step: int) -> None:
         """Write a checkpoint; one of that kind and step that is there is replaced.
 
         Args:
-            kind: ``step``, or ``best``, whose state is ``{"model": weights}``.
+            kind: ``step``, or ``best``, whose state is ``{"model": weights, "validation": metrics}``.
             step: after which it is taken.
             state: tensors and plain values, nested as one likes.
             best_step: of the best one up to then.
 
         Raises:
-            CheckpointError: it cannot be written; nothing of it is left.
+            CheckpointError: it cannot be written; nothing of it is left, and one that was there is still there.
         """
         target = self._path(kind, step)
-        part = target.with_name(target.name + _PART)
+        part, old = (target.with_name(target.name + suffix) for suffix in (_PART, _OLD))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(part, ignore_errors=True)
@@ -86,44 +90,55 @@ class CheckpointStore:
                 file.write(manifest.model_dump_json(indent=1) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
             part.rename(target)
             _sync_folder(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
+            self._whole[target] = True
         except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
             shutil.rmtree(part, ignore_errors=True)
+            self._put_back()
             raise CheckpointError(f"{target}: the checkpoint cannot be written ({' '.join(str(error).split())})") from error
 
     def tidy(self, newest: int) -> None:
-        """Remove what is not needed any more, with halves of killed ones.
+        """Remove what is not needed any more, with halves of killed ones; nothing that can be read goes for something that cannot.
 
         Args:
-            newest: the step of the newest checkpoint. Of those up to it so many as are to be kept stay, with the best ones that they name.
+            newest: the step of the newest checkpoint. Of those up to it so many as are to be kept and can be read stay, and with each the
+                best one that it names, or else the one that :meth:`newest` takes in its place. Damaged ones among them stay as long.
                 Later ones go: they were damaged, or the training would have gone on from them.
         """
-        kept = {self._path("step", step) for step in [step for step in self.steps() if step <= newest][-self._keep :]}
-        for path in list(kept):
-            with contextlib.suppress(CheckpointError):  # a damaged one stays in its place, and names none
-                kept.add(self._path("best", self._manifest(path).best_step))
+        up_to_newest = [step for step in self.steps() if step <= newest]
+        readable = [step for step in up_to_newest if self.is_readable("step", step)][-self._keep :]
+        kept = {self._path("step", step) for step in up_to_newest if not readable or step >= readable[0]}
+        for step in readable:
+            kept.update(self._path("best", best) for best in self._bests(self._manifest(self._path("step", step)).best_step))
         for path in self.folder.iterdir():
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def steps(self) -> list[int]:
-        """The steps that have a checkpoint, ascending."""
-        return sorted(int(path.name.partition("-")[2]) for path in self.folder.glob("step-*") if path.suffix != _PART)
+    def steps(self, kind: Kind = "step") -> list[int]:
+        """The steps that have a checkpoint of a kind, ascending."""
+        found = (re.fullmatch(rf"{kind}-(\d+)", path.name) for path in self.folder.glob(f"{kind}-*"))
+        return sorted(int(match[1]) for match in found if match)
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state that can be read, with its best; None where no checkpoint is there. One that is damaged is named, and skipped.
 
+        Where the best one that it names cannot be read, its own weights take the place if they are those; else the best one before, with
+        the metrics that it had; else there is none. Its progress says which.
+
         Raises:
             CheckpointError: there are checkpoints, and none can be read.
         """
+        self._put_back()
         steps = self.steps()
         for step in reversed(steps):
             try:
-                best_step = self._manifest(self._path("step", step)).best_step
-                best = self.read("best", best_step)["model"] if best_step else {}
-                return self.read("step", step) | {"best": best}
+                state = self.read("step", step)
+                return self._with_best(state, step, self._manifest(self._path("step", step)).best_step)
             except CheckpointError as error:
                 log.warning("%s; the checkpoint before it is used", error)
         if steps:
@@ -132,6 +147,16 @@ class CheckpointStore:
             )
         return None
 
+    def is_readable(self, kind: Kind, step: int) -> bool:
+        """Whether a checkpoint is there and whole. What this store has written or looked at before is not read again."""
+        path = self._path(kind, step)
+        if path not in self._whole or not path.exists():
+            try:
+                self._whole[path] = _sha256(path / CONTENT) == self._manifest(path).sha256
+            except (OSError, CheckpointError):
+                self._whole[path] = False
+        return self._whole[path]
+
     def read(self, kind: Kind, step: int) -> dict[str, Any]:
         """Read a checkpoint.
 
@@ -139,14 +164,55 @@ class CheckpointStore:
             CheckpointError: it is missing, cut off or changed.
         """
         path = self._path(kind, step)
+        self._whole[path] = False
         manifest = self._manifest(path)
         try:
             if _sha256(path / CONTENT) != manifest.sha256:
                 raise CheckpointError(f"{path / CONTENT}: cut off or changed, its checksum is not that of {MANIFEST}")
             state: dict[str, Any] = torch.load(path / CONTENT, map_location="cpu", weights_only=True, mmap=True)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
+        except CheckpointError:
+            raise
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path / CONTENT}: cannot be read ({' '.join(str(error).split())})") from error
+        self._whole[path] = True
         return state
+
+    def _with_best(self, state: dict[str, Any], step: int, best_step: int) -> dict[str, Any]:
+        """A state with the weights that were best."""
+        if not best_step:
+            return state | {"best": {}}
+        try:
+            return state | {"best": self.read("best", best_step)["model"]}
+        except CheckpointError as error:
+            if step == best_step:
+                return state | {"best": state["model"]}
+            why = error
+        for before in reversed([before for before in self.steps("best") if before < best_step]):
+            with contextlib.suppress(CheckpointError):
+                best = self.read("best", before)
+                if "validation" in best:
+                    log.warning(
+                        "%s; the training goes on after step %s with the best weights before, of step %s", why, step, before
+                    )
+                    progress = state["progress"] | {"best_step": before, "best": best["validation"]}
+                    return state | {"best": best["model"], "progress": progress}
+        log.warning("%s; the training goes on after step %s without best weights, the next evaluation finds some", why, step)
+        progress = {name: value for name, value in state["progress"].items() if name not in ("best_step", "best")}
+        return state | {"best": {}, "progress": progress}
+
+    def _bests(self, best_step: int) -> list[int]:
+        """The best checkpoint that is named, and the one that takes its place where it cannot be read."""
+        if not best_step or self.is_readable("best", best_step):
+            return [best_step]
+        before = [step for step in self.steps("best") if step < best_step and self.is_readable("best", step)]
+        return [best_step, *before[-1:]]
+
+    def _put_back(self) -> None:
+        """Where a process was killed while it replaced a checkpoint, the one from before is there again."""
+        for old in self.folder.glob(f"*{_OLD}"):
+            if not (target := old.with_suffix("")).exists():
+                with contextlib.suppress(OSError):
+                    old.rename(target)
 
     def clear(self) -> None:
         """Remove all, and the folder above where no other training has any: this one has ended, and its model is elsewhere."""

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, Kind
-from mian.trainer.progress import Progress
 from mian.trainer.ranks import Ranks
 from mian.trainer.shards import Shards
 
@@ -35,18 +34,23 @@ class Saving:
         self._shards = Shards(ranks, rows, folder)
         self._store = store
         self.enabled = enabled
-        self._fails = False
+        self._failing: set[Kind] = set()
 
     def whole(self, state: Tensors) -> dict[str, torch.Tensor]:
         """See :meth:`mian.trainer.shards.Shards.together`."""
         return self._shards.together(state)
 
-    def write(self, kind: Kind, progress: Progress, values: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> None:
+    def lacks_best(self, step: int) -> bool:
+        """Whether the best checkpoint of a step, 0 for none, is to be written again; the same on all ranks."""
+        return self._ranks.from_first(bool(step and self._store is not None and not self._store.is_readable("best", step)))
+
+    def write(self, kind: Kind, step: int, best_step: int, values: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> None:
         """Write a checkpoint. One that cannot be written costs what would be redone, not the training.
 
         Args:
             kind: of the checkpoint.
-            progress: where the training is.
+            step: after which it is taken, or was.
+            best_step: of the best one up to now.
             values: what of its state is no tensor.
             tensors: in groups.
         """
@@ -57,18 +61,18 @@ class Saving:
             if self._store is None:
                 return
             groups = {group: {name: whole[name].cpu() for name in names} for group, names in tensors.items()}
-            self._store.save(kind, progress.step, {**values, **groups}, progress.best_step)
-            if kind == "best":  # which is smaller: it may be written where the next one cannot
-                return
-            self._store.tidy(progress.step)
+            self._store.save(kind, step, {**values, **groups}, best_step)
+            if kind == "step":
+                self._store.tidy(step)
         except CheckpointError as error:
-            if not self._fails:
+            if not self._failing:
                 log.warning("%s; the training goes on, and tries again at each next checkpoint", error)
-            self._fails = True
+            self._failing.add(kind)
             return
-        if self._fails:
-            log.info("%s: checkpoints can be written again, the first after step %s", self._store.folder, f"{progress.step:,}")
-        self._fails = False
+        if kind in self._failing:
+            what = "checkpoints" if kind == "step" else "best weights"
+            log.info("%s: %s can be written again, the first after step %s", self._store.folder, what, f"{step:,}")
+        self._failing.discard(kind)
 
     def restore(self, saved: Tensors | None, tensors: Tensors) -> None:
         """Put saved values into every rank's tensors, in place.

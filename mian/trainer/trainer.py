@@ -226,6 +226,9 @@ class Trainer:
                 else:  # what another number of ranks had left of the last epoch is less than a batch of each rank
                     self._evaluate(last=True)
                     progress.finished = True
+            if not progress.best_step:  # it had ended, and its best weights could not be read
+                self._evaluate(last=True)
+                progress.finished = True
         if self._best_weights:
             self.model.load_state_dict(self._best_weights)
         test = self._score(self._streams.test) if self._streams.test is not None else None
@@ -311,7 +314,7 @@ class Trainer:
         if better:
             progress.best, progress.best_step = metrics, progress.step
             self._best_weights = {} if last else copy.deepcopy(self.model.state_dict())
-            self._saving.write("best", progress, {}, {"model": self.model.state_dict()})
+            self._save_best(self.model.state_dict())
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
         progress.finished = progress.bad_evaluations >= self._config.patience or progress.step == self._config.max_steps
         progress.evaluation_due = False
@@ -346,9 +349,15 @@ class Trainer:
         progress = self.progress.model_copy()
         if epoch_over:
             progress.epoch_done()
+        if self._best_weights and self._saving.lacks_best(progress.best_step):
+            self._save_best(self._best_weights)
         state = {"progress": progress.model_dump(), "ranks": of_ranks}
         tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state()}
-        self._saving.write("step", self.progress, state, tensors)
+        self._saving.write("step", progress.step, progress.best_step, state, tensors)
+
+    def _save_best(self, weights: Mapping[str, torch.Tensor]) -> None:
+        step = self.progress.best_step
+        self._saving.write("best", step, step, {"validation": self.progress.best}, {"model": weights})
 
     def _check_weights(self) -> None:
         """Before they are kept: a batch whose loss is a number may make them infinite."""

@@ -181,13 +181,22 @@ def test_no_checkpoints_are_kept_where_none_are_wanted(samples: Any) -> None:
         trainer.run()
 
 
+def state_of(step: int, best_step: int | None = None) -> dict[str, Any]:
+    """What a training has after a step; by default its weights are the best."""
+    best_step = step if best_step is None else best_step
+    progress = {"step": step, "best_step": best_step, "best": {"logloss": 1 / best_step}}
+    model = {"weight": torch.full((2,), step + 0.5)}
+    return {"weight": torch.full((3,), float(step)), "plain": {"a": [1, None, "x"]}, "model": model, "progress": progress}
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
     """Three checkpoints of a state."""
     store = CheckpointStore(tmp_path / "checkpoints", 3)
     for step in (10, 20, 30):
-        store.save("best", step, {"model": {"weight": torch.full((2,), step + 0.5)}}, step)
-        store.save("step", step, {"weight": torch.full((3,), float(step)), "plain": {"a": [1, None, "x"]}}, step)
+        best = {"model": {"weight": torch.full((2,), step + 0.5)}, "validation": {"logloss": 1 / step}}
+        store.save("best", step, best, step)
+        store.save("step", step, state_of(step), step)
         store.tidy(step)
     return store
 
@@ -211,7 +220,7 @@ def flip_a_byte(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_off, flip_a_byte, Path.unlink, lambda path: path.write_bytes(b"")])
-@pytest.mark.parametrize("name", [f"step-000000030/{CONTENT}", f"step-000000030/{MANIFEST}", f"best-000000030/{CONTENT}"])
+@pytest.mark.parametrize("name", [f"step-000000030/{CONTENT}", f"step-000000030/{MANIFEST}"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(
     store: CheckpointStore, damage: Any, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,10 +242,104 @@ def test_a_new_checkpoint_is_kept_before_a_later_one_that_was_damaged(store: Che
     assert store.read("step", 25)["weight"][0] == 25
 
 
-def test_a_damaged_one_among_the_kept_does_not_keep_others_from_being_removed(store: CheckpointStore) -> None:
+def test_a_damaged_one_among_the_kept_does_not_take_the_place_of_one_that_can_be_read(store: CheckpointStore) -> None:
     cut_off(store.folder / "step-000000020" / MANIFEST)
-    CheckpointStore(store.folder, 2).tidy(30)
-    assert sorted(path.name for path in store.folder.iterdir()) == ["best-000000030", "step-000000020", "step-000000030"]
+    for newest_step, step_kept in ((30, 10), (40, 30)):
+        if newest_step == 40:
+            store.save("step", 40, state_of(40, 30), 30)
+        CheckpointStore(store.folder, 2).tidy(newest_step)
+        kept = {"step": {step_kept, newest_step}, "best": {step_kept, 30}}
+        assert [step for step in store.steps() if step != 20] == sorted(kept["step"])
+        assert set(store.steps("best")) == kept["best"]
+        assert (20 in store.steps()) == (newest_step == 30)
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_byte, Path.unlink])
+@pytest.mark.parametrize("name", [CONTENT, MANIFEST])
+def test_a_checkpoint_is_used_without_its_best_one_and_says_so(
+    store: CheckpointStore, damage: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(store.folder / "best-000000030" / name)
+    assert newest(store) == 30  # its own weights are the best
+    store.save("step", 40, state_of(40, 30), 30)
+    store.tidy(40)
+    state = store.newest()
+    assert state is not None
+    assert (state["weight"][0], state["best"]["weight"][0]) == (40, 20.5)
+    assert state["progress"] == {"step": 40, "best_step": 20, "best": {"logloss": 1 / 20}}
+    assert f"best-000000030/{name}" in caplog.text
+    assert "goes on after step 40 with the best weights before, of step 20" in caplog.text
+    damage(store.folder / "best-000000020" / name)
+    state = store.newest()
+    assert state is not None
+    assert (state["weight"][0], state["best"], state["progress"]) == (40, {}, {"step": 40})
+    assert "goes on after step 40 without best weights" in caplog.text
+
+
+class Full(CheckpointStore):
+    """The disk is full whenever the best weights of a step are to be written, so many times."""
+
+    def __init__(self, folder: Path, step: int, times: int) -> None:
+        super().__init__(folder, 2)
+        self._step, self._times = step, times
+
+    def save(self, kind: Any, step: int, state: Any, best_step: int) -> None:
+        if (kind, step) == ("best", self._step) and self._times:
+            self._times -= 1
+            raise CheckpointError(f"best-{step:09d}: the checkpoint cannot be written (no space left on device)")
+        super().save(kind, step, state, best_step)
+
+
+@pytest.mark.parametrize(("times", "best_step"), [(1, 42), (100, 21)])
+def test_best_weights_that_could_not_be_written_cost_no_checkpoint(
+    samples: Any, tmp_path: Path, times: int, best_step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"epochs": 1, "checkpoint": {"every_steps": 5}}
+    assert stopped(trainer_of(samples, Full(tmp_path, 42, times), 61, **settings)) == 61
+    store = CheckpointStore(tmp_path, 2)
+    assert store.steps() == [60, 61]
+    assert best_step in store.steps("best")
+    trainer = trainer_of(samples, store, **settings)
+    assert (trainer.progress.step, trainer.progress.best_step) == (61, best_step)
+    assert caplog.text.count("tries again at each next checkpoint") == 1
+    trained, undisturbed = trainer.run(), trainer_of(samples, **settings).run()
+    if times == 1:
+        assert_same(trained, undisturbed)
+    else:  # the best weights are gone: those of the last step are the best of the others
+        assert (undisturbed.best_step, trained.best_step) == (42, 63)
+
+
+def test_a_training_that_had_ended_without_readable_best_weights_has_its_last_ones(samples: Any, tmp_path: Path) -> None:
+    settings = {"optimizer": {"learning_rate": 0.3}}  # the last weights are not the best
+    ended = trainer_of(samples, CheckpointStore(tmp_path, 2), **settings).run()
+    assert ended.best_step < ended.steps
+    for path in tmp_path.glob("best-*"):
+        cut_off(path / CONTENT)
+    again = trainer_of(samples, CheckpointStore(tmp_path, 2), **settings)
+    assert again.progress.finished
+    trained = again.run()
+    assert (trained.best_step, trained.steps) == (ended.steps, ended.steps)
+    assert trained.validation["logloss"] > ended.validation["logloss"]
+
+
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_a_checkpoint_that_was_being_replaced_is_not_lost(
+    store: CheckpointStore, renamed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) > renamed - 1:
+            raise Killed
+        return rename(self, target)
+
+    rename, calls = Path.rename, []
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "rename", killed)
+        store.save("step", 30, state_of(30), 30)
+    assert newest(CheckpointStore(store.folder, 3)) == 30
 
 
 def test_where_all_are_damaged_nothing_is_started_anew_in_silence(store: CheckpointStore) -> None:
