@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, MapType, StructType, VariantType
 
 from pipeline.config import AttributeSource
 from pipeline.days import DAY_MICROSECONDS
+from pipeline.ids import text_of
 from pipeline.log_errors import LogError
 
 
@@ -92,8 +94,10 @@ def _spans(table: DataFrame, attributes: Sequence[str], key: str) -> DataFrame:
 def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: str) -> DataFrame:
     """Add a table's columns by equality on ``keys``; events without a row get nulls, of rows with one key the greatest counts.
 
+    Keys of two types, such as text and whole numbers, are compared as text, see :func:`pipeline.ids.text_of`.
+
     Raises:
-        LogError: the events lack a key.
+        LogError: the events lack a key, or a key is no single value.
     """
     lacking = [key for key in keys if key not in events.columns]
     if lacking:
@@ -101,7 +105,22 @@ def join_lookup(events: DataFrame, table: DataFrame, keys: Sequence[str], name: 
             f"{name}.keys: the impressions have no column {lacking[0]!r}; they have {', '.join(sorted(events.columns))}"
         )
     attributes = [c for c in table.columns if c not in keys]
-    return events.join(_greatest(table, keys, attributes), list(keys), "left")
+    rows = _greatest(table, keys, attributes)
+    texts: dict[str, Column] = {}
+    for key in keys:
+        kinds = [frame.schema[key].dataType for frame in (events, rows)]
+        for kind in kinds:
+            if isinstance(kind, (ArrayType, MapType, StructType, VariantType)):
+                raise LogError(
+                    f"{name}.keys: {key} is {kind.simpleString()}, which is many values; give it an expression that picks one"
+                )
+        if kinds[0] != kinds[1]:
+            texts[key] = text_of(F.col(key), kinds[0])
+            rows = rows.withColumn(key, text_of(F.col(key), kinds[1]))
+    hidden = {key: f"_key_{key}" for key in texts}
+    joined = events.withColumns({hidden[key]: text for key, text in texts.items()})
+    rows = rows.withColumnsRenamed(hidden)
+    return joined.join(rows, [hidden.get(key, key) for key in keys], "left").drop(*hidden.values())
 
 
 def _in_force(source: AttributeSource) -> Column:

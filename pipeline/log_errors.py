@@ -21,8 +21,8 @@ _REMEDIES = {
     "COLUMN_ALREADY_EXISTS": "write the files anew, or give spark-submit `--conf spark.sql.caseSensitive=true` where these are two",
     "CONFLICTING_PARTITION_COLUMN_NAMES": "bring the folders to one name, or take away what is of another table",
     "PARQUET_COLUMN_DATA_TYPE_MISMATCH": "a column has one type in all files of a log: write this one anew",
-    "CSV header": "the files of a log have the same columns in the same order, and the separator and encoding that its options say; "
-    "write those that differ anew, best as Parquet, whose files may have more columns than earlier ones",
+    "CSV header": "the first line of each file has the columns of the schema in its order; leave the schema out where files differ, so "
+    "that each is read by its own first line",
     "FILE_NOT_EXIST": "the log changed while it was read: build again",
 }
 _SQLSTATE = re.compile(r"\s*SQLSTATE: \w+")

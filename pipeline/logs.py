@@ -17,7 +17,7 @@ from pipeline.determinism import beyond_the_row, changing_part
 from pipeline.files import literal
 from pipeline.ids import IDS, KIND, id_of
 from pipeline.log_errors import LogError, first_line, remedy, spark_words
-from pipeline.schemas import MERGED, with_all_columns
+from pipeline.schemas import MERGED, files_by_header, with_all_columns
 from pipeline.storage import Storage
 
 #: When the label of a labeled log's row became known. No feature: at the impression it lies in the future.
@@ -222,7 +222,18 @@ def _load(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, d
         frame = reader.load(path)
         if source.format in MERGED and source.table_schema is None and "mergeSchema" not in source.options:
             frame = with_all_columns(spark, reader, frame, path, source.day_column, days)
-        return _load_lines(reader, frame.schema, name, source, path) if source.format in LINES else frame
+        if source.format not in LINES:
+            return frame
+        base, groups = files_by_header(spark, frame, options, source.day_column, days) if _has_headers(source) else ("", [])
+        if not groups:
+            return _load_lines(reader, frame.schema, name, source, path)
+        reader = reader.option("basePath", base)
+        schemas = [reader.load(files).schema for files in groups]  # before the reader is given one
+        parts = [_load_lines(reader, schema, name, source, files) for schema, files in zip(schemas, groups, strict=True)]
+        union = parts[0]
+        for part in parts[1:]:
+            union = union.unionByName(part, allowMissingColumns=True)
+        return union
     except (PySparkException, Py4JJavaError) as error:  # the second where a footer cannot be read, in a job of Spark's own
         condition = error.getCondition() if isinstance(error, PySparkException) else None
         if condition == "PATH_NOT_FOUND":
@@ -240,7 +251,18 @@ def _path(spark: SparkSession, path: str) -> str:
     return literal(path) if literal(path) != path and Storage(spark).exists(path) else path
 
 
-def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source: Source, path: str) -> DataFrame:
+def _has_headers(source: Source) -> bool:
+    """Whether the first line of each file says which columns it has, and nothing else does."""
+    options = {key.lower(): str(value).lower() for key, value in source.options.items()}
+    return (
+        source.format == "csv"
+        and source.table_schema is None
+        and options.get("header") == "true"
+        and "enforceschema" not in options
+    )
+
+
+def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source: Source, path: str | list[str]) -> DataFrame:
     """Read lines so that a broken one is kept, as :data:`CORRUPT`, and no file is read by another's header."""
     kept = [field for field in schema.fields if field.name != CORRUPT]
     if source.format == "json" and len(kept) < len(schema.fields) and {field.name for field in kept} <= {source.day_column}:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import datetime as dt
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig, Source
 from pipeline.join.matches import BEHAVIORS, CLICKS, ITEMS, USERS
@@ -21,11 +24,16 @@ ENOUGH_ROWS = 100
 #: Counts by source, see :func:`pipeline.join.matches.merged`.
 Found = Mapping[str, Mapping[str, Any]]
 
+#: Zeros before a whole number.
+_PADDING = r"^0+(?=[0-9])"
+
 _ROWS = {CLICKS: "clicks", ITEMS: "impressions", USERS: "impressions", BEHAVIORS: "behaviors"}
 
 
 def refuse_unmatched(spark: SparkSession, config: DataConfig, days: Mapping[dt.date, Found]) -> None:
     """Stop where the rows of a source find no partner, or fewer than ``quality.min_matched`` says.
+
+    Where that says nothing, a source also stops the build when ids without a partner have one under another form, as ``7`` and ``007``.
 
     Args:
         spark: the session; it reads some ids of the other side for the error.
@@ -56,6 +64,34 @@ def refuse_unmatched(spark: SparkSession, config: DataConfig, days: Mapping[dt.d
         together = {"rows": rows, "found": found_rows, "examples": every[0]["examples"] if every else []}
         if source not in limits and _is_mismatch(source, together, HANDFUL + 1):
             raise LogError(_words(spark, config, "", source, together))
+        if source in (ITEMS, USERS, BEHAVIORS) and source not in limits:
+            _refuse_padding(spark, config, source, {example for found in every for example in found["examples"]})
+
+
+def _refuse_padding(spark: SparkSession, config: DataConfig, source: str, examples: set[str]) -> None:
+    """Stop where the other side has an id without a partner with more or fewer zeros before it.
+
+    Args:
+        spark: the session.
+        config: the data set.
+        source: ``items``, ``users`` or ``behaviors``.
+        examples: ids that found no partner, as an error shows them.
+
+    Raises:
+        LogError: the id in both forms.
+    """
+    alone = {re.sub(_PADDING, "", text): text for text in map(ast.literal_eval, examples) if text.isascii() and text.isdigit()}
+    if not alone:
+        return
+    name, other, (key, *_) = _other_side(config, source)
+    bare = F.regexp_replace(key, _PADDING, "")
+    row = read_source(spark, name, other).where(bare.isin(*alone)).select(key, bare).first()
+    if row is not None:
+        raise LogError(
+            f"{_ROWS[source]} have the {key} {alone[row[1]]!r}, and {name} has {row[0]!r}: these never meet. Bring them to one form with "
+            f"an expression under columns, as with lpad(...) or CAST(... AS DECIMAL(20, 0)), or, where they are two, say "
+            f"quality.min_matched: {{{source}: 0}}"
+        )
 
 
 def _is_mismatch(source: str, found: Mapping[str, Any], enough: int) -> bool:

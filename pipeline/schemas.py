@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import csv
 import datetime as dt
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -61,6 +63,63 @@ def with_all_columns(
     return reader.schema(_schema(merged, frame, partitions)).load(path)
 
 
+def files_by_header(
+    spark: SparkSession,
+    frame: DataFrame,
+    options: Mapping[str, str],
+    day_column: str | None,
+    days: Sequence[dt.date] | None,
+) -> tuple[str, list[list[str]]]:
+    """The CSV files of a table that can be needed, those with one header together.
+
+    Args:
+        spark: the session.
+        frame: the table as read by the header of one of its files.
+        options: of Spark's reader.
+        day_column: the partition column with the day of a row, if there is one.
+        days: the first and the last day that are needed; None where all are.
+
+    Returns:
+        The folder that the partitions are below, for the option ``basePath``, and the groups of files, each a path for Spark's readers;
+        no group where all files have the frame's columns.
+    """
+    files = [unquote(file) for file in frame.inputFiles()]
+    partitions = _partitions(frame, files)
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    if len(files) > 1:
+        for file in files:
+            if day_column is None or days is None or _is_needed(file, day_column, *days):
+                header = _header(spark, file, options)
+                if header:  # an empty file has no rows
+                    groups[header].append(file)
+    if set(groups) <= {tuple(name for name in frame.columns if name not in partitions)}:
+        return "", []
+    return _base(files, partitions), [list(map(literal, names)) for names in groups.values()]
+
+
+def _header(spark: SparkSession, file: str, options: Mapping[str, str]) -> tuple[str, ...]:
+    """The names in the first line of a CSV file, compressed or not; none where it is empty."""
+    context: Any = spark.sparkContext
+    jvm, conf = context._jvm, context._jsc.hadoopConfiguration()
+    path = jvm.org.apache.hadoop.fs.Path(file)
+    codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(conf).getCodec(path)
+    given = {key.lower(): value for key, value in options.items()}
+    charset = given.get("encoding", given.get("charset", "UTF-8"))
+    with contextlib.closing(path.getFileSystem(conf).open(path)) as stream:
+        plain = stream if codec is None else codec.createInputStream(stream)
+        line = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(plain, charset)).readLine()
+    separator = given.get("sep", given.get("delimiter", ","))
+    text = str(line or "").lstrip("\ufeff")
+    if len(separator) > 1:
+        return tuple(text.split(separator)) if text else ()
+    return tuple(next(csv.reader([text], delimiter=separator), ()))
+
+
+def _base(files: Sequence[str], partitions: Sequence[str]) -> str:
+    """The folder that a table's partitions are below, of files that are in them."""
+    return re.split(rf"/{re.escape(partitions[0])}=", files[0])[0] if partitions else files[0].rpartition("/")[0]
+
+
 def _typed(
     spark: SparkSession, merging: DataFrameReader, frame: DataFrame, files: Sequence[str], partitions: Sequence[str]
 ) -> DataFrame:
@@ -70,7 +129,7 @@ def _typed(
         groups[_untyped_columns(spark, file)].append(file)
     if len(groups) == 1:
         return frame
-    base = re.split(rf"/{re.escape(partitions[0])}=", files[0])[0] if partitions else files[0].rpartition("/")[0]
+    base = _base(files, partitions)
     parts = []
     for untyped, names in groups.items():
         try:

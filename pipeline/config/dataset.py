@@ -54,8 +54,8 @@ class Quality(Strict):
 class DataConfig(Strict):
     """A data set: its logs, its fields, its splits, where its samples go."""
 
-    name: str
-    samples: str
+    name: str = Field(min_length=1)
+    samples: str = Field(min_length=1)
     """The folder that ``build_samples`` fills."""
     log: Log
     users: AttributeSource | None = None

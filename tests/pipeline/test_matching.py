@@ -137,6 +137,37 @@ def test_a_share_can_be_asked_of_each_source(spark: SparkSession, logs: Path) ->
         judged(spark, settings(logs, quality={"min_matched": {"lookups.0": 0.9}}))
 
 
+def test_text_ids_that_differ_by_zeros_before_them_are_said_where_others_meet(
+    spark: SparkSession, logs: Path, tmp_path: Path
+) -> None:
+    """Users u0 to u5 as text of numbers: 0 and 1 meet, the others have zeros before them on one side."""
+    number, padded = "substr(user_id, 2)", "if(user_id < 'u2', substr(user_id, 2), lpad(substr(user_id, 2), 3, '0'))"
+    log = settings(logs).model_dump(mode="json", by_alias=True, exclude_unset=True)["log"]
+    for shown, known in ((number, padded), (padded, number)):
+        ids = {name: {**log[name], "columns": {**log[name]["columns"], "user_id": shown}} for name in ("impressions", "clicks")}
+        users = {"path": str(logs / "users.parquet"), "columns": {"user_id": known, "mood": "mood"}}
+        words = (
+            r"impressions have the user_id '(00)?[2-5]', and users has '(00)?[2-5]': these never meet.*min_matched: {users: 0}"
+        )
+        with pytest.raises(LogError, match=words):
+            judged(spark, settings(logs, ids, users=users), FIRST, FIRST)
+        judged(spark, settings(logs, ids, users=users, quality={"min_matched": {"users": 0}}), FIRST, FIRST)
+
+
+@pytest.mark.parametrize(("shown", "known"), [("7", "'7'"), ("'7'", "7"), ("7", "7.0D"), ("true", "'true'"), ("7.5D", "'7.5'")])
+def test_keys_of_a_lookup_meet_whatever_their_types(spark: SparkSession, logs: Path, shown: str, known: str) -> None:
+    log = settings(logs).model_dump(mode="json", by_alias=True, exclude_unset=True)["log"]
+    shop = {"impressions": {**log["impressions"], "columns": {**log["impressions"]["columns"], "shop": shown}}}
+    lookup = {"path": str(logs / "items.parquet"), "keys": ["shop"], "columns": {"shop": known, "screen": "'small'"}}
+    assert judged(spark, settings(logs, shop, lookups=[lookup]), FIRST, FIRST)[FIRST]["lookups.0"]["found"] == 30
+
+
+def test_a_key_of_many_values_is_refused_with_the_name_of_its_lookup(spark: SparkSession, logs: Path) -> None:
+    lookup = {"path": str(logs / "items.parquet"), "keys": ["device"], "columns": {"device": "map('a', 1)", "screen": "'small'"}}
+    with pytest.raises(LogError, match=r"lookups.0.keys: device is map<string,int>, which is many values"):
+        judged(spark, settings(logs, lookups=[lookup]), FIRST, FIRST)
+
+
 def test_a_lookup_may_have_no_row_for_a_day(spark: SparkSession, logs: Path) -> None:
     lookup = {"path": str(logs / "items.parquet"), "keys": ["device"], "columns": {"device": "'watch'", "screen": "'tiny'"}}
     assert judged(spark, settings(logs, lookups=[lookup]), FIRST, FIRST)[FIRST]["lookups.0"]["found"] == 0

@@ -21,7 +21,7 @@ from pipeline.build import build_samples
 from pipeline.config import DataConfig, Source
 from pipeline.contract import Contract
 from pipeline.log_errors import LogError, log_errors
-from pipeline.logs import read_source
+from pipeline.logs import CORRUPT, read_source
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 
 pytestmark = pytest.mark.spark
@@ -367,3 +367,36 @@ def test_a_catalog_table_whose_partitions_have_blanks_and_colons(
             assert sums(contract) == expected
     finally:
         spark.sql("DROP TABLE hourly_clicks")
+
+
+def test_csv_files_may_differ_in_their_columns_and_in_their_order(spark: SparkSession, tmp_path: Path) -> None:
+    days = (
+        pd.DataFrame({"id": ["u1"], "zone": ["north"]}),
+        pd.DataFrame({"zone": ["south"], "id": ["u2"]}),
+        pd.DataFrame({"age": [7], "id": ["u3"], "zone": ['"x", y']}),
+        pd.DataFrame({"wholly": ["another"], "table": ["of a day that is not asked for"]}),
+    )
+    for number, day in enumerate(days, 1):
+        (tmp_path / f"day=2026-03-{number:02d}").mkdir()
+        day.to_csv(tmp_path / f"day=2026-03-{number:02d}" / ("part.csv.gz" if number == 3 else "part.csv"), index=False)
+    (tmp_path / "day=2026-03-01" / "empty.csv").touch()
+    columns = {"user_id": "id", "zone": "zone", "age": "age", "on": "date(day)"}
+    options = {"header": True}
+    source = Source(path=str(tmp_path), format="csv", options=options, columns=columns, day_column="day")
+    found = read_source(spark, "users", source, (DAYS[0], DAYS[2])).orderBy("user_id").collect()
+    assert [(row["user_id"], row["zone"], row["age"], row["on"]) for row in found] == [
+        ("u1", "north", None, DAYS[0]),
+        ("u2", "south", None, DAYS[1]),
+        ("u3", '"x", y', "7", DAYS[2]),
+    ]
+    one = read_source(spark, "users", source.model_copy(update={"columns": {"user_id": "id"}}), (DAYS[1], DAYS[1])).collect()
+    assert [row["user_id"] for row in one] == ["u2"]
+
+
+def test_a_broken_line_is_found_in_csv_files_of_different_columns(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,zone\nu1,north\n")
+    (tmp_path / "b.csv").write_text("zone,id,age\nsouth,u2,7,8,9\neast,u3,4\n")
+    columns = {"user_id": "id", "zone": "zone"}
+    source = Source(path=str(tmp_path), format="csv", options={"header": True}, columns=columns)
+    found = read_source(spark, "users", source).orderBy("user_id").collect()
+    assert [(row["user_id"], row[CORRUPT]) for row in found] == [("u1", None), ("u2", "south,u2,7,8,9"), ("u3", None)]

@@ -151,11 +151,12 @@ def test_a_csv_header_that_names_a_column_twice(log: Refusals) -> None:
     log.refused("log.impressions.columns", "the columns there are", "user_id1, user_id4", **CSV)
 
 
-def test_csv_files_whose_columns_are_in_another_order_on_the_second_day(log: Refusals) -> None:
+def test_csv_files_with_a_schema_whose_columns_are_in_another_order_on_the_second_day(log: Refusals) -> None:
     (log.partition(DAYS[0]) / "part-0.csv").write_text(csv(good_rows(DAYS[0])))
     other = ["user_id", "impression_id", *SCHEMA.names[2:]]
     (log.partition(DAYS[1]) / "part-0.csv").write_text(csv(good_rows(DAYS[1]), other))
-    log.refused("log.impressions: cannot read", "header does not conform", "part-0.csv", "write those that differ anew", **CSV)
+    typed = CSV | {"schema": DDL}
+    log.refused("log.impressions: cannot read", "header does not conform", "part-0.csv", "leave the schema out", **typed)
 
 
 def test_parquet_whose_columns_differ_in_case_only(log: Refusals) -> None:
