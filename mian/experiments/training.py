@@ -201,4 +201,5 @@ class _Curve:
             return ()
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may have been cut off
-        return tuple((step, metrics) for step, metrics in whole)
+        points = {(step, *metrics): (step, metrics) for step, metrics in whole}  # a split that was scored again is there twice
+        return tuple(points.values())

@@ -29,7 +29,7 @@ class Progress(BaseModel):
     step_of_epoch: int = 0
     """Since the legs."""
     evaluation_due: bool = False
-    """Whether the validation split was being scored."""
+    """Whether the validation split is to be scored before the next step."""
     bad_evaluations: int = 0
     best_step: int = 0
     best: dict[str, float] = {"logloss": math.inf}
@@ -43,6 +43,12 @@ class Progress(BaseModel):
     def share(self) -> float:
         """How much of the planned samples is done, 0 to 1."""
         return min(1.0, self.samples / self.planned_samples)
+
+    @property
+    def epoch_of_step(self) -> int:
+        """The epoch that the step done last was of."""
+        begun = self.step_of_epoch > 0 or bool(self.legs)
+        return self.epoch if begun else max(0, self.epoch - 1)
 
     def step_done(self) -> None:
         """Count a step."""

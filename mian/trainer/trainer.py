@@ -219,16 +219,14 @@ class Trainer:
         )
         with self._bar, self._trace:
             if progress.evaluation_due:
-                self._evaluate(last=False)
+                self._evaluate_and_save()
             while not progress.finished:
                 if progress.epoch < self._config.epochs:
                     self._train_epoch()
                 else:  # what another number of ranks had left of the last epoch is less than a batch of each rank
-                    self._evaluate(last=True)
-                    progress.finished = True
+                    self._evaluate_and_save()
             if not progress.best_step:  # it had ended, and its best weights could not be read
-                self._evaluate(last=True)
-                progress.finished = True
+                self._evaluate_and_save()
         if self._best_weights:
             self.model.load_state_dict(self._best_weights)
         test = self._score(self._streams.test) if self._streams.test is not None else None
@@ -255,22 +253,28 @@ class Trainer:
                 self._bar.update(config.batch_size * self._ranks.size)
                 if progress.step % config.log_every == 0:
                     self._log_curve()
-                epoch_over = progress.step_of_epoch == steps
-                last = progress.step == config.max_steps or (epoch_over and progress.epoch == config.epochs - 1)
-                if last or progress.step_of_epoch in evaluations:
-                    self._evaluate(last)
-                    progress.finished |= last
                 every = config.checkpoint.every_steps
-                if stop or epoch_over or progress.finished or (every is not None and progress.step % every == 0):
-                    self._save(epoch_over and not progress.finished)
-                if progress.finished:
-                    return
-                if stop:
+                epoch_over = progress.step_of_epoch == steps
+                saved = stop or epoch_over or (every is not None and progress.step % every == 0)
+                progress.evaluation_due = epoch_over or progress.step_of_epoch in evaluations or self._is_last_step
+                if epoch_over:
+                    progress.epoch_done()
+                if saved or self._is_last_step:  # before scoring, so that a kill meanwhile costs no step
+                    self._save()
+                if stop and not self._is_last_step:
                     self._ranks.wait()  # whoever ends first has the launcher end the others, be they writing
                     then = "goes on" if config.checkpoint.enabled else "begins anew: checkpoint.enabled is false"
                     raise TrainingStopped(f"stopped after step {progress.step:,}; started again, it {then}")
-        if progress.step_of_epoch == steps:
-            progress.epoch_done()
+                if progress.evaluation_due:
+                    self._evaluate_and_save()
+                if progress.finished or epoch_over:
+                    return
+        progress.epoch_done()
+
+    @property
+    def _is_last_step(self) -> bool:
+        """Whether the step that was done is the training's last."""
+        return self.progress.epoch >= self._config.epochs or self.progress.step == self._config.max_steps
 
     def _evaluations(self, steps: int) -> set[int]:
         """After which of an epoch's last ``steps`` steps the validation split is scored: at even distances over all of it."""
@@ -296,12 +300,14 @@ class Trainer:
             self._report({"train_logloss": loss, "epoch": self.progress.epoch, **speed}, self.progress.step)
             self._bar.set_postfix({"logloss": f"{loss:.4f}"} | {name: f"{share:.0%}" for name, share in shares.items()})
 
-    def _evaluate(self, last: bool) -> None:
-        """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict.
+    def _evaluate_and_save(self) -> None:
+        """Evaluate; where that ends the training, a checkpoint says so."""
+        self._evaluate()
+        if self.progress.finished:
+            self._save()
 
-        Args:
-            last: the weights will not change any more, so that no copy is needed.
-        """
+    def _evaluate(self) -> None:
+        """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict."""
         progress = self.progress
         progress.evaluation_due = True
         self._check_weights()
@@ -310,19 +316,19 @@ class Trainer:
         except NotANumberError:
             self._end(lambda: self._diagnosis.of_validation(progress))
         self._curve.pause()
-        better = metrics["logloss"] < progress.best["logloss"]
+        better = progress.best_step == progress.step or metrics["logloss"] < progress.best["logloss"]  # scored again, or lower
         if better:
             progress.best, progress.best_step = metrics, progress.step
-            self._best_weights = {} if last else copy.deepcopy(self.model.state_dict())
+            self._best_weights = {} if self._is_last_step else copy.deepcopy(self.model.state_dict())
             self._save_best(self.model.state_dict())
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
-        progress.finished = progress.bad_evaluations >= self._config.patience or progress.step == self._config.max_steps
+        progress.finished = progress.bad_evaluations >= self._config.patience or self._is_last_step
         progress.evaluation_due = False
         if self._ranks.is_first:
             of_validation = {f"validation_{name}": value for name, value in metrics.items()}
-            self._report(of_validation | {"epoch": progress.epoch}, progress.step)
+            self._report(of_validation | {"epoch": progress.epoch_of_step}, progress.step)
             self._bar.write(
-                f"step {progress.step:>7,}  epoch {progress.epoch}  validation: logloss {metrics['logloss']:.5f}  "
+                f"step {progress.step:>7,}  epoch {progress.epoch_of_step}  validation: logloss {metrics['logloss']:.5f}  "
                 f"AUC {metrics['auc']:.5f}  gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}"
                 f"{'  best' if better else ''}"
             )
@@ -334,7 +340,7 @@ class Trainer:
     def _threads(self, rows: int) -> int:
         return self._config.threads or default_threads(rows, self._ranks.cores)
 
-    def _save(self, epoch_over: bool) -> None:
+    def _save(self) -> None:
         """Take a checkpoint; the ranks' own state travels to the first, which has all else."""
         if not self._saving.enabled:
             return
@@ -346,9 +352,7 @@ class Trainer:
             "loss": float(self._curve.total),
         }
         of_ranks = self._ranks.gather_objects(mine)
-        progress = self.progress.model_copy()
-        if epoch_over:
-            progress.epoch_done()
+        progress = self.progress
         if self._best_weights and self._saving.lacks_best(progress.best_step):
             self._save_best(self._best_weights)
         state = {"progress": progress.model_dump(), "ranks": of_ranks}

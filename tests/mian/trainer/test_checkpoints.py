@@ -79,9 +79,6 @@ def test_stopped_at_any_step_it_goes_on_as_if_it_had_not_been(
 def test_killed_at_any_step_it_goes_on_from_the_checkpoint_before(
     samples: Any, undisturbed: tuple[Trained, Curves], tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     for step, goes_on_after in ((4, 0), (11, 0), (30, 10), (66, 25), (90, 65), (126, 85)):
         trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), checkpoint={"every_steps": 5})
         assert trainer.progress.step == goes_on_after
@@ -95,6 +92,47 @@ def test_killed_at_any_step_it_goes_on_from_the_checkpoint_before(
         with pytest.raises(Killed):
             trainer.run()
     assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2)).run(), undisturbed[0])
+
+
+class Killed(BaseException):
+    """A process that is gone from one moment to the next."""
+
+
+@pytest.mark.parametrize(("scoring", "settings"), [(1, {}), (2, {}), (1, {"max_steps": 50}), (2, {"patience": 1})], ids=str)
+def test_killed_while_scoring_it_goes_on_with_the_scoring_alone(
+    samples: Any, tmp_path: Path, scoring: int, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"evaluations_per_epoch": 1, **settings}
+    trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), **settings)
+    score, scored = trainer._score, []
+
+    def killed(stream: Any) -> Any:
+        scored.append(stream)
+        if len(scored) == scoring:
+            raise Killed
+        return score(stream)
+
+    monkeypatch.setattr(trainer, "_score", killed)
+    with pytest.raises(Killed):
+        trainer.run()
+    curves, undisturbed = Curves(), Curves()
+    again = trainer_of(samples, CheckpointStore(tmp_path, 2), curves=curves, **settings)
+    assert (again.progress.step, again.progress.evaluation_due) == (trainer.progress.step, True)
+    assert_same(again.run(), trainer_of(samples, curves=undisturbed, **settings).run())
+    step = trainer.progress.step
+    assert (curves["validation_logloss"][step], curves["epoch"][step]) == (
+        undisturbed["validation_logloss"][step],
+        undisturbed["epoch"][step],
+    )
+
+
+def test_the_same_weights_scored_again_stay_the_best(samples: Any, tmp_path: Path) -> None:
+    trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), 30)
+    assert stopped(trainer) == 30
+    trainer._evaluate()
+    for _ in range(2):  # as where another rank was killed while the best weights were written
+        trainer._evaluate()
+    assert (trainer.progress.best_step, trainer.progress.bad_evaluations) == (30, 0)
 
 
 @pytest.mark.parametrize("name", ["din", "dien"])
@@ -167,7 +205,7 @@ def test_checkpoints_come_every_so_many_steps_and_after_each_epoch_and_the_newes
             seen.append(self.steps())
 
     trained = trainer_of(samples, Watched(tmp_path, 3), checkpoint={"every_steps": 25}).run()
-    assert seen == [[25], [25, 50], [25, 50, 63], [50, 63, 75], [63, 75, 100], [75, 100, 125], [100, 125, 126]]
+    assert seen == [[25], [25, 50], [25, 50, 63], [50, 63, 75], [63, 75, 100], [75, 100, 125], *2 * [[100, 125, 126]]]
     best = sorted(path.name for path in tmp_path.glob("best-*"))
     assert f"best-{trained.best_step:09d}" in best
     assert len(best) <= 3
@@ -326,9 +364,6 @@ def test_a_training_that_had_ended_without_readable_best_weights_has_its_last_on
 def test_a_checkpoint_that_was_being_replaced_is_not_lost(
     store: CheckpointStore, renamed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     def killed(self: Path, target: Path) -> Path:
         calls.append(target)
         if len(calls) > renamed - 1:
