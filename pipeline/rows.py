@@ -16,6 +16,7 @@ from pyspark.sql.types import ArrayType, BinaryType, MapType, NumericType, Strin
 
 from pipeline.attributes import join_attributes, join_lookup
 from pipeline.config import AttributeSource, DataConfig, FieldConfig
+from pipeline.contract.canonical import LONGEST_VALUE
 from pipeline.contract.document import ID_COLUMN, USER_COLUMN
 from pipeline.days import ONE_DAY
 from pipeline.events import Events, reach_back
@@ -36,9 +37,6 @@ ORDER_HASH = "_order_hash"
 
 #: Columns that fields often are, as they are.
 _IDS = ("user_id", "item_id")
-
-#: Bytes of a value; a longer one is none: unknown.
-LONGEST_VALUE = 1_000
 
 
 @dataclass(frozen=True)

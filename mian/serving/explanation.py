@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mian.serving.rows import ServingInputError
@@ -30,24 +30,21 @@ def explain(servable: Servable, raw: pd.DataFrame) -> list[pd.DataFrame]:
 
     Returns:
         A table a row, a line for everything that is weighed: ``module`` (``IBIM``, ``IUIM``, ``ICIM``, ``GIM``), ``name`` (a behavior's
-        number from the most recent, a field's column, a part), ``value`` (the raw value; of a behavior those of its fields; None of a part)
+        number from the most recent, a field's column, a part), ``value`` (as the model reads it, see :meth:`Servable.values`; of a behavior
+        those of its fields; None of a part)
         and ``weight``. The weights of a module add up to 1, but for MIAN-plus's behaviors.
 
     Raises:
         ServingInputError: the rows are not what the model takes, or it has no attention.
     """
+    rows = servable.values(raw)
     weights = servable.explain(raw)
-    if not weights:
+    if rows and not weights:
         raise ServingInputError("the model has no attention that could be explained; mian has")
     names = servable.model.explained()
     return [
-        _table(servable, names, row, {key: of_all[number] for key, of_all in weights.items()})
-        for number, row in enumerate(_rows(raw))
+        _table(servable, names, row, {key: of_all[number] for key, of_all in weights.items()}) for number, row in enumerate(rows)
     ]
-
-
-def _rows(raw: pd.DataFrame) -> list[dict[str, Any]]:
-    return [dict(zip(raw.columns, values, strict=True)) for values in raw.itertuples(index=False, name=None)]
 
 
 def _table(
@@ -62,22 +59,20 @@ def _table(
             lines += [(module, str(n + 1), value, float(weights[key][n])) for n, value in enumerate(values)]
         else:
             lines += [(module, name, _plain(row.get(name)), float(weights[key][n])) for n, name in enumerate(names[key])]
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).astype(
+        {"weight": "float64"}
+    )  # None stays None beside numbers
 
 
 def _behaviors(servable: Servable, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    fields = servable.contract.group("behaviors")
-    lists = {field.name: row[field.column] for field in fields}
-    length = min((len(values) for values in lists.values() if values is not None), default=0)
-    places = range(min(length, servable.contract.history.length))
-    return [{name: _plain(values[place]) for name, values in lists.items() if values is not None} for place in places]
+    lists = {field.name: row[field.column] for field in servable.contract.group("behaviors")}
+    length = min(len(next(iter(lists.values()), ())), servable.contract.history.length)
+    return [{name: _plain(values[place]) for name, values in lists.items()} for place in range(length)]
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _plain(value: str | float | None) -> str | float | None:
+    """A value as JSON has it, which knows no infinity."""
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def shown(value: Any) -> str:

@@ -42,6 +42,7 @@ class ServableModel(PythonModel):
             MlflowException: the rows are not what the model takes; the scoring server answers 400 with what is wrong.
         """
         try:
+            _check(model_input)
             columns: dict[str, Any] = {"probability": self._servable.predict_proba(model_input)}
             if (params or {}).get("explain"):
                 tables = explain(self._servable, model_input)
@@ -49,6 +50,20 @@ class ServableModel(PythonModel):
         except ServingInputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame(columns, index=model_input.index)
+
+
+def _check(raw: pd.DataFrame) -> None:
+    """Refuse what only a request can be.
+
+    Raises:
+        ServingInputError: there are no rows, or a column holds nothing but its own name.
+    """
+    if not len(raw):
+        raise ServingInputError("the input has no rows; give at least one")
+    # of a column that is there as often as there are rows MLflow makes a column of its name
+    named = [name for name in raw.columns if len(raw) > 1 and all(isinstance(v, str) and v == name for v in raw[name])]
+    if named:
+        raise ServingInputError(f"the input has the column {', '.join(named)} more than once; give each column once")
 
 
 mlflow.models.set_model(ServableModel())

@@ -61,6 +61,18 @@ class Servable:
         self.model = model.eval()
         self._rows = RowEncoder(contract, vocabularies)
 
+    def values(self, raw: pd.DataFrame) -> list[dict[str, Any]]:
+        """Raw rows as the model reads them, by column: ids as text, numbers, lists of these, None where nothing is known.
+
+        Args:
+            raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+
+        Raises:
+            ServingInputError: the rows are not what the model takes.
+        """
+        rows: list[dict[str, Any]] = pa.table(self._rows.columns(raw)).to_pylist()
+        return rows
+
     def explain(self, raw: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
         """The attention weights behind the scores, see :meth:`mian.models.ClickModel.explain`; each of N rows.
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from mlflow.types.schema import AnyType, Array
+from mlflow.types.schema import AnyType
 
-from pipeline.contract import Contract, Field
+from pipeline.contract import Contract
 
 
 def signature(contract: Contract) -> ModelSignature:
-    """The schema of raw rows: ids are strings, numbers doubles, behaviors arrays; any value may be missing. One parameter, ``explain``."""
-    inputs: list[ColSpec | TensorSpec] = [ColSpec(_type(field), field.column, required=False) for field in contract.fields]
+    """The schema of raw rows: a column a field; any value may be missing. One parameter, ``explain``.
+
+    Columns are of any type, and :class:`mian.serving.rows.RowEncoder` looks at the values. MLflow would make text of a value that a list
+    of strings lacks, and refuse whole numbers as doubles and columns of missing values as text.
+    """
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), field.column, required=False) for field in contract.fields]  # type: ignore[no-untyped-call]
     params = ParamSchema([ParamSpec("explain", DataType.boolean, default=False)])
     return ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, "probability")]), params)
-
-
-def _type(field: Field) -> DataType | Array:
-    if field.group != "behaviors":
-        return DataType.string if field.is_text else DataType.double
-    # MLflow refuses whole numbers in an array of doubles, and JSON from JavaScript writes 3.0 as 3.
-    return Array(DataType.string) if field.is_text else Array(AnyType())  # type: ignore[no-untyped-call]

@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
+#: Bytes of a value; a longer one is none: unknown.
+LONGEST_VALUE = 1_000
+
 
 def canonical_text(values: pa.Array) -> pa.Array:
     """The text of raw values.

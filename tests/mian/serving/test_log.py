@@ -14,8 +14,6 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.models import convert_input_example_to_serving_input
 from mlflow.pyfunc.scoring_server import invocations
-from mlflow.types import DataType
-from mlflow.types.schema import Array
 
 from mian.evaluation import load_model
 from mian.serving import explain, input_example, load_servable
@@ -81,8 +79,7 @@ def test_the_scoring_server_explains_where_it_is_asked_to(registered: Any, raw: 
     np.testing.assert_allclose([row["probability"] for row in predictions], registered.probabilities(raw), atol=1e-6)
     for row, expected in zip(predictions, explain(load_model(MODEL), raw), strict=True):
         assert [line["name"] for line in row["explanation"]] == expected["name"].tolist()
-        values = json.loads(json.dumps(row["explanation"]).replace('"None"', "null"))  # MLflow makes text of what a list lacks
-        assert [line["value"] for line in values] == expected["value"].tolist()
+        assert [line["value"] for line in row["explanation"]] == expected["value"].tolist()
         np.testing.assert_allclose([line["weight"] for line in row["explanation"]], expected["weight"])
 
 
@@ -111,9 +108,6 @@ def test_the_signature_and_the_example_are_registered(registered: Any) -> None:
     metadata = mlflow.pyfunc.load_model(MODEL).metadata
     inputs = metadata.get_input_schema().input_dict()
     assert list(inputs) == [field.column for field in registered.contract.fields]
-    assert inputs["candidate_item_id"].type == inputs["user_age"].type == DataType.string
-    assert inputs["candidate_price"].type == DataType.double
-    assert inputs["behavior_item_id"].type == Array(DataType.string)
     assert not any(column.required for column in inputs.values())
     assert metadata.get_output_schema().input_names() == ["probability"]
     example = metadata.load_input_example()

@@ -135,9 +135,9 @@ def test_lists_that_differ_beyond_the_history_are_refused_as_well(servable: Serv
     ("column", "value", "message"),
     [
         ("user_age", pd.Timestamp(0), "column user_age: an id is text, got timestamp"),
-        ("candidate_price", "12", "column candidate_price: a number is needed, got string"),
-        ("behavior_item_id", "i1", "column behavior_item_id: each row takes a list"),
-        ("user_age", {"a": 1}, "column user_age: an id is text, got struct"),
+        ("candidate_price", "12", "column candidate_price, row 0: a number is needed, got str"),
+        ("behavior_item_id", "i1", "column behavior_item_id, row 0: a list of behaviors is needed"),
+        ("user_age", {"a": 1}, "column user_age, row 0: an id is text, a number or a boolean, got dict"),
     ],
 )
 def test_a_column_of_a_wrong_type_is_named(
@@ -148,9 +148,9 @@ def test_a_column_of_a_wrong_type_is_named(
 
 
 def test_lists_of_a_wrong_type_are_named(servable: Servable, raw: pd.DataFrame) -> None:
-    with pytest.raises(ServingInputError, match="column behavior_item_id: an id is text, got struct"):
+    with pytest.raises(ServingInputError, match="column behavior_item_id, row 0: an id is text, a number or a boolean, got dict"):
         servable.predict_proba(raw.assign(behavior_item_id=[[{"a": 1}]] * len(raw)))
-    with pytest.raises(ServingInputError, match="column behavior_gap: a number is needed, got string"):
+    with pytest.raises(ServingInputError, match="column behavior_gap, row 0: a number is needed, got str"):
         servable.predict_proba(raw.assign(behavior_gap=raw["behavior_item_id"]))
 
 
@@ -172,7 +172,7 @@ def test_a_missing_value_is_unknown_among_values_of_several_types(servable: Serv
 
 def test_mixed_numbers_are_named(servable: Servable, raw: pd.DataFrame) -> None:
     prices = pd.Series([1.5, "2", *[3] * (len(raw) - 2)], raw.index, object)
-    with pytest.raises(ServingInputError, match="column candidate_price: values of one type are needed"):
+    with pytest.raises(ServingInputError, match="column candidate_price, row 1: a number is needed, got str"):
         servable.predict_proba(raw.assign(candidate_price=prices))
 
 
