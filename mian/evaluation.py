@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import pathlib
 from collections.abc import Mapping
@@ -20,12 +22,13 @@ from mlflow.models import Model
 from mian.baselines import LogisticRegressionBaseline, PopularityBaseline
 from mian.metrics import evaluate
 from mian.models import ClickModel
-from mian.serving import Servable, ServableError, load_servable
+from mian.serving import Servable, ServableError, load_servable, read_vocabularies
 from mian.serving.servable import MODEL_FILE
 from mian.stream import SampleStream
+from mian.stream.columns import Tensors
 from mian.tracking import check_store
 from mian.trainer.evaluation import Scores, scores
-from pipeline.contract import Contract, ContractError
+from pipeline.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_from_parquet
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
 
 BATCH_SIZE = 4096
@@ -68,23 +71,59 @@ def _servable_in(model: pathlib.Path) -> pathlib.Path:
 def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:
     """Score a split in the order of the contract's files and their rows.
 
+    The samples' vocabularies may have been extended since the model was trained: what came later is unknown to the model, here as when it
+    is served.
+
     Raises:
         ContractError: the model was trained on other fields or vocabularies, or there is no such split.
         StreamError: samples cannot be read.
     """
-    differences = list(servable.contract.differences(contract))
+    extended = _extended(servable, contract, samples)
+    known = tuple(servable.contract.vocabulary(v.name) if v.name in extended else v for v in contract.vocabularies)
+    differences = list(servable.contract.differences(contract.model_copy(update={"vocabularies": known})))
     if differences:
         raise ContractError(
             f"the model was not trained on what {samples} holds: {'; '.join(differences[:5])}; "
             "train on these samples, or evaluate on those it was trained on"
         )
-    return score(servable.model, _stream(contract, samples, split))
+    sizes = {
+        field.column: servable.contract.vocabulary(field.vocabulary).size
+        for field in contract.fields
+        if field.vocabulary is not None and field.vocabulary in extended
+    }
+    return score(servable.model, _stream(contract, samples, split), sizes)
 
 
-def score(model: ClickModel, stream: SampleStream) -> Scores:
-    """Score a stream, all of it in memory."""
+def _extended(servable: Servable, contract: Contract, samples: str) -> set[str]:
+    """The vocabularies of samples that begin with all values of the model's own, and have more behind them."""
+    mine = {v.name: v.sha256 for v in servable.contract.vocabularies}
+    others = tuple(v for v in contract.vocabularies if v.kind == "table" and v.sha256 != mine.get(v.name))
+    found = set()
+    for vocabulary in others:
+        with contextlib.suppress(ServableError):  # one that is not there has other contents
+            contents = read_vocabularies(contract.model_copy(update={"vocabularies": (vocabulary,)}), samples)
+            values = vocabulary_from_parquet(io.BytesIO(contents[vocabulary.name]))["value"]
+            known = servable.vocabularies.get(vocabulary.name)
+            if known is not None and values.slice(0, len(known)).equals(known):
+                found.add(vocabulary.name)
+    return found
+
+
+def score(model: ClickModel, stream: SampleStream, sizes: Mapping[str, int] | None = None) -> Scores:
+    """Score a stream, all of it in memory.
+
+    Args:
+        model: the model.
+        stream: the split.
+        sizes: by column how many ids the model knows, where samples may have more; those are unknown then.
+    """
+
+    def known(batch: Tensors) -> Tensors:
+        changed = {name: batch[name].masked_fill(batch[name] >= size, UNKNOWN_ID) for name, size in (sizes or {}).items()}
+        return {**batch, **changed}
+
     # copies: as views, they would keep the whole samples in memory
-    batches = [[column.copy() for column in batch] for batch in scores(model, stream)]
+    batches = [[column.copy() for column in batch] for batch in scores(model, stream, change=known)]
     return Scores(*map(np.concatenate, zip(*batches, strict=True)))
 
 

@@ -53,11 +53,15 @@ class Servable:
     Args:
         contract: what the model was trained on.
         model: the model, on the CPU.
-        vocabularies: for each vocabulary its values in the order of their ids.
+        vocabularies: for each vocabulary that is a table its values in the order of their ids.
+
+    Attributes:
+        contract: see above; likewise ``model`` and ``vocabularies``.
     """
 
     def __init__(self, contract: Contract, model: ClickModel, vocabularies: Mapping[str, pa.Array]) -> None:
         self.contract = contract
+        self.vocabularies = dict(vocabularies)
         self.model = model.eval()
         self._rows = RowEncoder(contract, vocabularies)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import torch
 
 from mian.models import ClickModel
 from mian.stream import SampleStream
+from mian.stream.columns import Tensors
 from mian.trainer.feed import beside
 from mian.trainer.ranks import Ranks
 from mian.trainer.scored_rows import Evaluation, ScoredRows
@@ -27,19 +28,23 @@ class Scores(NamedTuple):
     users: npt.NDArray[np.int64]
 
 
-def scores(model: ClickModel, stream: SampleStream, batches: int = 0) -> Generator[Scores, None, None]:
+def scores(
+    model: ClickModel, stream: SampleStream, batches: int = 0, change: Callable[[Tensors], Tensors] | None = None
+) -> Generator[Scores, None, None]:
     """Score this rank's rows of a stream, a batch at a time, without dropout; the model's mode is left as it was.
 
     Args:
         model: the model.
         stream: the split.
         batches: as many are scored on the rank that has the most; a split model takes part in those that this rank lacks.
+        change: what is done to each batch before it is scored; nothing if not given.
     """
     was_training = model.training
     model.eval()
     try:
         with closing(stream.epoch(0)) as samples:
-            for batch in samples:
+            for drawn in samples:
+                batch = drawn if change is None else change(drawn)
                 with torch.inference_mode():
                     probabilities = torch.sigmoid(model(beside(model, batch)).float()).cpu().numpy()
                 yield Scores(batch[LABEL_COLUMN].numpy(), probabilities, batch[USER_COLUMN].numpy())

@@ -1,5 +1,6 @@
 """The evaluation job on a model in a real MLflow store."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
@@ -123,6 +125,56 @@ def test_samples_of_another_vocabulary_are_an_error_that_names_it(run: Callable[
         for vocabulary in beside.contract.vocabularies
     ]
     assert run(samples=changed(beside, "others", vocabularies=vocabularies)) == 1
+    assert "vocabulary item has other contents" in one_error(capsys)
+
+
+def extended(place: Finished, folder: str, new_id: int, *more: str) -> str:
+    """Samples whose items got two values more, and a test day in which every third candidate and latest behavior is one of an id."""
+    shutil.copytree(place.samples, folder)
+    vocabularies, days = list(place.contract.vocabularies), list(place.contract.days)
+    number = next(n for n, vocabulary in enumerate(vocabularies) if vocabulary.name == "item")
+    old = pq.read_table(Path(folder, str(vocabularies[number].path)))
+    values = pa.chunked_array([pa.array([*more, *old["value"].to_pylist(), "late", "later"])])
+    pq.write_table(pa.table({"value": values, "count": pa.array(range(len(values)))}), path := Path(folder, "item-2.parquet"))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    changes = {"path": path.name, "sha256": digest, "size": len(values) + 2}
+    vocabularies[number] = vocabularies[number].model_copy(update=changes)
+    for file in place.contract.split("test")[0].files:
+        table = pq.read_table(Path(folder, file.path)).to_pandas()
+        table.loc[::3, "candidate_item_id"] = np.int32(new_id)
+        table["behavior_item_id"] = [
+            np.append(np.int32(new_id), ids[1:]).astype(np.int32) if row % 3 == 0 and length else ids
+            for row, (ids, length) in enumerate(zip(table["behavior_item_id"], table["behavior_length"], strict=True))
+        ]
+        old_schema = pq.read_schema(Path(folder, file.path))
+        pq.write_table(pa.Table.from_pandas(table, old_schema, preserve_index=False), Path(folder, file.path), compression="zstd")
+        content = Path(folder, file.path).read_bytes()
+        renewed = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        days = [
+            day.model_copy(update={"files": tuple(f.model_copy(update=renewed) if f.path == file.path else f for f in day.files)})
+            for day in days
+        ]
+    later = place.contract.model_copy(update={"vocabularies": tuple(vocabularies), "vocabulary_version": 2, "days": tuple(days)})
+    Path(folder, "contract.json").write_text(later.to_json())
+    return folder
+
+
+def test_values_that_a_vocabulary_got_later_are_unknown_to_the_model(run: Callable[..., int], beside: Finished) -> None:
+    size = beside.contract.vocabulary("item").size
+    assert run("--predictions", "unknown.parquet", samples=extended(beside, "unknown", 1)) == 0
+    right = pd.read_parquet("unknown.parquet")["probability"]
+    for new_id in (size, size + 1):
+        assert run("--predictions", "later.parquet", samples=extended(beside, f"later-{new_id}", new_id)) == 0
+        pd.testing.assert_series_equal(pd.read_parquet("later.parquet")["probability"], right, check_exact=True)
+    assert run("--predictions", "plain.parquet") == 0
+    plain = pd.read_parquet("plain.parquet")["probability"]
+    assert (plain != right).mean() > 0.3, "with known items the scores are others"
+
+
+def test_a_vocabulary_that_does_not_begin_with_the_models_own_is_refused(
+    run: Callable[..., int], beside: Finished, capsys: Any
+) -> None:
+    assert run(samples=extended(beside, "moved", 1, "in front")) == 1
     assert "vocabulary item has other contents" in one_error(capsys)
 
 
