@@ -130,8 +130,9 @@ class TrainConfig(Strict):
     """Samples a step and rank."""
     backward_passes_per_step: int = Field(1, ge=1)
     """A step works on its batch in so many parts, one after the other, which takes the memory of one; their gradients are added up, and
-    the weights change once. Other than in the memory, in what dropout draws, and in the statistics of a model that
-    normalizes by its batch, which here are a part's, the result is that of the whole batch."""
+    the weights change once. Other than in the memory, in what dropout draws, in the behaviors that DIEN draws as negatives, which are
+    those of a part, and in the statistics of a model that normalizes by its batch, which here are a part's, the result is that of the
+    whole batch."""
     epochs: int = Field(3, ge=1)
     evaluations_per_epoch: int = Field(1, ge=1)
     """How often the validation split is scored, at even distances."""

@@ -85,6 +85,24 @@ class ClickModel(nn.Module, ABC):
         )  # of logits that autocast has rounded, too
         return logloss, logloss
 
+    def auxiliary_terms(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """How many terms an auxiliary loss of :meth:`losses` is the mean of, a scalar; None where each sample counts alike.
+
+        A model that says so is told before each step of which mean its part of the batch is a part, see :meth:`use_auxiliary_terms`.
+
+        Args:
+            batch: as for :meth:`forward`.
+        """
+        return None
+
+    def use_auxiliary_terms(self, terms: torch.Tensor) -> None:
+        """Divide the sum of the auxiliary loss by this number of terms, in the place of the batch's own, wherever the model learns.
+
+        Args:
+            terms: scalar, the mean number over the parts that a step's batch is cut into, on all ranks; 0 for the batch's own again. The
+                mean over all parts is then that of the whole batch.
+        """
+
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Attention weights by name, each with B rows; nothing where a model has none."""
         return {}

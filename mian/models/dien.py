@@ -19,6 +19,7 @@ from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
 from mian.models.options import Count, Deviation, Options, Share
 from pipeline.contract import Contract
+from pipeline.contract.document import LENGTH_COLUMN
 
 
 class DIENConfig(Options):
@@ -85,6 +86,8 @@ class DIEN(ClickModel):
             self.unit = ActivationUnit(d, candidate, behaviors, shared, config.unit, config.unit_activation)
         self.signs: torch.Tensor
         self.register_buffer("signs", torch.tensor([[-1.0], [1.0]]), persistent=False)  # see auxiliary_loss
+        self.terms: torch.Tensor
+        self.register_buffer("terms", torch.zeros(()), persistent=False)  # see use_auxiliary_terms
         self.evolution = GRU(width, width)
         self.mlp = MLP(d * len(contract.fields), config.mlp, config.dropout, config.activation)
         self.logit = nn.Linear(self.mlp.output_width, 1)
@@ -109,6 +112,14 @@ class DIEN(ClickModel):
         drawn = (torch.rand(len(e), device=e.device) * packing.offsets[-1]).long()
         return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, drawn, packing)
 
+    def auxiliary_terms(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """See :meth:`mian.models.ClickModel.auxiliary_terms`; behaviors that came after another one."""
+        return (batch[LENGTH_COLUMN] - 1).clamp(min=0).sum() if self.config.auxiliary_weight else None
+
+    def use_auxiliary_terms(self, terms: torch.Tensor) -> None:
+        """See :meth:`mian.models.ClickModel.use_auxiliary_terms`."""
+        self.terms.copy_(terms)
+
     def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, drawn: torch.Tensor, packing: Packing) -> torch.Tensor:
         """How badly each interest tells the behavior that came next from another one, Eq. 6.
 
@@ -122,7 +133,8 @@ class DIEN(ClickModel):
             packing: which sample each is of, the most recent first.
 
         Returns:
-            Scalar; 0 where no behavior came after another one.
+            Scalar; 0 where no behavior came after another one. In a part of a batch it is a part of the whole batch's mean, see
+            :meth:`use_auxiliary_terms`.
         """
         # All but the most recent of each history: the next one lies one place before.
         has_next = ((packing.steps > 0) & (packing.summed < packing.shape[0]))[1:]
@@ -132,7 +144,8 @@ class DIEN(ClickModel):
         # -log sigmoid of what came next, -log (1 - sigmoid) of the other one
         losses = F.softplus(self._came_next(h[1:], next_and_other) * self.signs)
         counted = torch.stack([has_next, has_next & is_other])
-        return (losses * counted).sum() / has_next.sum().clamp(min=1)
+        terms = torch.where(self.terms > 0, self.terms, has_next.sum().clamp(min=1))
+        return (losses * counted).sum() / terms
 
     def _came_next(self, h: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
         """Logits, float ``(2, N)``, of states ``(N, width)`` and two behaviors for each, ``(2, N, width)``."""

@@ -48,12 +48,13 @@ class Optimizer:
         ranks: who takes part.
 
     Attributes:
+        ranks: see above.
         of_passes: by table, what each pass of this step has given so far.
     """
 
     def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:
         self._config = config
-        self._ranks = ranks
+        self.ranks = ranks
         self._betas = (config.beta1, config.beta2)
         self._normalizations = [module for module in model.modules() if isinstance(module, BatchNormalization)]
         statistics = [normalization.of_batch for normalization in self._normalizations]
@@ -127,11 +128,11 @@ class Optimizer:
         nothing = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
         self._dense.flag.copy_(nothing + sum(sums.values()) * 0.0 + float(stop))
         # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
-        of_rows |= self._ranks.mean_of_gradients(self._dense.exchanged, whole)
+        of_rows |= self.ranks.mean_of_gradients(self._dense.exchanged, whole)
         flag = float(self._dense.flag)
         if math.isnan(flag):
             raise NotFiniteError(here=bool(nothing.isnan()))
-        factor = rate_factor(self._config, progress, self._ranks.size)
+        factor = rate_factor(self._config, progress, self.ranks.size)
         self._step_dense(self._config.learning_rate * factor)
         rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * factor
         for name, (rows, values) in of_rows.items():

@@ -144,9 +144,13 @@ class Ranks:
 
     def mean_(self, value: torch.Tensor) -> None:
         """Put the mean over ranks in its place."""
-        if self.size > 1:
-            with self._watch:
-                _exchanged(hvd.allreduce_async_(value, op=hvd.Average))
+        if self.size == 1:
+            return
+        here = value.cpu() if self._goes_by_cpu(value) else value
+        with self._watch:
+            _exchanged(hvd.allreduce_async_(here, op=hvd.Average))
+        if here is not value:
+            value.copy_(here)
 
     def mean_of_gradients(
         self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]

@@ -41,6 +41,7 @@ class TrainingStep:
         passes: int = 1,
         graphs: bool = True,
     ) -> None:
+        self._model = model
         self._device = next(model.parameters()).device.type
         self._losses: Losses = _compiled(model) if compiled else model.losses
         self._rounds = precision == "bf16"
@@ -69,12 +70,23 @@ class TrainingStep:
             NotFiniteError: the loss or a gradient of a rank is no number; no weight has changed.
         """
         self._optimizer.begin()
+        self._share_auxiliary_terms(batch)
         if self._graphs is not None and isinstance(batch, Sent):
             losses = [self._graphs(batch)]
         else:
             losses = [self._pass(part) for part in _cut(batch, self._passes)]
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss, self._optimizer.step(loss, progress, stop)
+
+    def _share_auxiliary_terms(self, batch: Mapping[str, torch.Tensor]) -> None:
+        """Have the auxiliary loss of each part, here and on the other ranks, add up to the mean over the global batch."""
+        if self._passes == 1 and self._optimizer.ranks.size == 1:
+            return
+        terms = self._model.auxiliary_terms(batch)
+        if terms is not None:
+            terms = terms.double()
+            self._optimizer.ranks.mean_(terms)
+            self._model.use_auxiliary_terms(terms / self._passes)
 
     def _pass(self, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Forward and backward; what a part of the batch adds to its mean logloss."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mian.config import OptimizerConfig
 from mian.kernels import distinct
 from mian.models import ClickModel, build
+from mian.models.dien import DIEN
 from mian.stream import SampleStream
 from mian.trainer import CheckpointStore, Ranks, Trainer, TrainingError, open_streams
 from mian.trainer.optimizer import Optimizer
@@ -107,6 +108,67 @@ def test_each_row_of_a_table_travels_once_with_the_gradients_of_all_passes(sampl
         seen[number] = (rows[order], values[order], ranks.dense)
     for whole, cut in zip(seen[1], seen[passes], strict=True):
         torch.testing.assert_close(cut, whole, atol=1e-12, rtol=0)
+
+
+def gradients_of_dien(
+    samples: Any, batch: dict[str, torch.Tensor], ranks: Seen, passes: int = 1, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of dense weights and of the table, both dense, in float64."""
+    torch.manual_seed(1)
+    model = build("dien", samples.contract, {"embedding_dim": 4, "mlp": [8], "activation": "relu", **options}).double()
+    TrainingStep(model, Optimizer(model, OptimizerConfig(), ranks), passes=passes)(batch, 0.0)
+    ((rows, values),) = ranks.tables.values()
+    (table,) = model.tables().values()
+    return ranks.dense, torch.zeros_like(table.weight).index_add(0, rows, values)
+
+
+class OneOfTwo(Seen):
+    """A rank of two, of which the other one has counted so many."""
+
+    def __init__(self, other: int) -> None:
+        super().__init__()
+        self._other = other
+
+    def mean_(self, value: torch.Tensor) -> None:
+        value.add_(self._other).div_(2)
+
+    def mean_of_gradients(self, dense: Any, tables: Any) -> Any:
+        self.size = 1
+        return super().mean_of_gradients(dense, tables)
+
+
+@pytest.mark.parametrize("auxiliary", ["inner_product", "network"])
+def test_the_auxiliary_loss_of_passes_and_ranks_is_that_of_the_whole_batch(
+    samples: Any, auxiliary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each behavior is its own negative, so that nothing is drawn; histories are of unlike lengths in each part."""
+    loss = DIEN.auxiliary_loss
+    monkeypatch.setattr(
+        DIEN, "auxiliary_loss", lambda self, h, e, drawn, packing: loss(self, h, e, torch.arange(len(e)), packing)
+    )
+    batch = first_batch(samples, 64)
+    order = batch["behavior_length"].argsort(stable=True)  # the first parts have next to nothing
+    batch = {name: column[order] for name, column in batch.items()}
+    whole = gradients_of_dien(samples, batch, Seen(), auxiliary=auxiliary)
+    without = gradients_of_dien(samples, batch, Seen(), auxiliary=auxiliary, auxiliary_weight=0.0)
+    assert not torch.allclose(whole[1], without[1], rtol=0.1), "the auxiliary loss is to matter"
+    for passes in (2, 8, 32):
+        torch.testing.assert_close(
+            gradients_of_dien(samples, batch, Seen(), passes, auxiliary=auxiliary), whole, atol=1e-12, rtol=0
+        )
+
+    halves = [{name: column[part] for name, column in batch.items()} for part in (slice(0, 32), slice(32, 64))]
+    counts = [int((half["behavior_length"] - 1).clamp(min=0).sum()) for half in halves]
+    assert counts[1] > 2 * counts[0] > 0
+    for passes in (1, 4):
+        ranks = [OneOfTwo(counts[1]), OneOfTwo(counts[0])]
+        for rank in ranks:
+            rank.size = 2
+        of_ranks = [
+            gradients_of_dien(samples, half, rank, passes, auxiliary=auxiliary) for half, rank in zip(halves, ranks, strict=True)
+        ]
+        means = tuple((one + other) / 2 for one, other in zip(*of_ranks, strict=True))
+        torch.testing.assert_close(means, whole, atol=1e-12, rtol=0)
 
 
 def test_a_pass_takes_the_memory_of_its_part(samples: Any) -> None:
