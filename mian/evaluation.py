@@ -75,9 +75,10 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
     is served.
 
     Raises:
-        ContractError: the model was trained on other fields or vocabularies, or there is no such split.
+        ContractError: the model was trained on other fields or vocabularies, there is no such split, or its negatives were thinned.
         StreamError: samples cannot be read.
     """
+    contract.check_unthinned(split)
     extended = _extended(servable, contract, samples)
     known = tuple(servable.contract.vocabulary(v.name) if v.name in extended else v for v in contract.vocabularies)
     differences = list(servable.contract.differences(contract.model_copy(update={"vocabularies": known})))

@@ -26,7 +26,7 @@ def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Strea
     """Open the splits of a training, with the columns that are used.
 
     Raises:
-        ContractError: a split is not there.
+        ContractError: a split is not there, or negatives of a held-out one were thinned.
         ModelError: the model or one of its options is unknown.
         StreamError: its files are damaged, or its rows too few for the ranks.
     """
@@ -68,8 +68,10 @@ def held_out_stream(
     """Open a split to score; with all columns where none are named.
 
     Raises:
-        ContractError, StreamError: as :func:`open_streams`.
+        ContractError: the split is not there, or its negatives were thinned.
+        StreamError: as :func:`open_streams`.
     """
+    contract.check_unthinned(split)
     return SampleStream(
         config.samples,
         contract,

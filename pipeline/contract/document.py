@@ -325,6 +325,19 @@ class Contract(_Strict):
             )
         return kept.pop()
 
+    def check_unthinned(self, name: str) -> None:
+        """Refuse a split that metrics would be taken on while negatives are missing: logloss, gAUC and calibration would be of other rows.
+
+        Raises:
+            ContractError: no such split, or negatives of one of its days were thinned.
+        """
+        thinned = [day for day in self.split(name) if day.negatives_kept < 1]
+        if thinned:
+            raise ContractError(
+                f"contract {self.name!r}: split {name!r} cannot be scored: {thinned[0].day} kept {thinned[0].negatives_kept:g} of its "
+                f"negatives ({len(thinned)} such days); leave the split out of sampling.splits and build it anew"
+            )
+
     def differences(self, other: Contract) -> Iterator[str]:
         """How ``other`` differs in what a model's weights depend on, one sentence each; nothing where they agree."""
         mine = {field.column: field for field in self.fields}

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from jobs import evaluate
+from jobs import evaluate, train
 from pipeline.contract import Contract, NumericTransform
 from tests.jobs.conftest import Finished, damaged_contracts, one_error
 from tests.timeouts import seconds
@@ -176,6 +176,19 @@ def test_a_vocabulary_that_does_not_begin_with_the_models_own_is_refused(
 ) -> None:
     assert run(samples=extended(beside, "moved", 1, "in front")) == 1
     assert "vocabulary item has other contents" in one_error(capsys)
+
+
+def test_a_split_whose_negatives_were_thinned_is_refused(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    (test_day,) = beside.contract.split("test")
+    days = [day.model_copy(update={"negatives_kept": 0.25}) if day == test_day else day for day in beside.contract.days]
+    folder = changed(beside, "thinned", days=days)
+    assert run(samples=folder) == 1
+    assert f"split 'test' cannot be scored: {test_day.day} kept 0.25 of its negatives" in one_error(capsys)
+    assert run("--split", "validation", samples=folder) == 0
+    for splits in ([], ["validation_split=test", "test_split=null"]):
+        assert train.main(["--config", str(beside.config), f"samples={folder}", "output=models", *splits]) == 1
+        assert "split 'test' cannot be scored" in one_error(capsys)
+    assert not list(Path("models").glob("mian-*"))
 
 
 def test_a_contract_that_cannot_be_used_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
