@@ -17,7 +17,7 @@ from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking import Outcome, Tracker
-from mian.trainer import CheckpointError, DeviceError, HungRankError, Ranks, SpillError, TrainingStopped
+from mian.trainer import CheckpointError, DeviceError, DisagreementError, HungRankError, Ranks, SpillError, TrainingStopped
 from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ ERRORS = (
     command.ConfigError,
     ContractError,
     DeviceError,
+    DisagreementError,
     ExperimentError,
     HungRankError,
     ModelError,

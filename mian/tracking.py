@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import logging
 import os
@@ -20,8 +19,8 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-import mian
 from mian.config import TrackingConfig
+from mian.fingerprint import code_fingerprint
 from mian.serving.log import log_servable
 from pipeline.contract import CONTRACT_FILE, Contract
 
@@ -245,14 +244,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     for name, value in values.items():
         pairs += flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
     return pairs
-
-
-def code_fingerprint() -> str:
-    """SHA-256 of the package's source files."""
-    assert mian.__file__ is not None, "mian is a package with an __init__.py"
-    root = pathlib.Path(mian.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(path for kind in ("*.py", "*.cpp", "*.h") for path in root.rglob(kind)):
-        digest.update(str(path.relative_to(root)).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

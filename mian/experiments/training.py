@@ -23,6 +23,7 @@ from mian.trainer import (
     CheckpointError,
     CheckpointStore,
     DeviceError,
+    DisagreementError,
     RankError,
     Ranks,
     SpillError,
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CURVE = "curve.jsonl"
 WAIT_SECONDS = 2.0
-ERRORS = (CheckpointError, ContractError, DeviceError, ModelError, ServableError, SpillError, StreamError)
+ERRORS = (CheckpointError, ContractError, DeviceError, DisagreementError, ModelError, ServableError, SpillError, StreamError)
 
 
 def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stopping: Callable[[], bool]) -> None:

@@ -1,5 +1,6 @@
 """Training on one process or on many Horovod ranks."""
 
+from mian.trainer.agreement import DisagreementError
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
 from mian.trainer.device import DeviceError, choose_device
 from mian.trainer.ranks import HungRankError, RankError, Ranks
@@ -13,6 +14,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointStore",
     "DeviceError",
+    "DisagreementError",
     "HungRankError",
     "RankError",
     "Ranks",

@@ -232,11 +232,15 @@ class CheckpointStore:
 
 def training_key(config: TrainConfig, contract: Contract) -> str:
     """A name for a training: the same for the same settings on the same samples, whatever other days the data set has."""
+    text = json.dumps([config.settings(), trained_days(config, contract).to_json()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def trained_days(config: TrainConfig, contract: Contract) -> Contract:
+    """The contract with those days alone that a training uses."""
     splits = {config.train_split, config.validation_split, config.test_split} - {None}
     days = {day.day: day for split in splits if split is not None for day in contract.split(split)}
-    samples = contract.model_copy(update={"days": tuple(days[day] for day in sorted(days))})
-    text = json.dumps([config.settings(), samples.to_json()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return contract.model_copy(update={"days": tuple(days[day] for day in sorted(days))})
 
 
 def _sha256(path: Path) -> str:

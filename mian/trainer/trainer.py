@@ -20,6 +20,7 @@ from mian.layers import split_tables
 from mian.models import ClickModel, build
 from mian.seeds import mixed_seed
 from mian.stream import SampleStream, StreamError
+from mian.trainer.agreement import check_agreement
 from mian.trainer.checkpoints import CheckpointStore
 from mian.trainer.compression import packing16
 from mian.trainer.device import choose_device, warn_of_slow_products
@@ -79,6 +80,7 @@ class Trainer:
         progress: how far it is.
 
     Raises:
+        DisagreementError: the settings, the contract or the code of a rank are not those of rank 0; on all ranks.
         ModelError: the model or one of its options is unknown.
         DeviceError: this machine lacks what the settings ask for.
     """
@@ -94,6 +96,7 @@ class Trainer:
         stopping: Callable[[], bool] = lambda: False,
         trace: Path | None = None,
     ) -> None:
+        check_agreement(ranks, config, contract)
         self._config = config
         self._contract = contract
         self._streams = streams

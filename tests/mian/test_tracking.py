@@ -1,7 +1,6 @@
 """The record of a training, on real stores: databases, a server that is not there, a store that goes away."""
 
 import datetime as dt
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,6 @@ from mian.tracking import (
     STORE_ERRORS,
     Tracker,
     check_store,
-    code_fingerprint,
     flatten,
     quality_table,
 )
@@ -197,11 +195,6 @@ def test_points_wait_no_longer_than_some_seconds() -> None:
 
 def test_flatten() -> None:
     assert flatten({"a": 1, "b": {"c": [2], "d": {"e": None}}}) == [("a", 1), ("b.c", [2]), ("b.d.e", None)]
-
-
-def test_the_code_has_a_fingerprint() -> None:
-    assert re.fullmatch("[0-9a-f]{64}", code_fingerprint())
-    assert code_fingerprint() == code_fingerprint()
 
 
 def test_a_run_has_what_was_found_out_about_its_samples() -> None:

@@ -149,6 +149,9 @@ class Launches:
             "din": self._model("din", "replicated"),
             "deepfm": self._model("deepfm", "split"),
             "few rows": {"fails": True, **self._training(2, samples=str(self._folder / "few rows"))},
+            "another learning rate": {"fails": True, **self._training(2), "last_rank": {"optimizer": {"learning_rate": 3e-4}}},
+            "checkpoints on one rank": {"fails": True, **self._training(2), "last_rank": {"checkpoint": {"enabled": False}}},
+            "another contract": {"fails": True, **self._training(2), "published": True},
             "no score": {"fails": True, **self._training(2, **found_late)},
             **{
                 f"diverges, {tables}, {compression}": {"fails": True, **self._training(2, tables, compression, **diverging)}

@@ -3,7 +3,8 @@
 FOLDER holds ``works.json``, works by name, which are done one after the other. Each is one of these:
 
 - ``config``, a training's configuration; with ``checkpoints``, where its checkpoints go, and ``stop_at``, the step after which it is to
-  stop; with ``fails``, where it must end in an error.
+  stop; with ``fails``, where it must end in an error; with ``last_rank``, settings that the last rank has in the place of these, and with
+  ``published``, where it reads a contract that was published after the other ranks read theirs.
 - ``config`` and ``weights``, a file of what a rank left and the name of a work in it: to score the test split with its weights.
 - ``waits``, to come late to exchanges, on the last rank, and see what the others' waiting costs.
 - ``exchange``, see ``exchange_work``; ``scored_rows``, see ``scored_work``.
@@ -24,7 +25,16 @@ from mian.config import TrainConfig
 from mian.layers import split_tables
 from mian.models import build
 from mian.stream import StreamError
-from mian.trainer import CheckpointStore, RankError, Ranks, Trainer, TrainingError, TrainingStopped, open_streams
+from mian.trainer import (
+    CheckpointStore,
+    DisagreementError,
+    RankError,
+    Ranks,
+    Trainer,
+    TrainingError,
+    TrainingStopped,
+    open_streams,
+)
 from mian.trainer.evaluation import evaluate_split
 from pipeline.contract import read_contract
 from tests.mian.trainer import exchange_work, scored_work
@@ -46,15 +56,26 @@ def result_of(work: dict[str, Any], ranks: Ranks, folder: Path) -> Any:
     if "scored_rows" in work:
         return scored_work.scored(folder / "spilled")
     if "fails" in work:
-        return error_of(work["config"], ranks)
+        is_last = ranks.rank == ranks.size - 1
+        values = {**work["config"], **(work.get("last_rank", {}) if is_last else {})}
+        return error_of(values, ranks, is_last and "published" in work)
     if "weights" in work:
         return score(work["config"], work["weights"], ranks)
     return train(work["config"], ranks, work.get("checkpoints"), work.get("stop_at"))
 
 
-def train(values: dict[str, Any], ranks: Ranks, checkpoints: str | None = None, stop_at: int | None = None) -> dict[str, Any]:
+def train(
+    values: dict[str, Any],
+    ranks: Ranks,
+    checkpoints: str | None = None,
+    stop_at: int | None = None,
+    published: bool = False,
+) -> dict[str, Any]:
     config, curves = TrainConfig.model_validate(values), Curves()
     contract = read_contract(config.samples)
+    if published:
+        newer = contract.days[1].model_copy(update={"fingerprint": "newer"})
+        contract = contract.model_copy(update={"days": (contract.days[0], newer, *contract.days[2:])})
     streams = ranks.together(lambda: open_streams(config, contract, ranks), (StreamError,))
     store = CheckpointStore(Path(checkpoints), 2) if checkpoints is not None and ranks.is_first else None
     trainer = Trainer(config, contract, streams, ranks, curves, store, lambda: trainer.progress.step + 1 == stop_at)
@@ -103,10 +124,10 @@ def score(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dic
     return evaluate_split(model, streams.test, ranks, Path(config.output)).metrics
 
 
-def error_of(values: dict[str, Any], ranks: Ranks) -> str:
+def error_of(values: dict[str, Any], ranks: Ranks, published: bool) -> str:
     try:
-        train(values, ranks)
-    except (RankError, StreamError, TrainingError) as error:
+        train(values, ranks, published=published)
+    except (DisagreementError, RankError, StreamError, TrainingError) as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError("this training was to fail")
 

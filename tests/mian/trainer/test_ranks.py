@@ -132,6 +132,19 @@ def test_fewer_row_groups_and_even_rows_than_ranks_are_no_error(samples: Any, la
         assert_metrics_of(result["metrics"], model_with(result["weights"], samples, contract), batch)
 
 
+@pytest.mark.parametrize(
+    ("work", "difference"),
+    [
+        ("another learning rate", "the setting optimizer.learning_rate is 0.0003, on rank 0 0.003;"),
+        ("checkpoints on one rank", "the setting checkpoint.enabled is false, on rank 0 true;"),
+        ("another contract", 'the contract\'s days[1].fingerprint is "newer", on rank 0 "fingerprint of 2026-03-02";'),
+    ],
+)
+def test_a_rank_that_would_train_another_model_is_named_on_all_ranks(launches: Launches, work: str, difference: str) -> None:
+    for error in launches.of(2, work):
+        assert error.startswith(f"DisagreementError: rank 1 of 2 would train another model than rank 0: on rank 1 {difference}")
+
+
 def test_fewer_rows_than_a_batch_of_each_rank_are_said_by_one_rank(launches: Launches) -> None:
     first, second = launches.of(2, "few rows")
     assert first.startswith("StreamError: split 'train' has 20 rows, fewer than one batch of 12 rows on each of 2 ranks")
