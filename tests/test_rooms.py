@@ -53,7 +53,7 @@ def test_mian_knows_no_spark_and_of_the_pipeline_the_contract_alone() -> None:
     assert found("mian", "pyspark", "jobs", "tests") == []
     beyond = [line for line in found("mian", "pipeline") if ": pipeline.contract" not in line]
     # The served model takes the code that it needs along, the folder of `pipeline` included.
-    assert [line for line in beyond if not line.startswith("mian/serving/log.py: pipeline")] == []
+    assert [line for line in beyond if not line.startswith("mian/serving/code.py: pipeline")] == []
 
 
 def test_the_kernels_know_nothing_of_models_or_samples() -> None:

@@ -12,9 +12,7 @@ import mlflow
 import pandas as pd
 from mlflow.models.model import ModelInfo
 
-import mian
-import pipeline
-import pipeline.contract
+from mian.serving.code import code_digest, imported_packages
 from mian.serving.signature import signature
 from pipeline.contract import read_contract
 
@@ -43,6 +41,7 @@ def log_servable(folder: str | Path, input_example: pd.DataFrame, registered_nam
                 signature=signature(read_contract(str(folder))),
                 input_example=input_example,
                 pip_requirements=requirements(),
+                metadata={"code": code_digest(imported_packages())},
                 registered_model_name=registered_name,
             )
             return info
@@ -58,13 +57,9 @@ def requirements() -> list[str]:
 def _stage_code(folder: Path) -> list[Path]:
     """Copies of ``mian``, and of ``pipeline`` with nothing but the contract."""
     without_caches = shutil.ignore_patterns("__pycache__")
+    packages = imported_packages()
     (folder / "pipeline").mkdir()
-    shutil.copytree(_home(mian.__file__), folder / "mian", ignore=without_caches)
-    shutil.copy(_home(pipeline.__file__) / "__init__.py", folder / "pipeline")
-    shutil.copytree(_home(pipeline.contract.__file__), folder / "pipeline" / "contract", ignore=without_caches)
+    shutil.copytree(packages["mian"], folder / "mian", ignore=without_caches)
+    shutil.copy(packages["pipeline"] / "__init__.py", folder / "pipeline")
+    shutil.copytree(packages["pipeline"] / "contract", folder / "pipeline" / "contract", ignore=without_caches)
     return [folder / "mian", folder / "pipeline"]
-
-
-def _home(module_file: str | None) -> Path:
-    assert module_file is not None, "mian and pipeline are packages with an __init__.py"
-    return Path(module_file).parent

@@ -5,6 +5,7 @@ Import :mod:`mian.serving.servable` instead of this: running it tells MLflow whi
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,9 +13,15 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from mian.serving.explanation import explain
-from mian.serving.rows import ServingInputError
-from mian.serving.servable import load_servable
+try:
+    from mian.serving.code import check_code
+    from mian.serving.explanation import explain
+    from mian.serving.rows import ServingInputError
+    from mian.serving.servable import load_servable
+except ImportError as missing:
+    raise ImportError(
+        f"{missing}; if this process has imported mian of another version, load the model in a process of its own"
+    ) from missing
 
 
 class ServableModel(PythonModel):
@@ -66,4 +73,5 @@ def _check(raw: pd.DataFrame) -> None:
         raise ServingInputError(f"the input has the column {', '.join(named)} more than once; give each column once")
 
 
+check_code(Path(__file__).parent / "code")
 mlflow.models.set_model(ServableModel())

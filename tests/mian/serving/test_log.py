@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from mlflow.pyfunc.scoring_server import invocations
 
 from mian.evaluation import load_model
 from mian.serving import explain, input_example, load_servable
+from mian.serving.code import code_digest, imported_packages
 from mian.serving.log import log_servable
 from pipeline.contract import Day, SampleFile
 
@@ -154,6 +156,24 @@ def test_it_loads_where_the_project_is_not_installed(registered: Any, store: str
     assert not {name: file for name, file in modules.items() if Path(file).is_relative_to(ROOT)}
     used = {".".join(name.split(".")[:2]) for name in modules}
     assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "pipeline", "pipeline.contract"}
+
+
+def test_code_that_differs_from_what_is_imported_is_refused(registered: Any, raw: pd.DataFrame, tmp_path: Path) -> None:
+    model = Path(mlflow.artifacts.download_artifacts(MODEL, dst_path=str(tmp_path / "download")))
+    assert mlflow.pyfunc.load_model(str(model)).metadata.metadata["code"] == code_digest(imported_packages())
+    trainer = model / "code" / "mian" / "trainer" / "trainer.py"
+    trainer.write_text(trainer.read_text() + "\n# what no served model runs\n")
+    np.testing.assert_allclose(
+        mlflow.pyfunc.load_model(str(model)).predict(raw)["probability"], registered.probabilities(raw), atol=1e-6
+    )
+    for name in ("mian/layers/score.py", "pipeline/contract/encoder.py"):
+        other = shutil.copytree(model, tmp_path / Path(name).stem)
+        changed = other / "code" / name
+        changed.write_text(changed.read_text() + "\n# other code\n")
+        with pytest.raises(
+            Exception, match=r"brings its own code along.*load models of different code in processes of their own"
+        ):
+            mlflow.pyfunc.load_model(str(other))
 
 
 def test_the_example_is_made_of_kept_rows_where_there_are_any(trained: Any, raw: pd.DataFrame) -> None:
