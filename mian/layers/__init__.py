@@ -13,7 +13,7 @@ from mian.layers.initialization import initialize
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.mlp import MLP
 from mian.layers.pairwise import pairwise
-from mian.layers.placement import Placement, split_tables
+from mian.layers.placement import Placement, split_tables, tables_without_memory
 from mian.layers.recurrence import GRU, OldestFirst, reading_order
 from mian.layers.score import Score, ScoreActivation
 from mian.layers.transformer import Transformer
@@ -50,4 +50,5 @@ __all__ = [
     "shared_fields",
     "side_by_side",
     "split_tables",
+    "tables_without_memory",
 ]

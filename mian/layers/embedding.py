@@ -12,7 +12,7 @@ from torch import nn
 
 from mian.kernels import Packing, distinct, field_rows, sum_by_place
 from mian.layers.lookup import Lookup, Prepared
-from mian.layers.placement import Exchange, Placement, current_exchange
+from mian.layers.placement import Exchange, Placement, current_exchange, device_of_tables
 from mian.layers.truncated_normal import truncated_normal
 from pipeline.contract import PADDING_ID, Contract
 from pipeline.contract.document import GROUPS, LENGTH_COLUMN, Group
@@ -174,7 +174,7 @@ class EmbeddingTable(nn.Module):
         self.rows, self.width = rows, width
         self._exchange = current_exchange()
         self.placement = Placement() if self._exchange is None else Placement(self._exchange.rank, self._exchange.size)
-        self.weight = nn.Parameter(torch.zeros(self.placement.count(rows), width))
+        self.weight = nn.Parameter(torch.zeros(self.placement.count(rows), width, device=device_of_tables()))
         self.padding: torch.Tensor
         self.register_buffer("padding", torch.tensor(padding, dtype=torch.int64), persistent=False)
 
@@ -200,8 +200,11 @@ class EmbeddingTable(nn.Module):
     def draw(self, std: float) -> None:
         """Draw all vectors but the padding from a normal of deviation ``std`` cut off at two deviations.
 
-        One number comes from torch's generator. It and a vector's row decide the vector, wherever the row lies.
+        One number comes from torch's generator. It and a vector's row decide the vector, wherever the row lies. Nothing is drawn within
+        :func:`mian.layers.tables_without_memory`.
         """
+        if self.weight.is_meta:
+            return
         seed = int(torch.randint(2**62, ()))
         columns = torch.arange(self.width)
         for start in range(0, len(self.weight), _ROWS_DRAWN):

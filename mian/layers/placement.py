@@ -70,6 +70,24 @@ def split_tables(exchange: Exchange | None) -> Iterator[None]:
         _EXCHANGE.reset(token)
 
 
+_WITHOUT_MEMORY: ContextVar[bool] = ContextVar("without_memory", default=False)
+
+
+@contextmanager
+def tables_without_memory() -> Iterator[None]:
+    """Embedding tables that are made within take no memory and draw nothing: their weights are to be assigned."""
+    token = _WITHOUT_MEMORY.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_MEMORY.reset(token)
+
+
+def device_of_tables() -> str:
+    """Where the weights of a table are made: ``meta`` within :func:`tables_without_memory`."""
+    return "meta" if _WITHOUT_MEMORY.get() else "cpu"
+
+
 def current_exchange() -> Exchange | None:
     """The exchange of the :func:`split_tables` that this is within."""
     return _EXCHANGE.get()

@@ -2,6 +2,6 @@
 
 from mian.models.click_model import ClickModel
 from mian.models.mian import Mian, MianConfig
-from mian.models.registry import MODELS, ModelError, build, model_columns, model_options
+from mian.models.registry import MODELS, ModelError, build, model_columns, model_options, restore
 
-__all__ = ["MODELS", "ClickModel", "Mian", "MianConfig", "ModelError", "build", "model_columns", "model_options"]
+__all__ = ["MODELS", "ClickModel", "Mian", "MianConfig", "ModelError", "build", "model_columns", "model_options", "restore"]

@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import BaseModel, ValidationError
 
+from mian.layers import tables_without_memory
 from mian.models.click_model import ClickModel
 from mian.models.dcn import DCN, DCNConfig, DCNv2, DCNv2Config
 from mian.models.deepfm import DeepFM, DeepFMConfig
@@ -63,6 +65,25 @@ def build(name: str, contract: Contract, options: Mapping[str, Any]) -> ClickMod
     """
     entry, config = _chosen(name, options)
     return entry.model(contract, config)
+
+
+def restore(name: str, contract: Contract, options: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> ClickModel:
+    """Build a model of weights that are there: they become the model's own, none is drawn or copied.
+
+    Args:
+        name: as for :func:`build`, likewise ``contract`` and ``options``.
+        contract: see there.
+        options: see there.
+        weights: what ``state_dict`` of such a model gives.
+
+    Raises:
+        ModelError, ContractError: as :func:`build`.
+        RuntimeError: the weights are not of such a model.
+    """
+    with tables_without_memory():
+        model = build(name, contract, options)
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def model_columns(name: str, contract: Contract, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from mian.models import ClickModel, build
+from mian.models import ClickModel, restore
 from mian.serving.rows import RowEncoder
 from pipeline.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_from_parquet
 
@@ -122,7 +122,7 @@ def save_servable(
     contract: Contract,
     vocabularies: Mapping[str, bytes],
 ) -> None:
-    """Write a trained model as a servable folder, and load it once to see that it can be.
+    """Write a trained model as a servable folder, and build it once of what was written, to see that it can be.
 
     The folder appears when it is complete; one that was there is replaced.
 
@@ -143,7 +143,7 @@ def save_servable(
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         _write(staging, model, ModelDescription(name=model_name, options=dict(options)), contract, vocabularies)
-        load_servable(staging)
+        _load_model(staging, contract)
         staging.chmod(0o755)  # mkdtemp's folders are the owner's alone
         _replace(target, staging)
     finally:
@@ -151,7 +151,7 @@ def save_servable(
 
 
 def load_servable(folder: str | Path) -> Servable:
-    """Read a servable folder; the model runs on the CPU.
+    """Read a servable folder; the model runs on the CPU. Its weights stay in their file, of which what is looked up is read.
 
     Args:
         folder: what :func:`save_servable` wrote.
@@ -162,16 +162,19 @@ def load_servable(folder: str | Path) -> Servable:
     """
     folder = Path(folder)
     contract = read_contract(str(folder))
-    description = _read_description(folder / MODEL_FILE)
-    model = build(description.name, contract, description.options)
-    try:
-        weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
-        model.load_state_dict(weights)
-    except (FileNotFoundError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
-        raise ServableError(f"{folder / WEIGHTS_FILE}: not the weights of model {description.name!r}: {error}") from error
+    model = _load_model(folder, contract)
     contents = read_vocabularies(contract, str(folder))
     vocabularies = {name: vocabulary_from_parquet(io.BytesIO(content))["value"] for name, content in contents.items()}
     return Servable(contract, model, vocabularies)
+
+
+def _load_model(folder: Path, contract: Contract) -> ClickModel:
+    description = _read_description(folder / MODEL_FILE)
+    try:
+        weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True, mmap=True)
+        return restore(description.name, contract, description.options, weights)
+    except (FileNotFoundError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
+        raise ServableError(f"{folder / WEIGHTS_FILE}: not the weights of model {description.name!r}: {error}") from error
 
 
 def read_vocabularies(contract: Contract, samples: str) -> dict[str, bytes]:

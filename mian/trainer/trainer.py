@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mian.config import TrainConfig
 from mian.layers import split_tables
-from mian.models import ClickModel, build
+from mian.models import ClickModel, build, restore
 from mian.seeds import mixed_seed
 from mian.stream import SampleStream, StreamError
 from mian.trainer.agreement import check_agreement
@@ -176,7 +176,7 @@ class Trainer:
         return True
 
     def whole_model(self) -> ClickModel:
-        """The model, which must fit into the first rank's memory; with split tables every rank must call this.
+        """The model; with split tables every rank must call this. Tables that were split lie in files of the output folder then.
 
         Returns:
             What is trained; with split tables on the first rank another one, with all rows, for inference alone.
@@ -186,9 +186,8 @@ class Trainer:
         weights = self._saving.whole(self.model.state_dict())
         if not self._ranks.is_first:
             return self.model.eval()
-        model = build(self._config.model.name, self._contract, self._config.model.options)
-        model.load_state_dict(weights)
-        return model.eval()
+        on_cpu = {name: weight.cpu() for name, weight in weights.items()}
+        return restore(self._config.model.name, self._contract, self._config.model.options, on_cpu).eval()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, but for the ranks' own. The tensors are the live ones; an error of another rank leaves them whole.

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mian.layers import embedding
 from mian.models import MODELS, build
 from mian.serving import Servable, ServableError, ServingInputError, load_servable, read_vocabularies, save_servable
 from mian.serving import servable as module
@@ -188,6 +189,30 @@ def test_a_save_that_fails_leaves_what_was_there(trained: Any, folder: Path, raw
         trained.save(folder, embedding_dim=6)
     np.testing.assert_allclose(load_servable(folder).predict_proba(raw), trained.probabilities(raw), atol=1e-6)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["samples", "servable"]
+
+
+def test_saving_and_loading_draw_no_table_and_read_none_whole(
+    trained: Any, folder: Path, raw: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> torch.Tensor:
+        raise AssertionError("a table is drawn")
+
+    monkeypatch.setattr(embedding, "truncated_normal", refuse)
+    mapped = []
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        mapped.append(options.get("mmap"))
+        return torch_load(*arguments, **options)
+
+    torch_load = torch.load
+    monkeypatch.setattr(torch, "load", load)
+    trained.save(tmp_path / "other")
+    other = load_servable(tmp_path / "other")
+    assert mapped == [True, True]
+    np.testing.assert_allclose(other.predict_proba(raw), trained.probabilities(raw), atol=1e-6)
+    for name, weight in trained.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[name], weight, rtol=0, atol=0)
+    assert all(parameter.requires_grad and not parameter.is_meta for parameter in other.model.parameters())
 
 
 def test_vocabularies_built_again_are_refused(trained: Any, tmp_path: Path) -> None:
