@@ -60,8 +60,10 @@ class StreamConfig(Strict):
     workers: int = Field(2, ge=1)
     """Reading threads a rank."""
     shuffle_window: int = Field(4, ge=1)
-    """So many row groups, drawn anew for each epoch, have their rows shuffled together. A rank holds up to three such windows of its rows
-    in memory."""
+    """The rows of so many row groups are shuffled together. A rank holds up to three such windows of its rows in memory."""
+    mixed_row_groups: int = Field(32, ge=1)
+    """A window has rows of so many row groups, drawn anew for each epoch: of a piece of each. A rank has them open meanwhile, which costs
+    about their size on disk."""
     resident: bool = False
     """Keep each rank's training samples in memory, as the tensors that they become, from the first epoch on. Every epoch then has the same
     windows, its rows shuffled anew. Not with ``order: global``."""

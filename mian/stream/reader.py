@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +14,13 @@ from petastorm.unischema import UnischemaField
 from mian.stream.checksums import Checksums
 from mian.stream.columns import Column
 from mian.stream.errors import StreamError
-from mian.stream.plan import Read
+from mian.stream.plan import Read, RowGroup
 from mian.stream.pool import OrderedPool, OrderedVentilator
-from mian.stream.row_groups import RowGroupTask, RowGroupWorker
+from mian.stream.row_groups import PieceTask, RowGroupCursor, RowGroupWorker
 from mian.stream.storage import Storage
 from mian.stream.windows import WindowRows
 
-_AHEAD = 2  # row groups handed out beyond one a worker, so that no worker waits for the consumer
+_AHEAD = 2  # pieces handed out beyond one a worker, so that no worker waits for the consumer
 
 
 class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
@@ -30,7 +31,7 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
 
     Args:
         storage: where the files lie.
-        reads: what to read, at least one; each row group at most once.
+        reads: what to read, at least one; pieces of a row group in its order, each row at most once.
         columns: of each.
         workers: threads.
         cache: what is asked for a row group before it is read.
@@ -52,14 +53,17 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
     ) -> None:
         # Before Petastorm's set-up, which calls the two methods below.
         self._storage = storage
-        self._tasks = [
-            RowGroupTask(rows, number, columns, checksums)
-            for rows in map(WindowRows, reads)
-            for number in range(len(rows.read.window.groups))
-        ]
+        self._tasks = []
+        cursors: dict[RowGroup, RowGroupCursor] = defaultdict(RowGroupCursor)
+        stops: dict[RowGroup, int] = defaultdict(int)
+        for rows in map(WindowRows, reads):
+            for number, piece in enumerate(rows.read.window.pieces):
+                group = piece.group
+                self._tasks.append(PieceTask(rows, number, stops[group], cursors[group], columns, checksums))
+                stops[group] = piece.stop
         # The whole of the window after the one that is being consumed, at least.
-        self._ahead = max(workers + _AHEAD, max(len(read.window.groups) for read in reads))
-        paths = list(dict.fromkeys(storage.path(task.group.path) for task in self._tasks))
+        self._ahead = max(workers + _AHEAD, max(len(read.window.pieces) for read in reads))
+        paths = list(dict.fromkeys(storage.path(task.piece.group.path) for task in self._tasks))
         # Given as strings, fields would be regular expressions, and an unknown one would be left out in silence.
         fields = [UnischemaField(column.name, None, (), None, False) for column in columns]
         with warnings.catch_warnings():
@@ -81,7 +85,7 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
         indexes = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
         found = []
         for task in self._tasks:
-            group = task.group
+            group = task.piece.group
             place = (self._storage.path(group.path), group.index)
             if place not in indexes:
                 raise StreamError(f"{place[0]}: row group {group.index} is gone: the file was changed: rebuild day {group.day}")

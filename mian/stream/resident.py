@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from petastorm.cache import CacheBase
 
 from mian.stream.columns import Arrays, Tensors
-from mian.stream.plan import Read, RowGroup
-from mian.stream.windows import WindowRows
+from mian.stream.plan import Piece, Read, RowGroup
+from mian.stream.windows import WindowRows, number_of_rows
 
 Part = tuple[int, Arrays]
 """Some rows of a row group: where in it they begin, and their columns."""
+
+
+def parts_of(piece: Piece, parts: Iterable[Part]) -> Iterator[Part]:
+    """The rows of a piece among parts of its row group; where they begin is counted from the piece's first row."""
+    for first, arrays in parts:
+        start, stop = max(piece.start - first, 0), min(piece.stop - first, number_of_rows(arrays))
+        if start < stop:
+            yield first + start - piece.start, {name: array[start:stop] for name, array in arrays.items()}
 
 
 class Resident(CacheBase):  # type: ignore[misc]  # petastorm has no types
@@ -38,13 +46,13 @@ class Resident(CacheBase):  # type: ignore[misc]  # petastorm has no types
 
     def holds(self, reads: Iterable[Read]) -> bool:
         """Whether nothing of this need be read any more."""
-        return all(group in self._held for read in reads for group in read.window.groups)
+        return all(piece.group in self._held for read in reads for piece in read.window.pieces)
 
     def windows(self, reads: Iterable[Read]) -> Iterator[Tensors]:
         """The rows of windows that are held, in order, each put together when it is asked for."""
         for read in reads:
             rows = WindowRows(read)
-            for number, group in enumerate(read.window.groups):
-                for first, arrays in self._held[group]:
+            for number, piece in enumerate(read.window.pieces):
+                for first, arrays in parts_of(piece, self._held[piece.group]):
                     rows.put(number, first, arrays)
             yield rows.take()

@@ -1,9 +1,12 @@
-"""One row group: from Parquet to arrays, with no pandas and no copy."""
+"""Row groups: from Parquet to arrays, with no pandas and no copy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,53 +19,112 @@ from pyarrow import parquet as pq
 from mian.stream.checksums import Checksums
 from mian.stream.columns import Column, Tensors
 from mian.stream.errors import StreamError
-from mian.stream.plan import RowGroup
-from mian.stream.resident import Part
-from mian.stream.windows import WindowRows
+from mian.stream.plan import Piece
+from mian.stream.resident import Part, parts_of
+from mian.stream.windows import WindowRows, number_of_rows
 
 _ROWS_AT_ONCE = 16384  # few enough to be in the processor's cache still when they are put into their places
 
 
+class RowGroupCursor:
+    """A row group that is decoded piece by piece, in order, by whichever thread has the next piece."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._row = 0
+        self._failed = False
+        self._parts: Iterator[Part] | None = None
+        self._held: list[Part] = []
+
+    def take(self, piece: Piece, before: int, parts: Callable[[int], Iterator[Part]]) -> Generator[Part, None, None]:
+        """The rows of a piece, those between the piece before and it passed over.
+
+        Args:
+            piece: which.
+            before: the row where the piece that is taken before this one stops; 0 for the first.
+            parts: begins to decode the row group, so many rows at once.
+
+        Returns:
+            Parts of the piece; where they begin is counted from its first row. Nothing where an earlier piece failed, which was said.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: self._failed or self._row == before)
+            if self._failed:
+                return
+        try:
+            yield from self._taken(piece, parts)
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            with self._turn:
+                self._row = piece.stop
+                self._turn.notify_all()
+
+    def _taken(self, piece: Piece, parts: Callable[[int], Iterator[Part]]) -> Iterator[Part]:
+        if self._parts is None:
+            pulls = -(-piece.rows // _ROWS_AT_ONCE)
+            self._parts = parts(-(-piece.rows // pulls))
+        held, self._held = self._held, []
+        for part in chain(held, self._parts):
+            yield from parts_of(piece, [part])
+            end = part[0] + number_of_rows(part[1])
+            if end > piece.stop:
+                self._held = [part]
+            if end >= piece.stop:
+                break
+        if piece.stop == piece.group.rows:
+            next(self._parts, None)  # it counts the rows, and closes the file
+
+
 @dataclass(frozen=True)
-class RowGroupTask:
-    """A row group to read: the window's rows to put its own into, its number in the window, the columns, and the file's check."""
+class PieceTask:
+    """A piece of a row group to read.
+
+    ``rows``: the window's, to put the piece's into. ``number``: of the piece in the window. ``before``: where the piece of the same row
+    group that is read before it stops. ``checksums``: what is asked for a file before its rows are used.
+    """
 
     rows: WindowRows
     number: int
+    before: int
+    cursor: RowGroupCursor
     columns: tuple[Column, ...]
     checksums: Checksums | None
 
     @property
-    def group(self) -> RowGroup:
-        """The row group."""
-        return self.rows.read.window.groups[self.number]
+    def piece(self) -> Piece:
+        """The piece."""
+        return self.rows.read.window.pieces[self.number]
 
     @property
     def completes_window(self) -> bool:
         """Whether it is the window's last; results come in order, so that all others are in before it."""
-        return self.number == len(self.rows.read.window.groups) - 1
+        return self.number == len(self.rows.read.window.pieces) - 1
 
 
 class RowGroupWorker(ArrowReaderWorker):  # type: ignore[misc]  # petastorm has no types
-    """Petastorm's worker for a row group; puts its rows into their window and publishes the task that is done."""
+    """Petastorm's worker for a piece of a row group; puts its rows into their window and publishes the task that is done."""
 
-    def process(self, piece_index: int, task: RowGroupTask) -> None:
-        """Read one row group.
+    def process(self, piece_index: int, task: PieceTask) -> None:
+        """Read one piece.
 
         Args:
-            piece_index: which of Petastorm's pieces it is.
+            piece_index: which of Petastorm's pieces, which are row groups, it is of.
             task: what to do with it.
 
         Raises:
             StreamError: it cannot be read, is not what was written, or holds nulls or lists of another length; names the file, the
                 row group and the column.
         """
-        piece = self._split_pieces[piece_index]
-        place = f"{piece.path}, row group {piece.row_group}"
-        remedy = f"rebuild day {task.group.day}"
+        source = self._split_pieces[piece_index]
+        group = task.piece.group
+        place = f"{source.path}, row group {source.row_group}"
+        remedy = f"rebuild day {group.day}"
         try:
-            for first, arrays in self._local_cache.get(task.group, lambda: self._parts(piece, task)):
-                task.rows.put(task.number, first, arrays)
+            with closing(self._rows(source, task)) as parts:  # at once also after an error: others wait for their turn
+                for first, arrays in parts:
+                    task.rows.put(task.number, first, arrays)
             self.publish_func(task)
         except (OSError, pa.ArrowException) as error:
             said = " ".join(str(error).split())  # Arrow says some things on several lines
@@ -72,17 +134,24 @@ class RowGroupWorker(ArrowReaderWorker):  # type: ignore[misc]  # petastorm has 
         except Exception as error:  # whatever it is, the consumer must know where it happened
             raise StreamError(f"{place}: {type(error).__name__}: {error}") from error
 
-    def _parts(self, piece: Any, task: RowGroupTask) -> Iterator[Part]:
+    def _rows(self, source: Any, task: PieceTask) -> Generator[Part, None, None]:
+        def decode(rows_at_once: int) -> Iterator[Part]:
+            return iter(self._local_cache.get(task.piece.group, lambda: self._parts(source, task, rows_at_once)))
+
+        return task.cursor.take(task.piece, task.before, decode)
+
+    def _parts(self, source: Any, task: PieceTask, rows_at_once: int) -> Iterator[Part]:
+        group = task.piece.group
         if task.checksums is not None:
-            task.checksums.check(task.group.path)
+            task.checksums.check(group.path)
         rows = 0
-        with self._filesystem.open(piece.path) as source:
-            file = pq.ParquetFile(source)
-            found = file.metadata.row_group(piece.row_group).num_rows
-            if found != task.group.rows:
-                raise StreamError(f"{found} rows, {task.group.rows} when the stream was set up: the file was changed")
+        with self._filesystem.open(source.path) as opened:
+            file = pq.ParquetFile(opened)
+            found = file.metadata.row_group(source.row_group).num_rows
+            if found != group.rows:
+                raise StreamError(f"{found} rows, {group.rows} when the stream was set up: the file was changed")
             names = [column.name for column in task.columns]
-            for part in file.iter_batches(_ROWS_AT_ONCE, row_groups=[piece.row_group], columns=names, use_threads=False):
+            for part in file.iter_batches(rows_at_once, row_groups=[source.row_group], columns=names, use_threads=False):
                 yield rows, {column.name: column_values(part.column(column.name), column, rows) for column in task.columns}
                 rows += part.num_rows
         if rows != found:

@@ -72,6 +72,14 @@ class Share:
                 yield start, start + taken
 
     @property
+    def borders(self) -> list[int]:
+        """Where the runs of the ranks begin, ascending; none in ``global`` order, in which every rank reads everything."""
+        if self.order == "global":
+            return []
+        rows = self._full_steps * self._global_batch if self.drop_last else self.rows
+        return [rank * rows // self.world_size for rank in range(self.world_size)]
+
+    @property
     def _global_batch(self) -> int:
         return self.batch_size * self.world_size
 

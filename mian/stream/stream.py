@@ -42,8 +42,10 @@ class SampleStream:
         seed: what the order of rows is drawn from, together with the epoch.
         shuffle: draw the order of row groups, and of the rows of each window, anew in each epoch; else files come in the contract's
             order, rows in the file's.
-        shuffle_window: so many row groups at most, neighbors in the epoch's order, have their rows permuted together. A rank reads
-            the windows at its borders whole though it takes a part of them: keep it small beside a rank's share.
+        shuffle_window: the rows of so many row groups at most are permuted together. A rank reads the windows at its borders whole
+            though it takes a part of them: keep it small beside a rank's share.
+        mixed_row_groups: of so many row groups, neighbors in the epoch's order, a window has a piece each; of ``shuffle_window`` where
+            that is more. They stay open meanwhile, which costs about their size on disk, for the columns that are read.
         drop_last: leave over the tail of the epoch's rows (fewer than ``world_size * batch_size``), so that each batch is full
             and each rank does the same number of steps. Else the last batch may be short, and the ranks' steps may differ.
         order: ``sharded``: each rank reads its own run of windows. ``global``: every rank reads all row groups and takes its
@@ -51,13 +53,13 @@ class SampleStream:
             ``world_size`` times as much.
         columns: which columns to read, in order; None for all fields, ``behavior_length``, ``label``, ``user_key`` and ``time``.
             Columns of strings cannot be read.
-        workers: threads that read row groups. Beside the window that is being consumed, the windows of at most
-            ``max(workers + 2, shuffle_window)`` row groups are in memory: the next one, where it has that many.
+        workers: threads that read row groups. Beside the window that is being consumed, the next one is in memory, and with
+            ``shuffle_window`` 1 as many as have ``workers + 2`` pieces together.
         resident: keep this rank's row groups in memory, decoded, from when they were first read: later epochs read no file. It costs
-            what all of its rows take in tensors, with those of the windows at its borders whole, beside the window that is being
+            what all of its rows take in tensors, with those of the row groups at its borders whole, beside the window that is being
             consumed. Row groups are dealt out once, so each epoch has the same windows in the same order, and only the rows of each
-            are permuted anew; a wide ``shuffle_window`` mixes better and costs little here. What other numbers of ranks left of an
-            epoch is read from files where it is not this rank's. For ``sharded`` order alone.
+            are permuted anew. What other numbers of ranks left of an epoch is read from files where it is not this rank's. For
+            ``sharded`` order alone.
         verify: ``epoch``: compare each file that this rank reads with the contract's SHA-256 sum once an epoch, before its rows are
             used; bytes that flip inside a page are not found otherwise. Costs reading the files twice. Of files that are in memory
             (``resident``) there is nothing to compare any more.
@@ -91,6 +93,7 @@ class SampleStream:
         seed: int = 0,
         shuffle: bool = True,
         shuffle_window: int = 4,
+        mixed_row_groups: int = 32,
         drop_last: bool = True,
         order: Order = "sharded",
         columns: Sequence[str] | None = None,
@@ -98,7 +101,8 @@ class SampleStream:
         resident: bool = False,
         verify: Verify = "never",
     ) -> None:
-        counts = {"batch_size": batch_size, "workers": workers, "world_size": world_size, "shuffle_window": shuffle_window}
+        counts = {"batch_size": batch_size, "workers": workers, "world_size": world_size}
+        counts |= {"shuffle_window": shuffle_window, "mixed_row_groups": mixed_row_groups}
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name} {count} must be at least 1")
@@ -120,6 +124,7 @@ class SampleStream:
         self._seed = seed
         self._shuffle = shuffle
         self._shuffle_window = shuffle_window
+        self._mixed_row_groups = mixed_row_groups
         self._workers = workers
         self._columns = columns_of(contract, columns)
         self._storage = Storage.at(samples)
@@ -128,7 +133,7 @@ class SampleStream:
         self._dealt_once = resident
         self._resident: Resident | None = None
         if resident:  # epochs differ in the order of rows alone, so that the first one tells the row groups of all
-            self._resident = Resident(group for read in self._reads(0) for group in read.window.groups)
+            self._resident = Resident(piece.group for read in self._reads(0) for piece in read.window.pieces)
 
     def steps_after(self, legs: Sequence[Leg]) -> int:
         """Batches on this rank of what is left of an epoch when parts of it are done; see :meth:`epoch`."""
@@ -168,11 +173,19 @@ class SampleStream:
 
     def _reads(self, epoch: int, first_step: int = 0, legs: Sequence[Leg] = ()) -> list[Read]:
         if self._shuffle:
-            windows = shuffled_windows(self._groups, self._shuffle_window, self._seed, epoch, self._dealt_once)
+            size, mixed = self._shuffle_window, self._mixed_row_groups
+            windows = shuffled_windows(self._groups, size, mixed, self._seed, epoch, self._dealt_once, self._borders(legs))
         else:
             windows = windows_in_order(self._groups)
         share, left = self._share_after(legs)
         return plan_reads(windows, within(left, share.spans(first_step)))
+
+    def _borders(self, legs: Sequence[Leg]) -> list[int]:
+        """The rows of the epoch's sequence where the ranks begin that began the epoch."""
+        first = self._share
+        if legs:
+            first = dataclasses.replace(first, world_size=legs[0].world_size, batch_size=legs[0].batch_size)
+        return first.borders
 
     def _reader(self, reads: list[Read]) -> RowGroupReader:
         checksums = None

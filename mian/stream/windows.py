@@ -1,4 +1,4 @@
-"""The rows of a window, put together from its row groups."""
+"""The rows of a window, put together from its pieces of row groups."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGE_PAGE = 1 << 21  # bytes
 class WindowRows:
     """The rows that a rank takes of one window, in their permuted order.
 
-    Whoever has rows of the window's row groups puts them in, from any thread and in any order: they go straight to their places, the
+    Whoever has rows of the window's pieces puts them in, from any thread and in any order: they go straight to their places, the
     one copy that there is. Memory for the whole of it is taken with the first rows that come.
 
     numpy does it, not torch: on this thread alone, and with a row taken as one value, which takes half the time.
@@ -38,15 +38,15 @@ class WindowRows:
         self._places: npt.NDArray[np.int64] | None = None
 
     def put(self, number: int, first: int, arrays: Arrays) -> None:
-        """Take what is wanted of some rows of a row group.
+        """Take what is wanted of some rows of a piece.
 
         Args:
-            number: which of the window's row groups it is, from 0.
-            first: where in the row group the rows begin.
+            number: which of the window's pieces it is, from 0.
+            first: where in the piece the rows begin.
             arrays: neighboring rows, contiguous, shape ``(rows, ...)``.
         """
         places = self._all_places(arrays)
-        begin = sum(group.rows for group in self.read.window.groups[:number]) + first
+        begin = sum(piece.rows for piece in self.read.window.pieces[:number]) + first
         places = places[begin : begin + number_of_rows(arrays)]
         if self.read.rows == self.read.window.rows:
             for name, array in arrays.items():

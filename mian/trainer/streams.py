@@ -55,6 +55,7 @@ def training_stream(config: TrainConfig, contract: Contract, ranks: Ranks, colum
         seed=config.seed,
         order=config.stream.order,
         shuffle_window=config.stream.shuffle_window,
+        mixed_row_groups=config.stream.mixed_row_groups,
         resident=config.stream.resident,
         verify=config.stream.verify,
         workers=config.stream.workers,

@@ -209,6 +209,15 @@ def test_the_row_group_that_is_bad_is_named_and_those_before_it_are_read(write_s
         next(batches)
 
 
+@pytest.mark.parametrize("row", [3, 25, 39])
+def test_a_bad_piece_of_a_row_group_ends_the_epoch_and_leaves_no_thread_waiting(write_samples, row):
+    ages = pa.array([1] * row + [None] * (40 - row), pa.int32())
+    samples = write_samples([40] * 6, changes={2: replaced("user_age", ages)})
+    stream = stream_of(samples, batch_size=10, shuffle_window=1, mixed_row_groups=6, workers=4)
+    with pytest.raises(StreamError, match=f"row group 0: column 'user_age' holds a null in row {row}: rebuild day"):
+        list(stream.epoch(0))
+
+
 def test_a_bad_value_far_down_in_a_row_group(write_samples):
     ages = pa.array([1] * 50_000 + [None] * 5, pa.int32())
     samples = write_samples([50_005], changes={0: replaced("user_age", ages)})

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mian.stream import Leg, SampleStream, StreamError
+from mian.stream.row_groups import RowGroupWorker
 
 UNEVEN = [23, 8, 41, 5, 17, 30, 1]
 DEFAULT_COLUMNS = [
@@ -282,7 +283,7 @@ def test_a_batch_inside_a_window_is_a_view_of_it(write_samples):
 
 def test_rows_of_a_windows_groups_mix(write_samples):
     samples = write_samples([50] * 8)
-    stream = SampleStream(samples.folder, samples.contract, "train", 100, shuffle_window=4)
+    stream = SampleStream(samples.folder, samples.contract, "train", 100, shuffle_window=4, mixed_row_groups=4)
     for batch in stream.epoch(0):
         counts = torch.bincount(batch["user_key"] // 50, minlength=8)
         assert (counts > 0).sum() == 4  # each of the window's groups gives 25 of 100 on average
@@ -291,12 +292,31 @@ def test_rows_of_a_windows_groups_mix(write_samples):
 
 def test_a_window_of_one_group_keeps_groups_apart(write_samples):
     samples = write_samples([50] * 8)
-    stream = SampleStream(samples.folder, samples.contract, "train", 50, shuffle_window=1)
+    stream = SampleStream(samples.folder, samples.contract, "train", 50, shuffle_window=1, mixed_row_groups=1)
     files = [set((batch["user_key"] // 50).tolist()) for batch in stream.epoch(0)]
     assert all(len(of_batch) == 1 for of_batch in files)
     assert set.union(*files) == set(range(8))
     assert files != sorted(files, key=min)
     assert any(number != sorted(number) for number in (batch["user_key"].tolist() for batch in stream.epoch(0)))
+
+
+def test_a_window_mixes_pieces_of_many_groups(write_samples):
+    samples = write_samples([160] * 8)
+    stream = SampleStream(samples.folder, samples.contract, "train", 160, shuffle_window=2, mixed_row_groups=8)
+    for epoch in range(2):
+        for batch in stream.epoch(epoch):
+            counts = torch.bincount(batch["user_key"] // 160, minlength=8)
+            assert counts.min() > 5, "20 are expected, and 4 is the deviation"
+
+
+def test_each_row_group_is_decoded_once_however_many_windows_have_a_piece_of_it(write_samples, monkeypatch):
+    opened = []
+    decode = RowGroupWorker._parts
+    monkeypatch.setattr(RowGroupWorker, "_parts", lambda *a: (opened.append(a[2].piece.group), decode(*a))[1])
+    samples = write_samples([40] * 6)
+    stream = SampleStream(samples.folder, samples.contract, "train", 10, shuffle_window=1, mixed_row_groups=6, workers=3)
+    assert len(numbers(stream.epoch(0))) == 240
+    assert len(opened) == len(set(opened)) == 6
 
 
 def test_a_window_of_all_groups_puts_every_row_anywhere(write_samples):
@@ -315,6 +335,7 @@ streams = {
     "world_size": st.integers(1, 4),
     "order": st.sampled_from(["sharded", "global", "resident"]),
     "shuffle_window": st.integers(1, 7),
+    "mixed_row_groups": st.integers(1, 9),
     "epoch": st.integers(0, 2),
 }
 any_stream = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -343,10 +364,12 @@ def ranks_of(samples, world_size, batch_size, order, **options):
 @any_stream
 @given(**streams)
 def test_any_files_ranks_and_windows_use_every_row_once(
-    write_samples, sizes, rows_per_group, batch_size, world_size, order, shuffle_window, epoch
+    write_samples, sizes, rows_per_group, batch_size, world_size, order, shuffle_window, mixed_row_groups, epoch
 ):
     samples = write_samples(sizes, rows_per_group)
-    ranks = ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window, drop_last=False)
+    ranks = ranks_of(
+        samples, world_size, batch_size, order, shuffle_window=shuffle_window, mixed_row_groups=mixed_row_groups, drop_last=False
+    )
     seen = []
     for rank in ranks:
         for batch in rank.epoch(epoch):
@@ -358,12 +381,32 @@ def test_any_files_ranks_and_windows_use_every_row_once(
 @any_stream
 @given(**streams, workers=st.integers(1, 5), part=st.floats(0, 1), seed=st.integers(0, 3))
 def test_from_any_step_on_come_the_batches_of_the_undisturbed_epoch_whatever_the_threads(
-    write_samples, sizes, rows_per_group, batch_size, world_size, order, shuffle_window, epoch, workers, part, seed
+    write_samples,
+    sizes,
+    rows_per_group,
+    batch_size,
+    world_size,
+    order,
+    shuffle_window,
+    mixed_row_groups,
+    epoch,
+    workers,
+    part,
+    seed,
 ):
     samples = write_samples(sizes, rows_per_group)
     assume(sum(sizes) >= batch_size * world_size)
     one, many = (
-        ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window, seed=seed, workers=threads)[-1]
+        ranks_of(
+            samples,
+            world_size,
+            batch_size,
+            order,
+            shuffle_window=shuffle_window,
+            mixed_row_groups=mixed_row_groups,
+            seed=seed,
+            workers=threads,
+        )[-1]
         for threads in (2, workers)
     )
     first_step = int(part * one.steps)
@@ -378,13 +421,13 @@ def test_from_any_step_on_come_the_batches_of_the_undisturbed_epoch_whatever_the
     worlds=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.floats(0, 1)), min_size=2, max_size=3),
 )
 def test_other_numbers_of_ranks_use_each_row_that_was_left_once(
-    write_samples, sizes, rows_per_group, order, shuffle_window, epoch, worlds
+    write_samples, sizes, rows_per_group, order, shuffle_window, mixed_row_groups, epoch, worlds
 ):
     samples = write_samples(sizes, rows_per_group)
     assume(sum(sizes) >= 16)
     seen, legs = [], []
     for world_size, batch_size, part in worlds:
-        ranks = ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window)
+        ranks = ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window, mixed_row_groups=mixed_row_groups)
         steps = {rank.steps_after(legs) for rank in ranks}
         assert len(steps) == 1
         (left,) = steps
@@ -392,14 +435,14 @@ def test_other_numbers_of_ranks_use_each_row_that_was_left_once(
         for rank in ranks:
             seen += numbers(islice(rank.epoch(epoch, 0, legs), done))
         legs.append(Leg(world_size, batch_size, done))
-    ranks = ranks_of(samples, 1, 1, order, shuffle_window=shuffle_window)
+    ranks = ranks_of(samples, 1, 1, order, shuffle_window=shuffle_window, mixed_row_groups=mixed_row_groups)
     seen += numbers(ranks[0].epoch(epoch, 0, legs))
     assert sorted(seen) == list(range(sum(sizes)))
 
 
 def test_only_the_windows_that_are_needed_are_read(write_samples):
     samples = write_samples([20] * 6)
-    stream = SampleStream(samples.folder, samples.contract, "train", 10, shuffle_window=2)
+    stream = SampleStream(samples.folder, samples.contract, "train", 10, shuffle_window=2, mixed_row_groups=2)
     last = {number // 20 for number in numbers(stream.epoch(0, first_step=8))}
     for file in set(range(6)) - last:
         samples.path(file).unlink()
