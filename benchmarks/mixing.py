@@ -19,7 +19,7 @@ import datetime as dt
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,7 @@ def calibration(folder: str, contract: Contract, seed: int, window: int, mixed: 
     found: list[float] = []
     ranks = Ranks()
 
-    def report(metrics: dict[str, float], step: int) -> None:
+    def report(metrics: Mapping[str, float], step: int) -> None:
         found.extend(value for name, value in metrics.items() if name == "validation_calibration")
 
     Trainer(config, contract, open_streams(config, contract, ranks), ranks, report, None, lambda: False).run()
