@@ -71,20 +71,22 @@ def parser(description: str, *, config: str | None = None) -> argparse.ArgumentP
     return result
 
 
-def load_config(model: type[Config], path: str, overrides: Sequence[str] = ()) -> Config:
+def load_config(model: type[Config], path: str, overrides: Sequence[str] = (), inside: str | None = None) -> Config:
     """Read a YAML file, apply overrides, check it.
 
     Args:
         model: what the file must look like.
         path: the file; ``${...}`` interpolates as OmegaConf does, ``${oc.env:NAME}`` reads the environment.
         overrides: ``key=value``, dots reach inside.
+        inside: a key of the file, whose value is the configuration; None: all of the file is.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key (the nearest known one is named), a wrong value.
     """
     whole = [_whole(override) for override in overrides]
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(whole))
+        loaded = OmegaConf.load(path)
+        merged = OmegaConf.merge(loaded if inside is None else OmegaConf.select(loaded, inside), OmegaConf.from_dotlist(whole))
         values = OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error

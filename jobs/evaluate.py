@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from mian.evaluation import (
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
-from mian.tracking import DEFAULT_URI, STORE_ERRORS
+from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, tracking_uri
 from pipeline.contract import ContractError, read_contract
 
 
@@ -56,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: object) -> str:
     values = vars(options)
-    uri = values["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
     samples, split = values["samples"], values["split"]
     contract = read_contract(samples)
     scores = score_split(load_model(values["model"]), contract, samples, split)

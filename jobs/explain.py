@@ -1,9 +1,8 @@
-"""Explain a score: ``python jobs/explain.py --model models:/mian@champion --row row.json --plot explanation.png``."""
+"""Explain a score: ``python jobs/explain.py --model models:/mian@newest --row row.json --plot explanation.png``."""
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from mian.evaluation import load_model
 from mian.models import ModelError
 from mian.serving import ServableError, ServingInputError, explain, shown
 from mian.serving.explanation_plot import plot_explanation
-from mian.tracking import DEFAULT_URI, STORE_ERRORS
+from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, tracking_uri
 from pipeline.contract import ContractError
 
 ERRORS = (ContractError, ModelError, ServableError, ServingInputError, *STORE_ERRORS)
@@ -29,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Scores a row of raw values and says what the model looked at: the attention of IBIM over behaviors, of IUIM and ICIM\n"
         "over fields, of GIM over parts."
     )
-    parser.add_argument(
-        "--model", required=True, help="models:/mian/1, models:/mian@champion, or the folder that a training kept"
-    )
+    parser.add_argument("--model", required=True, help="models:/mian/1, models:/mian@newest, or the folder that a training kept")
     parser.add_argument(
         "--row",
         required=True,
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(values: dict[str, Any]) -> str:
-    mlflow.set_tracking_uri(values["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
     row = _read_row(values["row"])
     servable = load_model(values["model"])
     raw = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()})

@@ -1,45 +1,95 @@
-"""Register a model that was trained while the tracking store was away: ``python jobs/register.py --model models/mian-...``."""
+"""Record and register a model that was trained while the tracking store was away: ``python jobs/register.py --model models/mian-...``."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from jobs import command
 from mian.config import TrainConfig
 from mian.evaluation import load_model
 from mian.models import ModelError
 from mian.serving import ServableError, input_example
-from mian.tracking import STORE_ERRORS, Tracker, register
+from mian.serving.servable import MODEL_FILE, ModelDescription
+from mian.tracking.errors import TrackingError
+from mian.tracking.facts import TRAINING_FILE, flatten, read_metrics, read_training
+from mian.tracking.store import STORE_ERRORS
+from mian.tracking.tracker import Tracker
 from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
 
+JOURNAL = "tracking"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, register; 0 when the model is in the registry, 1 with one clear error when not."""
-    parser = command.parser("Registers a model that a training kept in a local folder.", config="conf/train/mian.yaml")
+    parser = command.parser(
+        "Records and registers a model that a training kept in a local folder: what the tracking store lacks of the run is sent, and the\n"
+        "model becomes a version. Model, options and metrics are those in the folder."
+    )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the folder that the training named")
+    parser.add_argument("--config", metavar="FILE", help="the training's configuration, where `tracking` in it has changed since")
+    parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="such as tracking.uri=http://tracking:5000")
     options = parser.parse_args(arguments)
-    errors = (ContractError, ModelError, ServableError, *STORE_ERRORS)
-    return command.run(lambda: _register(options.model, options.config, options.overrides), errors)
+    errors = (ContractError, ModelError, ServableError, TrackingError, *STORE_ERRORS)
+    return command.run(lambda: _register(Path(options.model), options.config, options.overrides), errors)
 
 
-def _register(folder: str, path: str, overrides: Sequence[str]) -> None:
-    config = command.load_config(TrainConfig, path, overrides)
-    load_model(folder)
-    example = input_example(read_contract(config.samples), config.samples)
-    tracker = Tracker(config.tracking)
-    tracker.start(config.model_dump(), read_contract(folder), config.samples)
+def _register(folder: Path, path: str | None, overrides: Sequence[str]) -> None:
+    load_model(str(folder))
+    record = read_training(folder)
+    recorded = TrainConfig.model_validate(record.config)
+    description = ModelDescription.model_validate_json((folder / MODEL_FILE).read_bytes())
+    if (description.name, description.options) != (recorded.model.name, recorded.model.options):
+        raise TrackingError(f"{folder / TRAINING_FILE}: of another model than {MODEL_FILE} beside it; copy the folder again")
+    config = command.load_config(TrainConfig, path or str(folder / TRAINING_FILE), overrides, inside=None if path else "config")
+    _refuse_others(config, recorded, path or "the overrides", folder)
+    metrics = read_metrics(folder)
+
+    journals = folder.resolve().parent / JOURNAL
+    places = journals / folder.resolve().name, journals / record.key
+    journal = next((place for place in places if place.exists()), places[0])
+    tracker = Tracker(config.tracking, journal, training=record.training)
+    if tracker.journal.training != record.training:  # of a later training with the same settings
+        tracker = Tracker(config.tracking, places[0], training=record.training)
+    has_journal = tracker.journal.exists
+    tracker.start(recorded.model_dump() | {"ranks": record.ranks}, read_contract(str(folder)), config.samples)
     if tracker.failure is not None:
-        raise ServableError(f"{folder} was not registered: {tracker.failure}")
+        raise TrackingError(f"{folder} is not registered: {tracker.uri} does not answer ({tracker.failure})")
     registered = False
     try:
-        log.info("registered as %s", register(folder, example, config.tracking))
+        if has_journal or not tracker.goes_on:
+            for values, step in metrics.points():
+                tracker.report(values, step)
+        example = input_example(read_contract(config.samples), config.samples)
+        trial = config.max_steps is not None
+        uri = tracker.register(str(folder), example, move_alias=not trial)
+        if uri is None:
+            raise TrackingError(f"{folder} is not registered: {tracker.failure}")
+        log.info("registered as %s%s", uri, "; alias unchanged, it is a trial" * trial)
         registered = True
     finally:
-        tracker.end("FINISHED" if registered else "FAILED")
+        if tracker.end("FINISHED" if registered else "FAILED") and registered and tracker.journal.folder == places[0]:
+            tracker.journal.remove()
+
+
+def _refuse_others(config: TrainConfig, recorded: TrainConfig, source: str, folder: Path) -> None:
+    """Refuse a configuration that is not that of the model."""
+    ours, theirs = (dict(flatten(_but_tracking(each))) for each in (config, recorded))
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise TrackingError(
+                f"{source}: {name} is {ours.get(name)}, and {folder} was trained with {theirs.get(name)}; leave the file out, for the "
+                "folder says what it holds"
+            )
+
+
+def _but_tracking(config: TrainConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"tracking", "samples", "output"})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from mian.experiments.trials import write
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
-from mian.tracking import Outcome, Tracker
+from mian.tracking.errors import TrackingError
+from mian.tracking.tracker import Outcome, Tracker
 from mian.trainer import CheckpointError, DeviceError, DisagreementError, HungRankError, Ranks, SpillError, TrainingStopped
 from pipeline.contract import ContractError, read_contract
 
@@ -34,6 +35,7 @@ ERRORS = (
     ServableError,
     SpillError,
     StreamError,
+    TrackingError,
     TruthError,
 )
 RUN = "run.json"
@@ -73,11 +75,11 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, re
         return Experiment(config, contract)
 
     experiment = ranks.together(prepare, ERRORS)
-    tracker = Tracker(experiment.config.tracking.model_copy(update={"run_name": experiment.config.name}))
+    named = experiment.config.tracking.model_copy(update={"run_name": experiment.config.name})
+    tracker = Tracker(named, experiment.folder / "tracking")
     outcome: Outcome = "FAILED"
     try:
-        if ranks.is_first:
-            _start(experiment, tracker)
+        ranks.together(lambda: _start(experiment, tracker) if ranks.is_first else None, (TrackingError,))
         stop.heeded = True
         train_all(experiment, ranks, tracker.run_id, stop.asked)
         stop.heeded = False
@@ -93,8 +95,8 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, re
         outcome = "KILLED"
         raise
     finally:
-        if ranks.is_first:
-            tracker.end(outcome)
+        if ranks.is_first and tracker.end(outcome) and outcome == "FINISHED":
+            tracker.journal.remove()
 
 
 def _start(experiment: Experiment, tracker: Tracker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import pathlib
 import signal
 import sys
@@ -16,10 +17,12 @@ import pandas as pd
 from jobs import command, stop_signal
 from jobs.stop_signal import StopSignal
 from mian.config import TrainConfig
-from mian.metrics import plot_reliability
+from mian.metrics import MetricError, plot_reliability
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
+from mian.tracking.errors import TrackingError
+from mian.tracking.facts import ModelMetrics, TrainingRecord, undefined_as_none, write_record
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
@@ -43,9 +46,12 @@ from mian.trainer import (
 from pipeline.contract import Contract, ContractError, read_contract
 
 if TYPE_CHECKING:
-    from mian.tracking import Outcome, Tracker
+    from mian.tracking.tracker import Outcome, Tracker
 
 log = logging.getLogger(__name__)
+
+JOURNAL = "tracking"
+"""In the output folder: journals of trainings that have not ended, by key, and of models that the tracking store lacks, by name."""
 
 ERRORS = (
     CheckpointError,
@@ -59,6 +65,7 @@ ERRORS = (
     SpillError,
     StreamError,
     TableMemoryError,
+    TrackingError,
     TrainingError,
 )
 
@@ -104,7 +111,9 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
     config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
     # read before the training: the data set may be built anew meanwhile
     kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
-    tracker = _tracker(config) if ranks.is_first else None
+    tracker = _tracker(config, checkpoints.folder.name) if ranks.is_first else None
+    if ranks.from_first(tracker is not None and _has_ended(tracker, checkpoints)):
+        return
     store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
     traces = pathlib.Path(config.output) / "profiles" / checkpoints.folder.name
     trace = traces / f"rank-{ranks.rank}.json" if config.profile else None
@@ -119,21 +128,18 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
     world.hold(checkpoints.folder.name, trainer)
     outcome: Outcome = "FAILED"
     try:
-        if tracker is not None:
-            _announce(contract, streams, config, ranks)
-            if resumed:
-                progress = trainer.progress
-                log.info("goes on after step %s, in epoch %d", f"{progress.step:,}", progress.epoch)
-            tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
-            trainer.progress.run_id = tracker.run_id
+        ranks.together(lambda: _begin(config, contract, streams, ranks, trainer, tracker, resumed), (TrackingError,))
         trainer.progress.run_id = ranks.from_first(trainer.progress.run_id)  # any rank may be the first one next time
         stop.heeded = True
         with world.changes():
-            trained = trainer.run()
-            model = trainer.whole_model()
-            if tracker is not None and kept is not None:
-                _keep(config, contract, model, trained, tracker, kept)
-                checkpoints.clear()
+            keeper = _Keeper(config, contract, trainer, ranks, tracker, kept, checkpoints.folder.name)
+            try:
+                trained = trainer.run(keeper.keep)
+            except (StreamError, MetricError, SpillError) as error:
+                if not keeper.folder:
+                    raise
+                raise keeper.scoring_failed(error) from error
+            keeper.record_test(trained)
         outcome = "FINISHED"
     except TrainingStopped:
         outcome = "KILLED"
@@ -147,14 +153,63 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
         if tracker is not None:
             if trace is not None:
                 tracker.files(traces)
-            tracker.end(outcome)
+            _end(tracker, outcome, checkpoints)
 
 
-def _tracker(config: TrainConfig) -> Tracker:
+def _begin(
+    config: TrainConfig,
+    contract: Contract,
+    streams: Streams,
+    ranks: Ranks,
+    trainer: Trainer,
+    tracker: Tracker | None,
+    resumed: bool,
+) -> None:
+    """Say what is trained, and begin its run, or go on with it."""
+    if tracker is None:
+        return
+    _announce(contract, streams, config, ranks)
+    progress = trainer.progress
+    if resumed:
+        log.info("goes on after step %s, in epoch %d", f"{progress.step:,}", progress.epoch)
+    tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, progress.run_id)
+    progress.run_id = tracker.run_id or progress.run_id
+
+
+def _end(tracker: Tracker, outcome: Outcome, checkpoints: CheckpointStore) -> None:
+    """End the run; what is not needed any more goes, in an order in which a kill costs nothing."""
+    complete = tracker.end(outcome)
+    journal = tracker.journal
+    if outcome == "FINISHED":
+        journal.note("ended", "complete" if complete and journal.notes["registered"] == "yes" else "incomplete")
+        _tidy(tracker, checkpoints)
+    elif outcome == "FAILED" and complete and not checkpoints.folder.exists():
+        journal.remove()
+
+
+def _has_ended(tracker: Tracker, checkpoints: CheckpointStore) -> bool:
+    """Whether an earlier process has ended this training, and was killed before it could tidy up; then that is done."""
+    if "ended" not in tracker.journal.notes:
+        return False
+    log.info("the training has ended before; its model is in %s", tracker.journal.notes["model"])
+    _tidy(tracker, checkpoints)
+    return True
+
+
+def _tidy(tracker: Tracker, checkpoints: CheckpointStore) -> None:
+    journal = tracker.journal
+    checkpoints.clear()
+    if journal.notes["ended"] == "complete":
+        journal.remove()
+    else:
+        journal.move(journal.folder.with_name(pathlib.Path(journal.notes["model"]).name))
+
+
+def _tracker(config: TrainConfig, key: str) -> Tracker:
     """The record of the run, which the first rank keeps; MLflow takes seconds to import, and the others do without."""
-    from mian.tracking import Tracker
+    from mian.tracking.tracker import Tracker
 
-    return Tracker(config.tracking)
+    return Tracker(config.tracking, pathlib.Path(config.output) / JOURNAL / key)
 
 
 def _to_nobody(metrics: Mapping[str, float], step: int) -> None:
@@ -202,24 +257,68 @@ class _Kept:
         return cls(read_vocabularies(contract, samples), input_example(contract, samples))
 
 
-def _keep(config: TrainConfig, contract: Contract, model: ClickModel, trained: Trained, tracker: Tracker, kept: _Kept) -> None:
-    """Save the model here first, then tell the tracking store."""
-    name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S%f}"
-    folder = str(pathlib.Path(config.output) / name)
-    try:
-        save_servable(folder, model, config.model.name, config.model.options, contract, kept.vocabularies)
-    except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
-        raise TrainingError(
-            f"{folder}: the trained model cannot be written ({' '.join(str(error).split())}); make room there, or make it writable, and "
-            "start the same command again: it goes on from the newest checkpoint, if one could be written"
-        ) from error
-    log.info("best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder)
-    tracker.report({"best_step": trained.best_step}, trained.steps)
-    if trained.test is not None:
+class _Keeper:
+    """Keeps the trained model, before the test split is scored, and then what came of the scoring.
+
+    Args:
+        config: the settings.
+        contract: of the samples.
+        trainer: whose model it is.
+        ranks: who takes part; all call each method.
+        tracker: on the first rank.
+        kept: on the first rank.
+        key: of the training.
+
+    Attributes:
+        folder: where the model is kept; empty until it is.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        contract: Contract,
+        trainer: Trainer,
+        ranks: Ranks,
+        tracker: Tracker | None,
+        kept: _Kept | None,
+        key: str,
+    ) -> None:
+        self._config = config
+        self._contract = contract
+        self._trainer = trainer
+        self._ranks = ranks
+        self._tracker = tracker
+        self._kept = kept
+        self._key = key
+        self.folder = ""
+
+    def keep(self, trained: Trained) -> None:
+        """Save the model, then register it."""
+        model = self._trainer.whole_model()
+        self._ranks.limit_exchanges(math.inf)  # however long the model takes to be kept
+        self.folder = self._ranks.from_first(self._ranks.together(lambda: self._save(model, trained), (TrainingError,)))
+        if self._tracker is not None:
+            self._register(self._tracker, trained)
+        self._ranks.wait()
+        self._ranks.limit_exchanges(self._config.exchange_timeout_seconds)
+
+    def scoring_failed(self, error: Exception) -> TrainingError:
+        """The error to end with where the test split cannot be scored."""
+        return TrainingError(
+            f"the model is kept in {self.folder}, but split {self._config.test_split} cannot be scored: {error}; the same command started "
+            f"again goes on with the scoring, and jobs/evaluate.py --model {self.folder} scores any other samples"
+        )
+
+    def record_test(self, trained: Trained) -> None:
+        """Add the metrics of the test split to the model's folder and to the run."""
+        tracker = self._tracker
+        if tracker is None or trained.test is None:
+            return
         metrics = trained.test.metrics
+        _write_metrics(self.folder, trained)
         tracker.report({f"test_{metric}": value for metric, value in metrics.items()}, trained.best_step)
         table = trained.test.reliability()
-        tracker.figure(plot_reliability({config.model.name: table}), "reliability.png")
+        tracker.figure(plot_reliability({self._config.model.name: table}), "reliability.png")
         tracker.table(table, "reliability.csv")
         log.info(
             "test: AUC %.5f  logloss %.5f  gAUC %.5f  calibration %.3f  on %s samples",
@@ -229,16 +328,57 @@ def _keep(config: TrainConfig, contract: Contract, model: ClickModel, trained: T
             metrics["calibration"],
             f"{int(metrics['rows']):,}",
         )
-    tracker.flush()
-    uri = tracker.register(folder, kept.example)
-    if uri is not None:
-        log.info("logged to %s as %s", tracker.uri, uri)
-    else:
-        log.warning(
-            "the model is not registered; when the tracking store is back: python jobs/register.py --model %s --config THE_SAME_FILE "
-            "(and the same KEY=VALUE as now)",
-            folder,
+
+    def _save(self, model: ClickModel, trained: Trained) -> str:
+        config, tracker = self._config, self._tracker
+        if tracker is None or self._kept is None:
+            return ""
+        name = f"{config.model.name}-{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%S%f}"
+        # that of an earlier process which was killed before the end is written again
+        folder = tracker.journal.notes.get("model") or str(pathlib.Path(config.output) / name)
+        tracker.journal.note("model", folder)
+        record = TrainingRecord(
+            training=tracker.journal.training, key=self._key, ranks=self._ranks.size, config=config.model_dump(mode="json")
         )
+        why = None
+        try:
+            save_servable(folder, model, config.model.name, config.model.options, self._contract, self._kept.vocabularies)
+            write_record(pathlib.Path(folder), record)
+            _write_metrics(folder, trained)
+        except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
+            why = " ".join(str(error).split())
+        if why is not None:  # outside, for the error would keep files open that were being written
+            raise TrainingError(
+                f"{folder}: the trained model cannot be written ({why}); make room there, or make it writable, and start the same command "
+                "again: it goes on from the newest checkpoint, if one could be written"
+            )
+        log.info(
+            "best weights: those of step %s of %s; the model is in %s", f"{trained.best_step:,}", f"{trained.steps:,}", folder
+        )
+        return folder
+
+    def _register(self, tracker: Tracker, trained: Trained) -> None:
+        assert self._kept is not None, "the first rank has it"
+        tracker.report({"best_step": trained.best_step}, trained.steps)
+        trial = self._config.max_steps is not None
+        uri = tracker.register(self.folder, self._kept.example, move_alias=not trial)
+        tracker.journal.note("registered", "yes" if uri is not None else "no")
+        if uri is not None:
+            log.info("logged to %s as %s%s", tracker.uri, uri, "; alias unchanged, it is a trial" * trial)
+            return
+        log.warning(
+            "the model is not registered; when the tracking store is back: python jobs/register.py --model %s (tracking.uri=... for "
+            "another store)",
+            self.folder,
+        )
+
+
+def _write_metrics(folder: str, trained: Trained) -> None:
+    test = None if trained.test is None else undefined_as_none(trained.test.metrics)
+    metrics = ModelMetrics(
+        steps=trained.steps, best_step=trained.best_step, validation=undefined_as_none(trained.validation), test=test
+    )
+    write_record(pathlib.Path(folder), metrics)
 
 
 if __name__ == "__main__":

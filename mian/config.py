@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mian.seeds import LARGEST_SEED
 
@@ -100,7 +102,34 @@ class TrackingConfig(Strict):
     registered_name: str | None = "mian"
     """Name in the registry; null leaves the model unregistered."""
     alias: str = "newest"
-    """Alias that the new version gets: ``models:/mian@newest``."""
+    """Alias that the new version gets, unless it is that of a trial (``max_steps``): ``models:/mian@newest``."""
+
+    @field_validator("experiment")
+    @classmethod
+    def _experiment_has_a_name(cls, name: str) -> str:
+        if not name.strip() or len(name) > 500:
+            raise ValueError("MLflow takes experiments of 1 to 500 characters")
+        return name
+
+    @field_validator("registered_name")
+    @classmethod
+    def _name_is_one_of_the_registry(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if not name.strip() or len(name) > 256 or re.search("[/:]", name) or posixpath.normpath(name) != name or name[:2] == "..":
+            raise ValueError(
+                f"MLflow refuses {name!r}: a model's name has 1 to 256 characters, without / and :, and is not . or .."
+            )
+        return name
+
+    @field_validator("alias")
+    @classmethod
+    def _alias_is_free(cls, alias: str) -> str:
+        if not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError(
+                f"MLflow refuses {alias!r}: an alias has 1 to 255 letters, digits, _ and -, and is neither latest nor a version such as v1"
+            )
+        return alias
 
 
 class CheckpointConfig(Strict):

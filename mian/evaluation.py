@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Literal
 
@@ -26,7 +27,7 @@ from mian.serving import Servable, ServableError, load_servable, read_vocabulari
 from mian.serving.servable import MODEL_FILE
 from mian.stream import SampleStream
 from mian.stream.columns import Tensors
-from mian.tracking import check_store
+from mian.tracking.store import check_store
 from mian.trainer.evaluation import Scores, scores
 from pipeline.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_from_parquet
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
@@ -55,7 +56,12 @@ def load_model(uri: str) -> Servable:
     folder = pathlib.Path(uri)
     if ":" in uri and not folder.exists():
         check_store(mlflow.get_tracking_uri())
-        folder = _servable_in(pathlib.Path(mlflow.artifacts.download_artifacts(uri)))
+        with tempfile.TemporaryDirectory() as copy:
+            return _load(_servable_in(pathlib.Path(mlflow.artifacts.download_artifacts(uri, dst_path=copy))), uri)
+    return _load(folder, uri)
+
+
+def _load(folder: pathlib.Path, uri: str) -> Servable:
     if not (folder / MODEL_FILE).exists():
         raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
     return load_servable(folder)

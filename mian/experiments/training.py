@@ -18,7 +18,8 @@ from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, 
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, read_vocabularies, save_servable
 from mian.stream import StreamError
-from mian.tracking import Outcome, Tracker
+from mian.tracking.errors import TrackingError
+from mian.tracking.tracker import Outcome, Tracker
 from mian.trainer import (
     CheckpointError,
     CheckpointStore,
@@ -106,16 +107,20 @@ def _train(
         log.info("%s %s seed=%d: %s", trial.line, where, trial.seed, trial.folder)
         if config.checkpoint.enabled:
             store = CheckpointStore(trial.folder / "checkpoints", config.checkpoint.keep)
-    tracker = Tracker(config.tracking, parent_run)
+    tracker = Tracker(config.tracking, trial.folder / "tracking", parent_run)
     curve = _Curve(trial.folder / CURVE, tracker)
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
     trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
     outcome: Outcome = "FAILED"
-    try:
+
+    def begin() -> None:
         if ranks.is_first:
             curve.forget_after(trainer.progress.step)
             tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
             trainer.progress.run_id = tracker.run_id
+
+    try:
+        ranks.together(begin, (TrackingError,))
         trainer.progress.run_id = ranks.from_first(trainer.progress.run_id)
         failed = None
         try:
@@ -155,8 +160,8 @@ def _train(
         outcome = "KILLED"
         raise
     finally:
-        if ranks.is_first:
-            tracker.end(outcome)
+        if ranks.is_first and tracker.end(outcome) and outcome == "FINISHED":
+            tracker.journal.remove()
 
 
 def parameters(model: ClickModel) -> tuple[int, int]:

@@ -36,7 +36,7 @@ def log_servable(folder: str | Path, input_example: pd.DataFrame, registered_nam
             info: ModelInfo = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("model.py")),
-                artifacts={"servable": str(folder)},
+                artifacts={"servable": Path(folder).resolve().as_uri()},  # a bare path with % in it would be decoded
                 code_paths=[str(package) for package in _stage_code(Path(staging))],
                 signature=signature(read_contract(str(folder))),
                 input_example=input_example,

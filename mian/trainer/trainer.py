@@ -200,8 +200,11 @@ class Trainer:
         tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state(), "best": best}
         return {"progress": self.progress.model_dump(), "ranks": [], **tensors}
 
-    def run(self) -> Trained:
-        """Train.
+    def run(self, keep: Callable[[Trained], None] = lambda trained: None) -> Trained:
+        """Train, and score the test split with the best weights.
+
+        Args:
+            keep: called on all ranks when the weights are final, before the test split is scored, which may fail.
 
         Raises:
             TrainingError: a loss or a weight is no longer a number; on the first rank that knows why.
@@ -231,8 +234,11 @@ class Trainer:
                 self._evaluate_and_save()
         if self._best_weights:
             self.model.load_state_dict(self._best_weights)
-        test = self._score(self._streams.test) if self._streams.test is not None else None
-        return Trained(self.model.eval(), progress.best_step, progress.step, progress.best, test)
+        trained = Trained(self.model.eval(), progress.best_step, progress.step, progress.best, None)
+        keep(trained)
+        if self._streams.test is not None:
+            trained.test = self._score(self._streams.test)
+        return trained
 
     def _train_epoch(self) -> None:
         """What is left of an epoch."""

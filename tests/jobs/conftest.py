@@ -33,7 +33,12 @@ class Workplace:
     @property
     def models(self) -> list[Path]:
         """The folders of the models that trainings kept."""
-        return sorted((self.folder / "models").glob("*"))
+        return sorted((self.folder / "models").glob("mian-*"))
+
+    @property
+    def output(self) -> list[str]:
+        """The names of all that is in the output folder."""
+        return sorted(path.name for path in (self.folder / "models").glob("*"))
 
     def store(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from mlflow.models import get_model_info
 
-import mian.tracking
+import mian.tracking.tracker
 from jobs import evaluate, register, train
 from jobs.command import load_config
 from jobs.stop_signal import STOPPED
@@ -48,13 +48,13 @@ def closed_port() -> int:
 
 def before_each_report(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
     """Something happens in the middle of a training, given the steps that it has done."""
-    report = mian.tracking.Tracker.report
+    report = mian.tracking.tracker.Tracker.report
 
     def act_and_report(tracker: Any, metrics: Any, step: int) -> None:
         act(step)
         report(tracker, metrics, step)
 
-    monkeypatch.setattr(mian.tracking.Tracker, "report", act_and_report)
+    monkeypatch.setattr(mian.tracking.tracker.Tracker, "report", act_and_report)
 
 
 def test_a_training_ends_with_one_finished_run(once_trained: Finished) -> None:
@@ -108,7 +108,7 @@ def test_a_profile_names_the_parts_of_a_step(workplace: Workplace, tmp_path: Pat
     assert_trace(path, steps=5)
     logged = workplace.store().download_artifacts(the_run(workplace).info.run_id, "profiles/rank-0.json", str(tmp_path))
     assert Path(logged).read_bytes() == path.read_bytes()
-    assert {model.name[:5] for model in workplace.models} == {"mian-", "profi"}
+    assert [name[:5] for name in workplace.output] == ["mian-", "profi"]
 
 
 def test_a_training_too_short_for_a_profile_says_so(workplace: Workplace, caplog: Any) -> None:
@@ -176,7 +176,7 @@ def test_the_kept_folder_is_the_registered_model(beside: Finished) -> None:
 
 def test_a_second_training_is_version_2_and_takes_the_alias(once_trained: Finished, workplace: Workplace) -> None:
     shutil.copy(once_trained.folder / "mlflow.db", workplace.folder)
-    assert train.main(["--config", str(workplace.config), "max_steps=10", "seed=1", "tracking.run_name=second"]) == 0
+    assert train.main(["--config", str(workplace.config), "epochs=1", "seed=1", "tracking.run_name=second"]) == 0
     client = workplace.store()
     assert {str(version.version) for version in client.search_model_versions("name = 'mian'")} == {"1", "2"}
     newest = client.get_model_version_by_alias("mian", "newest")
@@ -185,16 +185,15 @@ def test_a_second_training_is_version_2_and_takes_the_alias(once_trained: Finish
 
 
 def test_a_server_that_is_not_there_costs_the_record_and_not_the_model(workplace: Workplace, caplog: Any) -> None:
-    arguments = ["--config", str(workplace.config), "max_steps=10"]
     with seconds(60):
-        assert train.main([*arguments, f"tracking.uri=http://127.0.0.1:{closed_port()}"]) == 0
+        assert train.main(["--config", str(workplace.config), f"tracking.uri=http://127.0.0.1:{closed_port()}"]) == 0
     (folder,) = workplace.models
-    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking")]
+    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking.tracker")]
     assert sum("does not answer, training goes on without it" in line for line in said) == 1
-    assert f"python jobs/register.py --model {folder} --config" in said[-1]
+    assert f"python jobs/register.py --model {folder}" in said[-1]
 
     store = f"tracking.uri=sqlite:///{workplace.folder}/mlflow.db"
-    assert register.main(["--model", str(folder), *arguments, store]) == 0
+    assert register.main(["--model", str(folder), store]) == 0
     version = workplace.store().get_model_version_by_alias("mian", "newest")
     assert str(version.version) == "1"
     assert the_run(workplace).info.status == "FINISHED"
@@ -212,12 +211,12 @@ def test_a_store_that_goes_away_during_training_costs_the_record_and_not_the_mod
             Path("mlflow.db").write_bytes(b"no database any more " * 500)
 
     before_each_report(monkeypatch, break_store)
-    monkeypatch.setattr(mian.tracking, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(mian.tracking.tracker, "FLUSH_SECONDS", 0.0)
     with seconds(60):
         assert train.main(["--config", str(workplace.config)]) == 0
     (folder,) = workplace.models
     assert load_servable(folder).contract.fields == workplace.contract.fields
-    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking")]
+    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking.tracker")]
     assert [line for line in said if "does not answer" in line] == said[:1]
     assert str(folder) in said[-1]
 
@@ -236,7 +235,7 @@ def test_register_says_in_one_line_what_is_wrong(workplace: Workplace, capsys: A
 def test_a_model_may_stay_unregistered(workplace: Workplace) -> None:
     assert train.main(["--config", str(workplace.config), "max_steps=3", "tracking.registered_name=null"]) == 0
     assert workplace.store().search_registered_models() == []
-    assert len(workplace.models) == 1
+    assert len(workplace.output) == 1
 
 
 def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workplace) -> None:
@@ -250,7 +249,7 @@ def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workpla
         assert train.main(["--config", str(workplace.config)]) == STOPPED == 75
     assert the_run(workplace).info.status == "KILLED"
     assert list(points(workplace, "train_logloss")) == [20, 40]
-    assert [path.name for path in workplace.models] == ["checkpoints"]
+    assert workplace.output == ["checkpoints", "tracking"]
     assert signal.getsignal(signal.SIGTERM) is before
 
     assert train.main(["--config", str(workplace.config), "log_every=10", "tracking.run_name=other"]) == 0
@@ -278,7 +277,7 @@ def test_a_second_sigterm_ends_it_at_once(workplace: Workplace, monkeypatch: pyt
         train.main(["--config", str(workplace.config)])
     assert ended.value.code == 128 + signal.SIGTERM
     assert the_run(workplace).info.status == "FAILED"
-    assert workplace.models == []
+    assert workplace.output == []
 
 
 def test_damaged_checkpoints_end_it_with_one_error(workplace: Workplace, capsys: Any) -> None:

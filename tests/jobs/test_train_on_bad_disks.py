@@ -117,7 +117,7 @@ def test_an_output_that_became_read_only_costs_no_more_than_the_last_steps(
         assert train.main(["--config", str(workplace.config), "checkpoint.every_steps=10"]) == 1
     assert "the trained model cannot be written" in one_error(capsys)
     assert the_run(workplace).info.status == "FAILED"
-    assert [path.name for path in output.iterdir()] == ["checkpoints"]
+    assert workplace.output == ["checkpoints", "tracking"]
 
     subprocess.run(["mount", "-o", "remount,rw", output], check=True)
     with caplog.at_level(logging.INFO):

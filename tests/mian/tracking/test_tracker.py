@@ -2,6 +2,7 @@
 
 import datetime as dt
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from mian.config import TrackingConfig
-from mian.tracking import (
-    DEFAULT_URI,
-    FLUSH_SECONDS,
-    STORE_ERRORS,
-    Tracker,
-    check_store,
-    flatten,
-    quality_table,
-)
+from mian.tracking.facts import flatten, quality_table
+from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, check_store
+from mian.tracking.tracker import FLUSH_SECONDS, Tracker
 from pipeline.contract import Day, Quality
 from tests.mian.models.contracts import CONTRACTS
 from tests.stores import new_store
@@ -49,7 +44,7 @@ def store(tmp_path: Path) -> str:
 
 
 def tracker_of(uri: str, **config: Any) -> Tracker:
-    tracker = Tracker(TrackingConfig(uri=uri, **config))
+    tracker = Tracker(TrackingConfig(uri=uri, **config), Path(f"journals/{uuid.uuid4().hex}"))
     tracker.start(PARAMS, CONTRACT, "data/samples")
     return tracker
 
@@ -110,10 +105,10 @@ def test_runs_share_an_experiment_and_a_failed_one_says_so(store: str) -> None:
 
 
 def test_where_to_is_the_configuration_s_or_the_environment_s_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Tracker(TrackingConfig()).uri == DEFAULT_URI
+    assert Tracker(TrackingConfig(), Path("journal")).uri == DEFAULT_URI
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert Tracker(TrackingConfig()).uri == "http://tracking:5000"
-    assert Tracker(TrackingConfig(uri="sqlite:///own.db")).uri == "sqlite:///own.db"
+    assert Tracker(TrackingConfig(), Path("journal")).uri == "http://tracking:5000"
+    assert Tracker(TrackingConfig(uri="sqlite:///own.db"), Path("journal")).uri == "sqlite:///own.db"
 
 
 def closed_port(folder: Path) -> str:
@@ -147,7 +142,7 @@ def test_a_store_that_is_not_there_is_said_once_and_stops_nothing(broken_store: 
         tracker.table(pd.DataFrame({"a": [1, 2]}), "table.csv")
         assert tracker.register("no matter", pd.DataFrame()) is None
         tracker.end("FINISHED")
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "mian.tracking"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "mian.tracking.tracker"]
     assert tracker.uri in warning
     assert "training goes on without it" in warning
 
@@ -165,7 +160,7 @@ def test_a_store_that_goes_away_is_said_once_and_stops_nothing(store: str, tmp_p
         assert tracker.register("no matter", pd.DataFrame()) is None
         tracker.end("FINISHED")
     assert tracker.failure is not None
-    assert len([record for record in caplog.records if record.name == "mian.tracking"]) == 1
+    assert len([record for record in caplog.records if record.name == "mian.tracking.tracker"]) == 1
 
 
 def test_a_store_that_is_back_at_the_end_has_no_open_run(store: str, tmp_path: Path) -> None:
@@ -184,9 +179,9 @@ def test_a_store_that_is_back_at_the_end_has_no_open_run(store: str, tmp_path: P
 def test_check_store_takes_a_database_or_makes_it(tmp_path: Path) -> None:
     check_store(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
     check_store("sqlite://")
-    check_store(closed_port(tmp_path))  # not a database: MLflow itself soon says
-    with pytest.raises(STORE_ERRORS):
-        check_store(a_folder(tmp_path))
+    for broken in (closed_port, a_folder):
+        with pytest.raises(STORE_ERRORS):
+            check_store(broken(tmp_path))
 
 
 def test_points_wait_no_longer_than_some_seconds() -> None:

@@ -1,0 +1,152 @@
+"""What a run is told at its start, and what of it lies beside the trained model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mian.fingerprint import code_fingerprint
+from mian.tracking.errors import TrackingError
+from pipeline.contract import Contract
+
+Record = TypeVar("Record", bound=BaseModel)
+
+TRAINING_FILE = "training.json"
+METRICS_FILE = "metrics.json"
+TRAINING_TAG = "mian.training"
+"""Tag of a run: the id of its training, by which a later process finds the run."""
+
+
+class TrainingRecord(BaseModel):
+    """What ``training.json`` in a model's folder holds: the run that it belongs to, and what the run is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["mian-training"] = "mian-training"
+    version: Literal[1] = 1
+    training: str
+    """The id of the training; its run has it as tag :data:`TRAINING_TAG`."""
+    key: str
+    """Of the training's checkpoints and journal."""
+    ranks: int
+    config: dict[str, Any]
+    """The configuration, as :class:`mian.config.TrainConfig` dumps it."""
+
+
+class ModelMetrics(BaseModel):
+    """What ``metrics.json`` in a model's folder holds. A metric that is undefined, such as the AUC of one class, is null there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["mian-metrics"] = "mian-metrics"
+    version: Literal[1] = 1
+    steps: int
+    best_step: int
+    """The step of the weights that were kept."""
+    validation: dict[str, float | None]
+    """Of the weights that were kept."""
+    test: dict[str, float | None] | None = None
+    """None: the test split was not scored."""
+
+    def points(self) -> list[tuple[dict[str, float], int]]:
+        """The metrics as a run has them, and the step that they are of."""
+        splits = {"validation": self.validation, "test": self.test or {}}
+        named = {f"{split}_{name}": value for split, metrics in splits.items() for name, value in metrics.items()}
+        values = {name: math.nan if value is None else value for name, value in named.items()}
+        return [({"best_step": self.best_step}, self.steps), (values, self.best_step)]
+
+
+def write_record(folder: Path, record: TrainingRecord | ModelMetrics) -> None:
+    """Write ``training.json`` or ``metrics.json``; the file is whole or as before."""
+    path = folder / (TRAINING_FILE if isinstance(record, TrainingRecord) else METRICS_FILE)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_training(folder: Path) -> TrainingRecord:
+    """Read ``training.json``.
+
+    Raises:
+        TrackingError: it is missing or damaged.
+    """
+    return _read(TrainingRecord, folder / TRAINING_FILE)
+
+
+def read_metrics(folder: Path) -> ModelMetrics:
+    """Read ``metrics.json``.
+
+    Raises:
+        TrackingError: it is missing or damaged.
+    """
+    return _read(ModelMetrics, folder / METRICS_FILE)
+
+
+def undefined_as_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON can hold them."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _read(kind: type[Record], path: Path) -> Record:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise TrackingError(f"{path}: cannot be read; give the folder of a model that a training kept ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrackingError(f"{path}: damaged, or of another release: {first['loc']}: {first['msg']}") from error
+
+
+def tags(contract: Contract, samples: str, training: str) -> dict[str, str]:
+    """What was trained on, and by which code."""
+    return {
+        TRAINING_TAG: training,
+        "mian.version": importlib.metadata.version("mian"),
+        "mian.code": code_fingerprint(),
+        "mian.samples": samples,
+        "mian.contract": contract.name,
+        "mian.contract.fields": contract.fields_fingerprint,
+        "mian.contract.vocabularies": contract.vocabulary_fingerprint,
+        "mian.contract.config": contract.config_fingerprint,
+        "mian.contract.code": contract.code_fingerprint,
+    }
+
+
+def quality_table(contract: Contract) -> pd.DataFrame:
+    """What was found out about the samples while they were built: a row a day and column.
+
+    Columns: ``day``, ``rows``, ``positives``, ``quarantined``, ``final``, ``column``, ``unknown`` (share of unknown ids), ``drift``
+    (population stability index against the training days). Days of earlier releases have no such facts and are left out.
+    """
+    rows = [
+        {
+            "day": day.day,
+            "rows": day.rows,
+            "positives": day.positives,
+            "quarantined": sum(day.quality.quarantined.values()),
+            "final": day.final,
+            "column": column,
+            "unknown": day.quality.unknown.get(column),
+            "drift": drift,
+        }
+        for day in contract.days
+        if day.quality is not None
+        for column, drift in day.quality.drift.items()
+    ]
+    columns = ["day", "rows", "positives", "quarantined", "final", "column", "unknown", "drift"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as ``a.b.c``."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        pairs += flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return pairs
