@@ -9,6 +9,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import ModelMetrics, TrainingRecord, undefined_as_none, write_record
 from mian.trainer import (
+    CHECKPOINTS,
+    AlreadyRunningError,
     CheckpointError,
     CheckpointStore,
     DeviceError,
@@ -36,9 +39,11 @@ from mian.trainer import (
     Trained,
     Trainer,
     TrainingError,
+    TrainingLock,
     TrainingStopped,
     World,
     choose_device,
+    lock_path,
     open_streams,
     refuse_large_tables,
     training_key,
@@ -54,6 +59,7 @@ JOURNAL = "tracking"
 """In the output folder: journals of trainings that have not ended, by key, and of models that the tracking store lacks, by name."""
 
 ERRORS = (
+    AlreadyRunningError,
     CheckpointError,
     command.ConfigError,
     ContractError,
@@ -97,6 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) -> None:
+    with ExitStack() as held:
+        _train(path, overrides, world, stop, held)
+
+
+def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, held: ExitStack) -> None:
     ranks = world.ranks
 
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
@@ -105,10 +116,12 @@ def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) ->
         _make_output_folder(config.output)
         contract = read_contract(config.samples)
         refuse_large_tables(config, contract, ranks.size, ranks.local_size, device)
-        folder = pathlib.Path(config.output) / "checkpoints" / training_key(config, contract)
-        return config, contract, open_streams(config, contract, ranks), CheckpointStore(folder, config.checkpoint.keep)
+        folder = pathlib.Path(config.output) / CHECKPOINTS / training_key(config, contract)
+        return config, contract, open_streams(config, contract, ranks), CheckpointStore(folder, config.checkpoint.keep, config)
 
     config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
+    lock = TrainingLock(lock_path(checkpoints.folder))
+    ranks.together(lambda: held.enter_context(lock) if ranks.is_first else None, ERRORS)
     # read before the training: the data set may be built anew meanwhile
     kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
     tracker = _tracker(config, checkpoints.folder.name) if ranks.is_first else None

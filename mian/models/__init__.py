@@ -2,6 +2,17 @@
 
 from mian.models.click_model import ClickModel
 from mian.models.mian import Mian, MianConfig
-from mian.models.registry import MODELS, ModelError, build, model_columns, model_options, restore
+from mian.models.registry import MODELS, ModelError, build, model_columns, model_options, restore, weights_version
 
-__all__ = ["MODELS", "ClickModel", "Mian", "MianConfig", "ModelError", "build", "model_columns", "model_options", "restore"]
+__all__ = [
+    "MODELS",
+    "ClickModel",
+    "Mian",
+    "MianConfig",
+    "ModelError",
+    "build",
+    "model_columns",
+    "model_options",
+    "restore",
+    "weights_version",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,10 @@ class ClickModel(nn.Module, ABC):
     Call it on a batch: columns by name as the contract has them. It gives logits, float32 ``(B,)``; the probability of a click is their
     sigmoid. Columns that it does not know are ignored.
     """
+
+    weights_version: ClassVar[int] = 1
+    """Raised by hand where a change of a model's code, or of the layers that it is made of, makes other weights of the same settings and
+    samples: checkpoints and trials of before are then not gone on from."""
 
     def __init__(self) -> None:
         """Start with samples that were not thinned."""

@@ -105,10 +105,17 @@ def model_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return _chosen(name, options)[1].model_dump(mode="json")
 
 
+def weights_version(name: str) -> int:
+    """See :attr:`mian.models.ClickModel.weights_version`, of the model of a name.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    return int(getattr(_entry(name).model, "weights_version", 1))
+
+
 def _chosen(name: str, options: Mapping[str, Any]) -> tuple[Entry, BaseModel]:
-    if name not in MODELS:
-        raise ModelError(f"there is no model {name!r}; {_hint(name, MODELS)}")
-    entry = MODELS[name]
+    entry = _entry(name)
     for option in options:
         if option not in entry.config.model_fields:
             raise ModelError(f"model {name!r} has no option {option!r}; {_hint(option, entry.config.model_fields)}")
@@ -118,6 +125,12 @@ def _chosen(name: str, options: Mapping[str, Any]) -> tuple[Entry, BaseModel]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"model {name!r}, option {place!r}: {first['msg']}; it is {first['input']!r}") from error
+
+
+def _entry(name: str) -> Entry:
+    if name not in MODELS:
+        raise ModelError(f"there is no model {name!r}; {_hint(name, MODELS)}")
+    return MODELS[name]
 
 
 def _hint(wrong: str, known: Iterable[str]) -> str:

@@ -3,6 +3,8 @@
 from mian.trainer.agreement import DisagreementError
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
 from mian.trainer.device import DeviceError, choose_device
+from mian.trainer.kept_checkpoints import CHECKPOINTS, kept_checkpoints, lock_path
+from mian.trainer.lock import AlreadyRunningError, TrainingLock
 from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.sorted_rows import SpillError
 from mian.trainer.streams import Streams, open_streams
@@ -11,6 +13,8 @@ from mian.trainer.trainer import Trained, Trainer, TrainingError, TrainingStoppe
 from mian.trainer.world import World
 
 __all__ = [
+    "CHECKPOINTS",
+    "AlreadyRunningError",
     "CheckpointError",
     "CheckpointStore",
     "DeviceError",
@@ -24,9 +28,12 @@ __all__ = [
     "Trained",
     "Trainer",
     "TrainingError",
+    "TrainingLock",
     "TrainingStopped",
     "World",
     "choose_device",
+    "kept_checkpoints",
+    "lock_path",
     "open_streams",
     "refuse_large_tables",
     "training_key",

@@ -18,12 +18,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mian.config import TrainConfig
+from mian.models import weights_version
 from pipeline.contract import Contract
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 CONTENT = "state.pt"
+NOTES = "training.json"
+"""Beside the checkpoints of a training: its settings, and the versions of the code that decides weights."""
+TRAINER_VERSION = 1
+"""Raised by hand where a change of the trainer or the stream makes other weights of the same settings and samples: checkpoints and trials
+of before are then not gone on from."""
 _PART = ".part"
 _OLD = ".old"
 
@@ -57,11 +63,13 @@ class CheckpointStore:
     Args:
         folder: a local path.
         keep: so many of the newest that can be read are kept, with the best ones that they name.
+        config: the training's settings, which are noted beside its checkpoints, see :data:`NOTES`.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, config: TrainConfig | None = None) -> None:
         self.folder = folder
         self._keep = keep
+        self._config = config
         self._whole: dict[Path, bool] = {}
 
     def save(self, kind: Kind, step: int, state: Mapping[str, Any], best_step: int) -> None:
@@ -80,6 +88,7 @@ class CheckpointStore:
         part, old = (target.with_name(target.name + suffix) for suffix in (_PART, _OLD))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._note()
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             with (part / CONTENT).open("wb") as content:
@@ -100,6 +109,7 @@ class CheckpointStore:
         except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
             shutil.rmtree(part, ignore_errors=True)
             self._put_back()
+            self._forget_notes_of_nothing()
             raise CheckpointError(f"{target}: the checkpoint cannot be written ({' '.join(str(error).split())})") from error
 
     def tidy(self, newest: int) -> None:
@@ -116,7 +126,7 @@ class CheckpointStore:
         for step in readable:
             kept.update(self._path("best", best) for best in self._bests(self._manifest(self._path("step", step)).best_step))
         for path in self.folder.iterdir():
-            if path not in kept:
+            if path not in kept and path.name != NOTES:
                 shutil.rmtree(path, ignore_errors=True)
 
     def steps(self, kind: Kind = "step") -> list[int]:
@@ -177,6 +187,22 @@ class CheckpointStore:
         self._whole[path] = True
         return state
 
+    def _note(self) -> None:
+        if self._config is not None and not (self.folder / NOTES).exists():
+            notes = {
+                "config": self._config.model_dump(mode="json", exclude={"tracking"}),
+                "versions": code_versions(self._config.model.name),
+            }
+            part = self.folder / f"{NOTES}{_PART}"
+            part.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+            part.replace(self.folder / NOTES)
+
+    def _forget_notes_of_nothing(self) -> None:
+        if not self.steps() and not self.steps("best"):
+            for name in (NOTES, f"{NOTES}{_PART}"):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+
     def _with_best(self, state: dict[str, Any], step: int, best_step: int) -> dict[str, Any]:
         """A state with the weights that were best."""
         if not best_step:
@@ -231,9 +257,24 @@ class CheckpointStore:
 
 
 def training_key(config: TrainConfig, contract: Contract) -> str:
-    """A name for a training: the same for the same settings on the same samples, whatever other days the data set has."""
-    text = json.dumps([config.settings(), trained_days(config, contract).to_json()], sort_keys=True)
+    """A name for a training: the same for the same settings on the same samples, whatever other days the data set has, by the same code.
+
+    Raises:
+        ModelError: the model is unknown.
+        ContractError: a split is not there.
+    """
+    of_samples = trained_days(config, contract).to_json()
+    text = json.dumps([config.settings(), of_samples, code_versions(config.model.name)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_versions(model: str) -> dict[str, int]:
+    """The versions of the code that decides weights: of the trainer, and of a model by its name.
+
+    Raises:
+        ModelError: the model is unknown.
+    """
+    return {"trainer": TRAINER_VERSION, model: weights_version(model)}
 
 
 def trained_days(config: TrainConfig, contract: Contract) -> Contract:

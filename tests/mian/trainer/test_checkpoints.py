@@ -14,6 +14,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from mian.models import Mian
 from mian.seeds import mixed_seed
 from mian.trainer import (
     CheckpointError,
@@ -23,7 +24,7 @@ from mian.trainer import (
     TrainingStopped,
     training_key,
 )
-from mian.trainer.checkpoints import CONTENT, MANIFEST
+from mian.trainer.checkpoints import CONTENT, MANIFEST, TRAINER_VERSION
 from tests.mian.trainer.curves import Curves
 
 STEPS = 63  # an epoch of 2036 samples in batches of 32
@@ -466,3 +467,16 @@ def test_a_training_is_known_by_its_settings_and_the_days_that_it_uses(samples: 
     assert len({key, *(training_key(one, contract) for one in other)}) == 4
     first = contract.days[0].model_copy(update={"files": contract.days[0].files[:1]})
     assert training_key(config, contract.model_copy(update={"days": (first, *contract.days[1:])})) != key
+
+
+def test_a_training_is_known_by_the_code_that_decides_its_weights(samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, contract = samples.config(), samples.contract
+    keys = {training_key(config, contract)}
+    with monkeypatch.context() as patch:
+        patch.setattr("mian.trainer.checkpoints.TRAINER_VERSION", TRAINER_VERSION + 1)
+        keys.add(training_key(config, contract))
+    din = training_key(samples.config(model={"name": "din"}), contract)
+    monkeypatch.setattr(Mian, "weights_version", Mian.weights_version + 1)
+    keys.add(training_key(config, contract))
+    assert len(keys) == 3
+    assert training_key(samples.config(model={"name": "din"}), contract) == din, "of another model's code it knows nothing"

@@ -1,0 +1,48 @@
+"""List the checkpoints that trainings have left, and remove old ones: ``python jobs/checkpoints.py --output models``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs import command
+from mian.trainer import AlreadyRunningError, kept_checkpoints
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, list, remove what is asked for; 0 when that is done, 1 with one clear error when not."""
+    parser = command.parser(
+        "Lists the checkpoints of trainings that have not ended. Current ones are gone on from by the command that made them; old ones by\n"
+        "none any more: the code that decides weights, or the samples, have changed since. Those of a running training are never removed."
+    )
+    parser.add_argument(
+        "--output", default="models", metavar="FOLDER", help="the output folder of the trainings; models by default"
+    )
+    parser.add_argument("--remove-old", action="store_true", help="remove the old ones")
+    parser.add_argument("--remove", nargs="+", default=[], metavar="KEY", help="remove these, by the first column")
+    options = parser.parse_args(arguments)
+    return command.run(lambda: _job(options.output, options.remove_old, options.remove), (AlreadyRunningError,))
+
+
+def _job(output: str, remove_old: bool, keys: Sequence[str]) -> None:
+    kept = {checkpoints.key: checkpoints for checkpoints in kept_checkpoints(Path(output))}
+    if unknown := sorted(set(keys) - kept.keys()):
+        raise command.ConfigError(f"{output} has no checkpoints of {', '.join(unknown)}; it has {', '.join(kept) or 'none'}")
+    for checkpoints in kept.values():
+        print(
+            f"{checkpoints.key}  {checkpoints.model:<10} step {checkpoints.step:>9,}  {checkpoints.bytes / 2**20:>9,.1f} MiB  "
+            f"{checkpoints.written:%Y-%m-%d %H:%M}  {checkpoints.state}{': ' * bool(checkpoints.reason)}{checkpoints.reason}  "
+            f"({checkpoints.samples})"
+        )
+    for checkpoints in kept.values():
+        if checkpoints.key in keys or (remove_old and checkpoints.state == "old"):
+            checkpoints.remove()
+            log.info("removed %s", checkpoints.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

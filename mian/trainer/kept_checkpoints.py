@@ -1,0 +1,96 @@
+"""The checkpoints that a folder of trainings holds, and whether any command would still go on from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from mian.config import TrainConfig
+from mian.models import ModelError
+from mian.trainer.checkpoints import NOTES, CheckpointStore, code_versions, training_key
+from mian.trainer.lock import TrainingLock
+from pipeline.contract import ContractError, read_contract
+
+CHECKPOINTS = "checkpoints"
+"""In the output folder of trainings."""
+
+State = Literal["current", "old", "unknown"]
+
+
+@dataclass(frozen=True)
+class KeptCheckpoints:
+    """The checkpoints of one training.
+
+    ``current``: the same command goes on from them. ``old``: no command does, as the code, the settings' schema or the samples have
+    changed since. ``unknown``: the samples cannot be read now.
+    """
+
+    folder: Path
+    model: str
+    samples: str
+    step: int
+    """Of the newest; 0 where there is none."""
+    bytes: int
+    written: dt.datetime
+    state: State
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """The training's name, see :func:`mian.trainer.training_key`."""
+        return self.folder.name
+
+    def remove(self) -> None:
+        """Remove them.
+
+        Raises:
+            AlreadyRunningError: a training that is running works with them.
+        """
+        with TrainingLock(lock_path(self.folder)):
+            CheckpointStore(self.folder, 1).clear()
+
+
+def lock_path(folder: Path) -> Path:
+    """The lock of a training whose checkpoints lie in a folder."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def kept_checkpoints(output: Path) -> Iterator[KeptCheckpoints]:
+    """Those of all trainings of an output folder, in the order of their keys."""
+    for folder in sorted(path for path in (output / CHECKPOINTS).glob("*") if path.is_dir()):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        state, reason, config = _state(folder)
+        yield KeptCheckpoints(
+            folder,
+            model="?" if config is None else config.model.name,
+            samples="?" if config is None else config.samples,
+            step=max(CheckpointStore(folder, 1).steps(), default=0),
+            bytes=sum(path.stat().st_size for path in files),
+            written=dt.datetime.fromtimestamp(max((path.stat().st_mtime for path in files), default=0), dt.timezone.utc),
+            state=state,
+            reason=reason,
+        )
+
+
+def _state(folder: Path) -> tuple[State, str, TrainConfig | None]:
+    try:
+        notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+        before = notes["versions"]
+        config = TrainConfig.model_validate(notes["config"])
+        now = code_versions(config.model.name)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, ModelError):
+        return "old", "of another release, whose settings are no longer known", None
+    changed = [f"{part} {before.get(part)}, now {version}" for part, version in now.items() if version != before.get(part)]
+    if changed:
+        return "old", f"the code has changed: {', '.join(changed)}", config
+    try:
+        key = training_key(config, read_contract(config.samples))
+    except (ContractError, OSError) as error:
+        return "unknown", f"the samples cannot be read ({' '.join(str(error).split())})", config
+    return ("current", "", config) if key == folder.name else ("old", "the samples have changed", config)

@@ -1,0 +1,77 @@
+"""The command that lists checkpoints, and removes those that no training goes on from."""
+
+import shutil
+import signal
+from typing import Any
+
+import pytest
+
+from jobs import checkpoints, train
+from jobs.stop_signal import STOPPED
+from mian.models import Mian
+from mian.trainer import TrainingLock, lock_path
+from pipeline.contract import CONTRACT_FILE
+from tests.jobs.conftest import Workplace
+from tests.jobs.test_train import before_each_report, one_error
+
+
+@pytest.fixture
+def stopped(workplace: Workplace) -> str:
+    """The key of a training that was stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
+        assert train.main(["--config", str(workplace.config)]) == STOPPED
+    (folder,) = (workplace.folder / "models" / "checkpoints").iterdir()
+    return folder.name
+
+
+def listed(workplace: Workplace, capsys: Any, *arguments: str) -> list[str]:
+    capsys.readouterr()
+    assert checkpoints.main(["--output", str(workplace.folder / "models"), *arguments]) == 0
+    return list(capsys.readouterr().out.splitlines())
+
+
+def test_checkpoints_are_listed_and_old_ones_removed(
+    workplace: Workplace, stopped: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = listed(workplace, capsys, "--remove-old")
+    assert line.startswith(f"{stopped}  mian ")
+    assert "step        21" in line
+    assert line.endswith(f"current  ({workplace.samples})")
+
+    samples = workplace.folder / "gone"
+    shutil.move(contract := workplace.samples / CONTRACT_FILE, samples)
+    try:
+        (line,) = listed(workplace, capsys, "--remove-old")
+        assert "unknown: the samples cannot be read" in line
+    finally:
+        shutil.move(samples, contract)
+
+    monkeypatch.setattr(Mian, "weights_version", 7)
+    (line,) = listed(workplace, capsys)
+    assert "old: the code has changed: mian 1, now 7" in line
+    folder = workplace.folder / "models" / "checkpoints" / stopped
+    with TrainingLock(lock_path(folder)):
+        assert checkpoints.main(["--output", str(workplace.folder / "models"), "--remove-old"]) == 1
+        assert "this training is running already" in one_error(capsys)
+    assert folder.exists()
+    listed(workplace, capsys, "--remove-old")
+    assert workplace.models == []
+
+
+def test_a_training_is_removed_by_its_key(workplace: Workplace, stopped: str, capsys: Any) -> None:
+    assert checkpoints.main(["--output", str(workplace.folder / "models"), "--remove", "abc"]) == 1
+    assert f"has no checkpoints of abc; it has {stopped}" in one_error(capsys)
+    listed(workplace, capsys, "--remove", stopped)
+    assert listed(workplace, capsys) == []
+
+
+def test_a_second_start_of_a_command_is_refused(workplace: Workplace, stopped: str, capsys: Any) -> None:
+    folder = workplace.folder / "models" / "checkpoints" / stopped
+    with TrainingLock(lock_path(folder)):
+        capsys.readouterr()
+        assert train.main(["--config", str(workplace.config)]) == 1
+        assert "this training is running already, on host" in one_error(capsys)
+        assert train.main(["--config", str(workplace.config), "seed=5", "max_steps=2"]) == 0, "another training is not"
+    assert train.main(["--config", str(workplace.config)]) == 0
+    assert [model for model in workplace.models if not model.name.startswith("mian-")] == []
