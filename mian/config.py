@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from typing import Any, Literal
@@ -116,7 +117,13 @@ class TrackingConfig(Strict):
     def _name_is_one_of_the_registry(cls, name: str | None) -> str | None:
         if name is None:
             return None
-        if not name.strip() or len(name) > 256 or re.search("[/:]", name) or posixpath.normpath(name) != name or name[:2] == "..":
+        if (
+            not name.strip()
+            or len(name) > 256
+            or re.search("[/:]", name)
+            or posixpath.normpath(name) != name
+            or name[:2] in (".", "..")
+        ):
             raise ValueError(
                 f"MLflow refuses {name!r}: a model's name has 1 to 256 characters, without / and :, and is not . or .."
             )
@@ -190,7 +197,8 @@ class TrainConfig(Strict):
     ``backward_passes_per_step`` over 1, and models that ask for values on the way (DIEN with states wider than 64) do without. The weights
     that come out are the same but for rounding."""
     threads: int | None = Field(None, ge=1)
-    """Compute threads a rank. Where it is not given: the machine's cores over its ranks, but one for every 512 rows of a batch at most."""
+    """Compute threads a rank. Where it is not given: the cores that the machine, or the container's processor quota, has for it over
+    its ranks, but one for every 512 rows of a batch at most."""
     exchange_timeout_seconds: int = Field(600, ge=1)
     """For how long ranks wait for one that does not come to an exchange; more than the first rank takes to write a checkpoint. For a
     process that is frozen, or a host that is cut off, ``horovodrun --gloo-timeout-seconds`` says so, 30 where it does not."""
@@ -207,6 +215,17 @@ class TrainConfig(Strict):
                 f"batch_size ({self.batch_size}) has to be a multiple of backward_passes_per_step ({self.backward_passes_per_step}): a "
                 "step's batch is cut into so many parts of one size"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_are_apart(self) -> TrainConfig:
+        splits = {"train_split": self.train_split, "validation_split": self.validation_split, "test_split": self.test_split}
+        for one, other in itertools.combinations(splits, 2):
+            if splits[one] == splits[other]:
+                raise ValueError(
+                    f"{one} and {other} are both {splits[one]!r}: what was trained on, or chosen by, tells nothing of other days; "
+                    "name another split (test_split: null scores none)"
+                )
         return self
 
     def settings(self) -> dict[str, Any]:

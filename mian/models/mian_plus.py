@@ -22,7 +22,7 @@ class MianPlusConfig(MianConfig):
     target_attention: bool = True
     """Whether IBIM scores behaviors by DIN's activation unit, which sees products of candidate and behavior, in the place of Eq. 8, whose
     sum of a part of each does not; and adds them up by these scores as they are, so that it shows how strong an interest is."""
-    unit: tuple[Count, ...] = (64,)
+    unit: tuple[Count, ...] = Option(default=(64,), min_length=1)
     """Widths of that unit's hidden layers."""
     interactions: Literal["cin", "fm", "none"] = "cin"
     """What is added to the logit beside a linear part: products of two fields, of the same vectors. ``fm``: all of them, as in DeepFM.

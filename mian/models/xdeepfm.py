@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from pydantic import Field as Option
 from torch import nn
 
 from mian.layers import MLP, CompressedInteraction, FieldVectors, LinearPart, initialize
@@ -23,8 +24,8 @@ class XDeepFMConfig(Options):
 
     embedding_dim: Count = 16
     """``D``, the width of every field's vector; MIAN's here. The paper: 10."""
-    cin: tuple[Count, ...] = (200, 200, 200)
-    """Rows of each layer of the CIN; the paper's on Criteo. At least one."""
+    cin: tuple[Count, ...] = Option(default=(200, 200, 200), min_length=1)
+    """Rows of each layer of the CIN; the paper's on Criteo."""
     cin_activation: Literal["identity", "relu"] = "identity"
     """The paper's; DeepCTR has ``relu``."""
     cin_split_half: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from horovod.common.exceptions import HorovodInternalError
 
 from mian.kernels import distinct, sum_by_place
 from mian.trainer.compression import Packing16, blocks, from_blocks
+from mian.trainer.threads import usable_cores
 from mian.trainer.watch import ExchangeWatch
 
 Value = TypeVar("Value")
@@ -108,7 +108,7 @@ class Ranks:
     @property
     def cores(self) -> int:
         """This rank's share of the machine's cores; at least one."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_size)
+        return max(1, usable_cores() // self.local_size)
 
     def together(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:
         """Run a step on every rank; where it fails on some, it fails on all.

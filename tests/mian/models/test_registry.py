@@ -77,6 +77,14 @@ def test_a_value_that_is_not_allowed_is_an_error_that_names_option_and_value(con
         build("mian", contract, {"heads": -1})
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("xdeepfm", "cin"), ("mian_plus", "cin"), ("mian_plus", "unit"), ("din", "unit"), ("dien", "unit")]
+)
+def test_a_network_without_layers_is_an_error_that_names_the_option(contract, name, option):
+    with pytest.raises(ModelError, match=rf"model '{name}', option '{option}': .*at least 1 item.*; it is \[\]"):
+        build(name, contract, {option: []})
+
+
 @pytest.mark.parametrize("file", sorted(CONFIGURATIONS.glob("*.yaml")), ids=lambda file: file.name)
 def test_every_configuration_names_a_model_and_options_of_its(contract, file):
     choice = load_config(TrainConfig, str(file)).model
