@@ -34,6 +34,15 @@ MLFLOW_DEFAULTS = {
 }
 
 
+#: How launchers tell a process how many there are, and which one it is: torchrun, Open MPI's mpirun, other MPIs', srun.
+LAUNCHERS = (
+    ("WORLD_SIZE", "RANK"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used: which file, which key, what to do."""
 
@@ -69,6 +78,24 @@ def parser(description: str, *, config: str | None = None) -> argparse.ArgumentP
             help="values that replace those of the file; dots reach inside: history.length=50",
         )
     return result
+
+
+def refuse_other_launchers(ranks: int) -> None:
+    """See that the processes that a launcher started know of each other; each would do the whole job for itself, in one folder.
+
+    Args:
+        ranks: how many Horovod knows of.
+
+    Raises:
+        ConfigError: a launcher other than Horovod's started several.
+    """
+    for size, rank in LAUNCHERS:
+        count = os.environ.get(size, "1")
+        if ranks == 1 and "HOROVOD_RANK" not in os.environ and rank in os.environ and count.isdecimal() and int(count) > 1:
+            raise ConfigError(
+                f"{size}={count} and {rank}={os.environ[rank]}: a launcher that Horovod does not know started {count} processes, and none "
+                f"knows of the others; start it by `horovodrun -np {count} python ...`, or, for one process, unset {size}"
+            )
 
 
 def load_config(model: type[Config], path: str, overrides: Sequence[str] = (), inside: str | None = None) -> Config:

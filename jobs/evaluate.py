@@ -10,6 +10,7 @@ import mlflow
 import pandas as pd
 
 from jobs import command
+from mian.baselines import BaselineError
 from mian.evaluation import (
     TruthError,
     baseline_scores,
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--predictions", metavar="FILE", help="also write impression_id, label and probability as Parquet")
     parser.add_argument("--tracking-uri", help=f"MLFLOW_TRACKING_URI, or else {DEFAULT_URI}, where it is not given")
     options = parser.parse_args(arguments)
-    errors = (ContractError, ModelError, ServableError, StreamError, TruthError, *STORE_ERRORS)
+    errors = (BaselineError, ContractError, ModelError, ServableError, StreamError, TruthError, *STORE_ERRORS)
     return command.run(lambda: print(_evaluate(options)), errors)
 
 

@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, report: bool) -> None:
     def prepare() -> Experiment:
+        command.refuse_other_launchers(ranks.size)
         config = command.load_config(ExperimentConfig, path, overrides)
         contract = read_contract(config.samples)
         contract.split(SPLIT)

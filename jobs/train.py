@@ -111,6 +111,7 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
     ranks = world.ranks
 
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
+        command.refuse_other_launchers(ranks.size)
         config = command.load_config(TrainConfig, path, overrides)
         device = choose_device(config, ranks.local_rank)  # where one rank's machine lacks something, all end here
         _make_output_folder(config.output)

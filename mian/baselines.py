@@ -15,6 +15,10 @@ from pipeline.contract import PADDING_ID, Contract, ContractError, Field
 Columns = Mapping[str, npt.NDArray[np.generic]]
 
 
+class BaselineError(ValueError):
+    """A baseline cannot be fitted on these samples."""
+
+
 class PopularityBaseline:
     """Scores a candidate by its clicks in the training days.
 
@@ -44,8 +48,12 @@ class PopularityBaseline:
 
         Args:
             columns: columns of N samples.
-            labels: shape ``(N,)``, 0 or 1, both present.
+            labels: shape ``(N,)``, 0 or 1.
+
+        Raises:
+            BaselineError: they are all the same.
         """
+        _check_classes(labels)
         clicked = labels.astype(np.int64)
         ids = columns[self._column].astype(np.int64)
         self._clicks = np.bincount(ids, weights=clicked, minlength=len(self._clicks)).astype(np.int64)
@@ -79,8 +87,12 @@ class LogisticRegressionBaseline:
 
         Args:
             columns: columns of N samples.
-            labels: shape ``(N,)``, 0 or 1, both present.
+            labels: shape ``(N,)``, 0 or 1.
+
+        Raises:
+            BaselineError: they are all the same.
         """
+        _check_classes(labels)
         self._model.fit(self._features.matrix(columns), labels)
         return self
 
@@ -130,6 +142,14 @@ class SparseFeatures:
             return np.full(column.shape, offset, np.int32), column.astype(np.float32)
         ids = column.astype(np.int32)
         return ids + np.int32(offset), (ids != PADDING_ID).astype(np.float32)
+
+
+def _check_classes(labels: npt.NDArray[np.generic]) -> None:
+    present = np.unique(labels).tolist()
+    if len(present) < 2:
+        raise BaselineError(
+            f"a baseline learns from both labels, and all {len(labels):,} rows have {present[0] if present else 'none'}"
+        )
 
 
 def _positive(probabilities: npt.NDArray[np.floating[npt.NBitBase]]) -> npt.NDArray[np.float64]:

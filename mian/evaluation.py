@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from mlflow.models import Model
 
-from mian.baselines import LogisticRegressionBaseline, PopularityBaseline
+from mian.baselines import BaselineError, LogisticRegressionBaseline, PopularityBaseline
 from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.serving import Servable, ServableError, load_servable, read_vocabularies
@@ -188,10 +188,18 @@ def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> dict[str, npt
 
 
 def baseline_scores(name: BaselineName, contract: Contract, samples: str, train: str, split: str) -> npt.NDArray[np.float64]:
-    """Fit a baseline on the training split; its probabilities for another, in the order of :func:`score_split`."""
+    """Fit a baseline on the training split; its probabilities for another, in the order of :func:`score_split`.
+
+    Raises:
+        BaselineError: all rows of the training split have one label.
+    """
     baseline = PopularityBaseline(contract) if name == "popularity" else LogisticRegressionBaseline(contract)
     columns = read_columns(contract, samples, train)
-    return baseline.fit(columns, columns[LABEL_COLUMN]).predict_proba(read_columns(contract, samples, split))
+    try:
+        baseline.fit(columns, columns[LABEL_COLUMN])
+    except BaselineError as error:
+        raise BaselineError(f"{name}, fitted on split {train!r} of {samples}: {error}; name a split that has both") from error
+    return baseline.predict_proba(read_columns(contract, samples, split))
 
 
 def read_columns(contract: Contract, samples: str, split: str) -> dict[str, npt.NDArray[np.generic]]:

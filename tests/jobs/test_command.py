@@ -1,12 +1,13 @@
 """What every job does with its configuration."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs import command
-from jobs.command import ConfigError, load_config
+from jobs.command import LAUNCHERS, ConfigError, load_config, refuse_other_launchers
 from mian.config import TrainConfig
 from mian.models import MODELS
 from pipeline.config import DataConfig
@@ -148,3 +149,18 @@ def test_an_error_that_no_one_expected_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         command.run(fails, (KeyError,))
+
+
+@pytest.mark.parametrize(("size", "rank"), LAUNCHERS)
+def test_processes_that_know_nothing_of_each_other_are_refused(size: str, rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in itertools.chain(*LAUNCHERS, ["HOROVOD_RANK"]):
+        monkeypatch.delenv(name, raising=False)
+    refuse_other_launchers(1)
+    monkeypatch.setenv(size, "2")
+    refuse_other_launchers(1)  # an allocation of two, in which one process was started
+    monkeypatch.setenv(rank, "1")
+    with pytest.raises(ConfigError, match=f"{size}=2 and {rank}=1: .* `horovodrun -np 2 python"):
+        refuse_other_launchers(1)
+    refuse_other_launchers(2)
+    monkeypatch.setenv("HOROVOD_RANK", "0")
+    refuse_other_launchers(1)

@@ -191,6 +191,46 @@ def test_a_split_whose_negatives_were_thinned_is_refused(run: Callable[..., int]
     assert not list(Path("models").glob("mian-*"))
 
 
+def of_one_class(place: Finished, folder: str, split: str) -> str:
+    """A copy of the samples whose rows of a split all have label 0."""
+    shutil.copytree(place.samples, folder)
+    days = []
+    for day in place.contract.days:
+        files = []
+        for file in day.files:
+            if day in place.contract.split(split):
+                table = pq.read_table(path := Path(folder, file.path))
+                labels = pa.array([0] * len(table), table.schema.field("label").type)
+                pq.write_table(table.set_column(table.column_names.index("label"), "label", labels), path, compression="zstd")
+                file = file.model_copy(
+                    update={"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+                )
+            files.append(file)
+        days.append(day.model_copy(update={"files": tuple(files)}))
+    Path(folder, "contract.json").write_text(place.contract.model_copy(update={"days": tuple(days)}).to_json())
+    return folder
+
+
+def test_a_baseline_of_samples_of_one_label_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    samples = of_one_class(beside, "no clicks", "train")
+    for baseline in ("logistic_regression", "popularity"):
+        assert run("--compare", baseline, samples=samples) == 1
+        error = one_error(capsys)
+        assert (
+            f"{baseline}, fitted on split 'train' of {samples}: a baseline learns from both labels, and all 2,036 rows" in error
+        )
+        assert "have 0; name a split that has both" in error
+
+
+def test_a_split_of_one_label_has_the_metrics_that_there_are(run: Callable[..., int], beside: Finished) -> None:
+    samples = of_one_class(beside, "no clicks in test", "test")
+    assert run("--compare", "popularity", "--json", "table.json", samples=samples) == 0
+    table = json.loads(Path("table.json").read_text())
+    for name in ("model", "popularity"):
+        assert table[name]["auc"] is None
+        assert table[name]["logloss"] > 0
+
+
 def test_a_contract_that_cannot_be_used_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
     for document, expected in damaged_contracts(beside.contract).items():
         Path("damaged").mkdir(exist_ok=True)

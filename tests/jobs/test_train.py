@@ -311,3 +311,13 @@ def test_a_contract_that_cannot_be_used_is_one_error(workplace: Workplace, capsy
         Path("damaged/contract.json").write_text(document)
         assert train.main(arguments) == 1
         assert expected in one_error(capsys)
+
+
+def test_a_launcher_that_horovod_does_not_know_is_refused(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert train.main(["--config", str(workplace.config)]) == 1
+    assert "a launcher that Horovod does not know started 2 processes" in one_error(capsys)
+    assert workplace.output == []
