@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import fsspec
 import numpy as np
@@ -194,8 +194,7 @@ def _write(
     folder: Path, model: nn.Module, description: ModelDescription, contract: Contract, vocabularies: Mapping[str, bytes]
 ) -> None:
     (folder / VOCABULARIES).mkdir()
-    # whatever a vocabulary is called, its file lies in this folder
-    paths = {name: f"{VOCABULARIES}/{quote(name, safe='')}.parquet" for name in vocabularies}
+    paths = {name: f"{VOCABULARIES}/{_file_name(name)}.parquet" for name in vocabularies}
     for name, content in vocabularies.items():
         (folder / paths[name]).write_bytes(content)
     copies = tuple(v.model_copy(update={"path": paths[v.name]}) if v.name in vocabularies else v for v in contract.vocabularies)
@@ -203,6 +202,13 @@ def _write(
     (folder / CONTRACT_FILE).write_text(own.to_json(), encoding="utf-8")
     (folder / MODEL_FILE).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
     torch.save({name: weight.detach().cpu() for name, weight in model.state_dict().items()}, folder / WEIGHTS_FILE)
+
+
+def _file_name(name: str) -> str:
+    """A name that every file system and artifact store takes: the vocabulary's own where it is one, else what is left of it and a hash."""
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
+        return name
+    return f"{re.sub('[^A-Za-z0-9_-]', '_', name)[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _replace(target: Path, staging: Path) -> None:

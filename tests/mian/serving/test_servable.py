@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -56,6 +57,25 @@ def test_it_needs_no_samples(trained: Any, folder: Path, raw: pd.DataFrame, tmp_
         "contract.json",
         *(f"vocabularies/{v.name}.parquet" for v in trained.contract.vocabularies),
     }
+
+
+def test_a_vocabulary_of_any_name_has_a_file(trained_once: Any, raw: pd.DataFrame, tmp_path: Path) -> None:
+    names = ["x" * 300, "x" * 301, "team/größe", "..", "a%20b", "A:b c", ".hidden", "ü" * 100]
+    old = [vocabulary.name for vocabulary in trained_once.contract.vocabularies]
+    renamed = dict(zip(old, names, strict=False))
+    contract = trained_once.contract
+    contract = contract.model_copy(
+        update={
+            "vocabularies": tuple(v.model_copy(update={"name": renamed[v.name]}) for v in contract.vocabularies),
+            "fields": tuple(f.model_copy(update={"vocabulary": renamed.get(f.vocabulary)}) for f in contract.fields),
+        }
+    )
+    model = build("lr", contract, {})
+    save_servable(tmp_path / "model", model, "lr", {}, contract, read_vocabularies(contract, trained_once.samples))
+    assert load_servable(tmp_path / "model").predict_proba(raw).shape == (len(raw),)
+    files = [path.name for path in (tmp_path / "model" / "vocabularies").iterdir()]
+    assert len(files) == len([v for v in contract.vocabularies if v.path is not None])
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.parquet", name) for name in files), files
 
 
 def test_its_contract_is_the_one_it_was_trained_on(trained: Any, folder: Path) -> None:
