@@ -167,6 +167,7 @@ class EmbeddingTable(nn.Module):
         width: see above.
         placement: which of the rows are here.
         weight: these rows, ``(rows here, width)``.
+        is_padding: which of them are padding, bool ``(rows here,)``.
     """
 
     def __init__(self, rows: int, width: int, padding: Sequence[int]) -> None:
@@ -175,8 +176,10 @@ class EmbeddingTable(nn.Module):
         self._exchange = current_exchange()
         self.placement = Placement() if self._exchange is None else Placement(self._exchange.rank, self._exchange.size)
         self.weight = nn.Parameter(torch.zeros(self.placement.count(rows), width, device=device_of_tables()))
-        self.padding: torch.Tensor
-        self.register_buffer("padding", torch.tensor(padding, dtype=torch.int64), persistent=False)
+        self.is_padding: torch.Tensor
+        is_padding = torch.zeros(self.placement.count(rows), dtype=torch.bool)
+        is_padding[self.placement.own(torch.tensor(padding, dtype=torch.int64))] = True
+        self.register_buffer("is_padding", is_padding, persistent=False)
 
     @property
     def is_split(self) -> bool:
@@ -188,12 +191,12 @@ class EmbeddingTable(nn.Module):
         looked_up: torch.Tensor
         if self._exchange is not None:
             found = found or distinct(rows)
-            looked_up = _SplitLookup.apply(self.weight, *found, self.padding, self._exchange)  # type: ignore[no-untyped-call]
+            looked_up = _SplitLookup.apply(self.weight, *found, self.is_padding, self._exchange)  # type: ignore[no-untyped-call]
         elif not torch.is_grad_enabled():
             looked_up = F.embedding(rows, self.weight)
         else:
             found = found or distinct(rows)
-            looked_up = _Lookup.apply(self.weight, *found, self.padding)  # type: ignore[no-untyped-call]
+            looked_up = _Lookup.apply(self.weight, *found, self.is_padding)  # type: ignore[no-untyped-call]
         return looked_up
 
     @torch.no_grad()
@@ -211,7 +214,7 @@ class EmbeddingTable(nn.Module):
             stop = min(start + _ROWS_DRAWN, len(self.weight))
             places = self.placement.rows(start, stop)[:, None] * self.width + columns
             self.weight[start:stop] = truncated_normal(places, seed) * std
-        self.weight.index_fill_(0, self.placement.own(self.padding), 0.0)
+        self.weight.masked_fill_(self.is_padding[:, None], 0.0)
 
 
 class _Lookup(torch.autograd.Function):
@@ -219,17 +222,17 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, is_padding: torch.Tensor
     ) -> torch.Tensor:
-        ctx.save_for_backward(of_batch, places, padding)
+        ctx.save_for_backward(of_batch, places, is_padding)
         ctx.shape = table.shape
         return table.index_select(0, of_batch).index_select(0, places)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        of_batch, places, padding = ctx.saved_tensors
-        values = _sums_but_of(padding, grad, of_batch, places)
+        of_batch, places, is_padding = ctx.saved_tensors
+        values = _without_padding(sum_by_place(grad, places, len(of_batch)), of_batch, is_padding)
         return _sparse(of_batch, values, ctx.shape), None, None, None
 
 
@@ -238,7 +241,7 @@ class _SplitLookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, padding: torch.Tensor, exchange: Exchange
+        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, is_padding: torch.Tensor, exchange: Exchange
     ) -> torch.Tensor:
         by_rank = torch.argsort(of_batch % exchange.size, stable=True)
         wanted = of_batch.index_select(0, by_rank)
@@ -249,25 +252,25 @@ class _SplitLookup(torch.autograd.Function):
         place_of = torch.empty_like(places[: len(wanted)])  # there are no more distinct rows than rows
         place_of[by_rank] = torch.arange(len(wanted), dtype=places.dtype, device=places.device)
         places = place_of.index_select(0, places)
-        ctx.save_for_backward(wanted, places, padding, counts, asked)
+        ctx.save_for_backward(wanted, places, is_padding, counts, asked)
         ctx.shape, ctx.exchange = table.shape, exchange
         return vectors.index_select(0, places)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        wanted, places, padding, counts, asked = ctx.saved_tensors
+        wanted, places, is_padding, counts, asked = ctx.saved_tensors
         exchange = ctx.exchange
-        of_ranks = exchange.swap_gradients(_sums_but_of(padding, grad, wanted, places), counts)
+        of_ranks = exchange.swap_gradients(sum_by_place(grad, places, len(wanted)), counts)
         of_batch, places = distinct(asked)
-        values = sum_by_place(of_ranks.div_(exchange.size), places, len(of_batch))
+        sums = sum_by_place(of_ranks.div_(exchange.size), places, len(of_batch))
+        values = _without_padding(sums, of_batch, is_padding)
         return _sparse(of_batch, values, ctx.shape), None, None, None, None
 
 
-def _sums_but_of(padding: torch.Tensor, grad: torch.Tensor, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The gradients of distinct rows, ``(rows, width)``; 0 for padding."""
-    sums = sum_by_place(grad, places, len(rows))
-    return sums.masked_fill_(torch.isin(rows, padding)[:, None], 0.0)
+def _without_padding(sums: torch.Tensor, rows: torch.Tensor, is_padding: torch.Tensor) -> torch.Tensor:
+    """The gradients of rows here, ``(rows, width)``, in place 0 for padding."""
+    return sums.masked_fill_(is_padding.index_select(0, rows)[:, None], 0.0)
 
 
 def _sparse(rows: torch.Tensor, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
