@@ -18,12 +18,22 @@ from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.tracker import Outcome, Tracker
-from mian.trainer import CheckpointError, DeviceError, DisagreementError, HungRankError, Ranks, SpillError, TrainingStopped
+from mian.trainer import (
+    CarryOverError,
+    CheckpointError,
+    DeviceError,
+    DisagreementError,
+    HungRankError,
+    Ranks,
+    SpillError,
+    TrainingStopped,
+)
 from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
 
 ERRORS = (
+    CarryOverError,
     CheckpointError,
     command.ConfigError,
     ContractError,

@@ -27,6 +27,7 @@ from mian.tracking.facts import ModelMetrics, TrainingRecord, undefined_as_none,
 from mian.trainer import (
     CHECKPOINTS,
     AlreadyRunningError,
+    CarryOverError,
     CheckpointError,
     CheckpointStore,
     DeviceError,
@@ -60,6 +61,7 @@ JOURNAL = "tracking"
 
 ERRORS = (
     AlreadyRunningError,
+    CarryOverError,
     CheckpointError,
     command.ConfigError,
     ContractError,
@@ -139,6 +141,8 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
     )
     # the state is held by no name here: it is as large as all that is trained
     resumed = trainer.resume(ranks.together(lambda: _saved(world, checkpoints.folder.name, store), ERRORS))
+    if config.init_from is not None and not resumed:
+        trainer.begin_with(ranks.together(lambda: _initial(config, contract) if ranks.is_first else None, ERRORS))
     world.hold(checkpoints.folder.name, trainer)
     outcome: Outcome = "FAILED"
     try:
@@ -234,6 +238,13 @@ def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, A
     """What the training goes on from: what the first rank has in memory, or else its newest checkpoint."""
     saved = world.saved(key) if world.ranks.is_first else None
     return saved if saved is not None or store is None else store.newest()
+
+
+def _initial(config: TrainConfig, contract: Contract) -> ClickModel | None:
+    """The model that the training begins with; MLflow takes seconds to import, and other trainings' ranks do without."""
+    from mian.initial_model import initial_model
+
+    return initial_model(config, contract)
 
 
 def _make_output_folder(folder: str) -> None:

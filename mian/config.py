@@ -161,6 +161,10 @@ class TrainConfig(Strict):
     tables: TablesConfig = TablesConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+    init_from: str | None = None
+    """A trained model whose weights the training begins with, of the same name and options: ``models:/mian@newest``, ``models:/mian/3``, or
+    the folder that a training named. The samples may have more values behind those of its vocabularies, and more fields: what is new is
+    drawn, and so are the weights that have another shape with new fields. The validation split is scored before the first step."""
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str | None = "test"

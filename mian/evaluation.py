@@ -85,7 +85,7 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
         StreamError: samples cannot be read.
     """
     contract.check_unthinned(split)
-    extended = _extended(servable, contract, samples)
+    extended = extended_vocabularies(servable, contract, samples)
     known = tuple(servable.contract.vocabulary(v.name) if v.name in extended else v for v in contract.vocabularies)
     differences = list(servable.contract.differences(contract.model_copy(update={"vocabularies": known})))
     if differences:
@@ -101,7 +101,7 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
     return score(servable.model, _stream(contract, samples, split), sizes)
 
 
-def _extended(servable: Servable, contract: Contract, samples: str) -> set[str]:
+def extended_vocabularies(servable: Servable, contract: Contract, samples: str) -> set[str]:
     """The vocabularies of samples that begin with all values of the model's own, and have more behind them."""
     mine = {v.name: v.sha256 for v in servable.contract.vocabularies}
     others = tuple(v for v in contract.vocabularies if v.kind == "table" and v.sha256 != mine.get(v.name))

@@ -15,12 +15,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
+from mian.initial_model import initial_model
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, read_vocabularies, save_servable
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.tracker import Outcome, Tracker
 from mian.trainer import (
+    CarryOverError,
     CheckpointError,
     CheckpointStore,
     DeviceError,
@@ -39,7 +41,17 @@ log = logging.getLogger(__name__)
 
 CURVE = "curve.jsonl"
 WAIT_SECONDS = 2.0
-ERRORS = (CheckpointError, ContractError, DeviceError, DisagreementError, ModelError, ServableError, SpillError, StreamError)
+ERRORS = (
+    CarryOverError,
+    CheckpointError,
+    ContractError,
+    DeviceError,
+    DisagreementError,
+    ModelError,
+    ServableError,
+    SpillError,
+    StreamError,
+)
 
 
 def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stopping: Callable[[], bool]) -> None:
@@ -110,7 +122,9 @@ def _train(
     tracker = Tracker(config.tracking, trial.folder / "tracking", parent_run)
     curve = _Curve(trial.folder / CURVE, tracker)
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
-    trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
+    resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
+    if config.init_from is not None and not resumed:
+        trainer.begin_with(ranks.together(lambda: initial_model(config, contract) if ranks.is_first else None, ERRORS))
     outcome: Outcome = "FAILED"
 
     def begin() -> None:

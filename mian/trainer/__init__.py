@@ -1,6 +1,7 @@
 """Training on one process or on many Horovod ranks."""
 
 from mian.trainer.agreement import DisagreementError
+from mian.trainer.carry_over import CarryOverError
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
 from mian.trainer.device import DeviceError, choose_device
 from mian.trainer.kept_checkpoints import CHECKPOINTS, kept_checkpoints, lock_path
@@ -15,6 +16,7 @@ from mian.trainer.world import World
 __all__ = [
     "CHECKPOINTS",
     "AlreadyRunningError",
+    "CarryOverError",
     "CheckpointError",
     "CheckpointStore",
     "DeviceError",

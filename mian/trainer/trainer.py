@@ -21,7 +21,8 @@ from mian.models import ClickModel, build, restore
 from mian.seeds import mixed_seed
 from mian.stream import SampleStream, StreamError
 from mian.trainer.agreement import check_agreement
-from mian.trainer.checkpoints import CheckpointStore
+from mian.trainer.carry_over import CarryOverError, carry_over
+from mian.trainer.checkpoints import CheckpointError, CheckpointStore
 from mian.trainer.compression import packing16
 from mian.trainer.device import choose_device, warn_of_slow_products
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
@@ -139,6 +140,7 @@ class Trainer:
         )
         self._curve = Curve()
         self._best_weights: dict[str, torch.Tensor] = {}
+        self._began_with_another = False
 
     def resume(self, saved: Mapping[str, Any] | None) -> bool:
         """Go on where a checkpoint was taken; on the same number of ranks as if nothing had been, on another with what is left.
@@ -174,6 +176,27 @@ class Trainer:
             torch.manual_seed(mixed_seed("dropout", self._config.seed, self._ranks.rank, self.progress.step))
         self.progress.move_to(self._ranks.size, self._config.batch_size)
         return True
+
+    def begin_with(self, model: ClickModel | None) -> None:
+        """Begin with the weights of a trained model, in the place of drawn ones; all ranks call this.
+
+        Args:
+            model: what has them, see :func:`mian.trainer.carry_over.carry_over`, on rank 0; None on the others.
+
+        Raises:
+            CarryOverError, CheckpointError: the model is another one, or the output folder has no room for split tables; on rank 0.
+            RankError: on the others then.
+        """
+        tensors = self.model.state_dict()
+        whole = self._ranks.together(lambda: self._saving.whole(tensors), (CheckpointError,))
+
+        def change() -> None:
+            if model is not None and (drawn := carry_over(model, self.model, whole)):
+                log.warning("these weights have another shape than those of init_from, and are drawn: %s", ", ".join(drawn))
+
+        self._ranks.together(change, (CarryOverError,))
+        self._saving.restore(whole if self._ranks.is_first else None, tensors)
+        self._began_with_another = True
 
     def whole_model(self) -> ClickModel:
         """The model; with split tables every rank must call this. Tables that were split lie in files of the output folder then.
@@ -223,6 +246,8 @@ class Trainer:
             mininterval=1.0,
         )
         with self._bar, self._trace:
+            if self._began_with_another:
+                self._report_validation(self._score_validation(), "  before the first step")
             if progress.evaluation_due:
                 self._evaluate_and_save()
             while not progress.finished:
@@ -318,12 +343,7 @@ class Trainer:
         """Score the validation split and keep the weights if they are the best so far; every rank comes to the same verdict."""
         progress = self.progress
         progress.evaluation_due = True
-        self._check_weights()
-        try:
-            metrics = self._score(self._streams.validation).metrics
-        except NotANumberError:
-            self._end(lambda: self._diagnosis.of_validation(progress))
-        self._curve.pause()
+        metrics = self._score_validation()
         better = progress.best_step == progress.step or metrics["logloss"] < progress.best["logloss"]  # scored again, or lower
         if better:
             progress.best, progress.best_step = metrics, progress.step
@@ -332,13 +352,24 @@ class Trainer:
         progress.bad_evaluations = 0 if better else progress.bad_evaluations + 1
         progress.finished = progress.bad_evaluations >= self._config.patience or self._is_last_step
         progress.evaluation_due = False
+        self._report_validation(metrics, "  best" if better else "")
+
+    def _score_validation(self) -> dict[str, float]:
+        self._check_weights()
+        try:
+            metrics = self._score(self._streams.validation).metrics
+        except NotANumberError:
+            self._end(lambda: self._diagnosis.of_validation(self.progress))
+        self._curve.pause()
+        return metrics
+
+    def _report_validation(self, metrics: Mapping[str, float], remark: str) -> None:
         if self._ranks.is_first:
-            of_validation = {f"validation_{name}": value for name, value in metrics.items()}
-            self._report(of_validation | {"epoch": progress.epoch_of_step}, progress.step)
+            epoch, step = self.progress.epoch_of_step, self.progress.step
+            self._report({f"validation_{name}": value for name, value in metrics.items()} | {"epoch": epoch}, step)
             self._bar.write(
-                f"step {progress.step:>7,}  epoch {progress.epoch_of_step}  validation: logloss {metrics['logloss']:.5f}  "
-                f"AUC {metrics['auc']:.5f}  gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}"
-                f"{'  best' if better else ''}"
+                f"step {step:>7,}  epoch {epoch}  validation: logloss {metrics['logloss']:.5f}  AUC {metrics['auc']:.5f}  "
+                f"gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}{remark}"
             )
 
     def _score(self, stream: SampleStream) -> Evaluation:

@@ -1,0 +1,88 @@
+"""A training begins with the weights of a trained model, also where vocabularies were extended or a field was added."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mian.models import MODELS, ClickModel, build
+from mian.stream import SampleStream
+from mian.trainer import CarryOverError
+from mian.trainer.carry_over import carry_over
+from pipeline.contract import Contract, Field, Vocabulary
+from tests.mian.trainer.curves import Curves
+from tests.mian.trainer.test_checkpoints import trainer_of
+
+MORE = {"item": 7, "category": 3, "hour": 1}
+
+
+def extended(contract: Contract) -> Contract:
+    vocabularies = (v.model_copy(update={"size": v.size + MORE.get(v.name, 0)}) for v in contract.vocabularies)
+    return contract.model_copy(update={"vocabularies": tuple(vocabularies)})
+
+
+def with_a_field(contract: Contract) -> Contract:
+    """Of users, before the ones that were there."""
+    fields = tuple(contract.fields)
+    place = next(number for number, field in enumerate(fields) if field.group == "user")
+    city = Field(group="user", name="city", vocabulary="city")
+    vocabularies = (Vocabulary(name="city", size=9, kind="hash"), *contract.vocabularies)
+    return contract.model_copy(update={"fields": (*fields[:place], city, *fields[place:]), "vocabularies": vocabularies})
+
+
+def drawn(name: str, contract: Contract, seed: int) -> ClickModel:
+    torch.manual_seed(seed)
+    return build(name, contract, {}).eval()
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_model_of_longer_vocabularies_scores_old_values_as_the_old_model(samples: Any, name: str) -> None:
+    batch = next(SampleStream(str(samples.folder), samples.contract, "train", 64).epoch(0))
+    old, new = drawn(name, samples.contract, 1), drawn(name, extended(samples.contract), 2)
+    new.calibrate(0.5)
+    before = {table: weight.clone() for table, weight in new.state_dict().items() if table in new.tables()}
+    assert carry_over(old, new, new.state_dict()) == []
+    with torch.no_grad():
+        expected = old(batch) + torch.tensor(0.5).log()
+        torch.testing.assert_close(new(batch), expected, atol=1e-6, rtol=0)
+    for table, drawn_rows in before.items():
+        as_drawn = (new.state_dict()[table] == drawn_rows).all(dim=1)
+        more = len(drawn_rows) - len(old.state_dict()[table])
+        assert more >= sum(MORE.values())
+        paddings = sum(len(of.padding) for of in new.tables().values())
+        assert more <= int(as_drawn.sum()) <= more + paddings, "new rows are as drawn, and padding is 0"
+
+
+def test_of_a_model_with_a_field_more_the_other_fields_vectors_are_kept(samples: Any) -> None:
+    old, new = drawn("mian", samples.contract, 1), drawn("mian", with_a_field(extended(samples.contract)), 2)
+    stay = carry_over(old, new, new.state_dict())
+    assert stay, "of one field more some layer has another shape"
+    assert all(new.state_dict()[name].shape != old.state_dict().get(name, torch.empty(0)).shape for name in stay)
+    for vocabulary, rows in old.embedding.rows.items():  # type: ignore[union-attr, operator]
+        start = new.embedding.rows[vocabulary].start  # type: ignore[union-attr, index]
+        size = rows.stop - rows.start
+        for module, first in ((old, rows.start), (new, start)):
+            assert module.embedding.rows[vocabulary].start == first  # type: ignore[union-attr, index]
+        taken = new.embedding.table.weight[start : start + size]  # type: ignore[union-attr, index]
+        assert torch.equal(taken, old.embedding.table.weight[rows])  # type: ignore[union-attr, index]
+    columns = [new.embedding.numbers.index(column) for column in old.embedding.numbers]  # type: ignore[union-attr, operator]
+    assert torch.equal(new.embedding.number_vectors[columns], old.embedding.number_vectors)  # type: ignore[union-attr, index]
+
+
+def test_models_of_another_kind_or_width_are_refused(samples: Any) -> None:
+    new = drawn("din", samples.contract, 2)
+    with pytest.raises(CarryOverError, match="init_from: it is a Mian, and DIN is to be trained"):
+        carry_over(drawn("mian", samples.contract, 1), new, new.state_dict())
+    narrow = build("din", samples.contract, {"embedding_dim": 4})
+    with pytest.raises(CarryOverError, match="its vectors have a width of 4, those to be trained 16"):
+        carry_over(narrow, new, new.state_dict())
+
+
+def test_a_training_that_begins_with_a_model_is_scored_before_its_first_step(samples: Any) -> None:
+    before = trainer_of(samples, epochs=1).run()
+    curves = Curves()
+    trainer = trainer_of(samples, curves=curves, epochs=1, seed=5)
+    trainer.begin_with(before.model)
+    trained = trainer.run()
+    assert curves["validation_logloss"][0] == before.validation["logloss"]
+    assert trained.validation["logloss"] < before.validation["logloss"], "it goes on learning"
