@@ -53,7 +53,7 @@ class Journal:
         self._sent: dict[str, int] = {}
         self._fails = False
         self._cut_off = False
-        self._read()
+        self._guard(self._read)
         self.training = self.notes.get("training") or training or uuid.uuid4().hex
 
     @property

@@ -18,6 +18,7 @@ from mian.serving import load_servable
 from mian.tracking.facts import TRAINING_TAG, read_metrics, read_training
 from tests.jobs.conftest import Finished, Workplace, one_error
 from tests.jobs.test_train import OVERRIDES, before_each_report, closed_port, points, the_run
+from tests.mian.tracking.server import tracking_server
 from tests.mian.trainer.spoiled import spoil
 from tests.stores import new_store
 
@@ -227,3 +228,16 @@ def test_a_folder_of_any_name_keeps_store_and_model(workplace: Workplace, monkey
     for one, other in zip(registered.model.state_dict().values(), load_servable(model).model.state_dict().values(), strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     assert {path.name for path in place.iterdir()} == {"mlflow.db", "mlartifacts", "models"}
+
+
+def test_a_model_loaded_from_a_server_leaves_nothing_behind(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    (temporary := workplace.folder / "temporary").mkdir()
+    with tracking_server(workplace.folder) as uri:
+        assert train.main(["--config", str(workplace.config), "max_steps=3", f"tracking.uri={uri}"]) == 0
+        mlflow.set_tracking_uri(uri)
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        loaded = load_model("models:/mian/1")
+    assert list(temporary.iterdir()) == []
+    (model,) = workplace.models
+    for name, weight in load_servable(model).model.state_dict().items():
+        np.testing.assert_array_equal(loaded.model.state_dict()[name].numpy(), weight.numpy())

@@ -1,0 +1,117 @@
+"""Several processes and one tracking store: at once, and one after another that was killed."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from mian.config import TrackingConfig
+from mian.tracking.journal import Journal
+from mian.tracking.tracker import Tracker
+from tests.mian.models.contracts import CONTRACTS
+from tests.stores import new_store
+from tests.timeouts import seconds
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def _as_a_process_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    monkeypatch.chdir(tmp_path)
+
+
+def begun(uri: str, folder: str, **config: Any) -> Tracker:
+    tracker = Tracker(TrackingConfig(uri=uri, **config), Path(folder))
+    tracker.start({"seed": 3}, CONTRACTS["all groups"], "data/samples")
+    return tracker
+
+
+def in_processes(*works: Callable[[], None]) -> list[int | None]:
+    """Do works at the same time, each in a process of its own; their exit codes."""
+    processes = [FORK.Process(target=work) for work in works]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def whole_run(uri: str, folder: str) -> None:
+    tracker = begun(uri, folder, experiment="fresh")
+    tracker.report({"loss": 0.5}, 1)
+    os._exit(0 if tracker.end("FINISHED") and tracker.failure is None else 1)
+
+
+@pytest.mark.parametrize("store_is_there", [False, True])
+def test_trainings_that_begin_at_once_are_all_tracked(tmp_path: Path, store_is_there: bool) -> None:
+    uri = new_store(tmp_path / "mlflow.db") if store_is_there else f"sqlite:///{tmp_path}/mlflow.db"
+    with seconds(120):
+        assert in_processes(*(lambda n=n: whole_run(uri, f"journal-{n}") for n in range(3))) == [0, 0, 0]
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("fresh")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [(run.info.status, run.data.metrics) for run in runs] == [("FINISHED", {"loss": 0.5})] * 3
+
+
+def killed(uri: str, folder: str) -> None:
+    tracker = begun(uri, folder)
+    tracker.report({"loss": 0.5}, 1)
+    tracker.flush()
+    tracker.report({"loss": 0.4}, 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_training_whose_process_was_killed_goes_on_in_its_run_with_each_metric_once(tmp_path: Path) -> None:
+    uri = new_store(tmp_path / "mlflow.db")
+    assert in_processes(lambda: killed(uri, "journal")) == [-signal.SIGKILL]
+    with (tmp_path / "journal" / "journal.jsonl").open("a") as file:
+        file.write('{"at": 17, "step": 3, "metr')  # the line that it was killed at
+
+    tracker = begun(uri, "journal")
+    for step, loss in ((1, 0.51), (2, 0.41), (3, 0.3)):  # from its checkpoint, or the beginning
+        tracker.report({"loss": loss}, step)
+    assert tracker.end("FINISHED")
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("mian").experiment_id])
+    assert (run.info.run_id, run.info.status) == (tracker.run_id, "FINISHED")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.4), (3, 0.3)]
+
+
+def test_a_journal_that_cannot_be_written_is_kept_in_memory_and_that_is_said_once(tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "file").touch()
+    tracker = begun(new_store(tmp_path / "mlflow.db"), "file/journal")
+    for step in range(3):
+        tracker.report({"loss": 0.5}, step)
+    assert tracker.end("FINISHED")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "mian.tracking.journal"]
+    assert "file/journal: what the run is told cannot be kept there" in said
+    assert len(mlflow.MlflowClient(tracker.uri).get_metric_history(tracker.run_id, "loss")) == 3
+
+
+def test_a_journal_remembers_points_files_and_what_was_sent(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "journals" / "a")
+    first.report({"loss": 0.5, "auc": float("nan")}, 1)
+    first.sent("run", 1)
+    first.attach("plots/one.csv", b"1\n")
+    first.attach("two.csv", b"2\n")
+    first.uploaded("two.csv")
+    first.note("model", "größe")
+
+    second = Journal(tmp_path / "journals" / "a")
+    assert second.training == first.training
+    assert [point.name for point in second.points] == ["loss", "auc"]
+    assert [point.name for point in second.waiting("run")] == ["auc"]
+    assert len(second.waiting("another")) == 2
+    assert second.files == {"plots/one.csv": b"1\n"}
+    assert second.notes["model"] == "größe"
+    second.remove()
+    assert list(tmp_path.iterdir()) == []
