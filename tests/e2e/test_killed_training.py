@@ -40,22 +40,21 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Training:
-    """A training of its own folder, on two ranks."""
+    """A training of its own folder, on two ranks; ``values`` of its configuration take the place of others."""
 
-    def __init__(self, folder: Path, samples: Path) -> None:
+    def __init__(self, folder: Path, samples: Path, **values: object) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.samples = samples
-        write_training(
-            folder,
-            samples,
-            model={"name": "mian", "options": {**SMALL_MODEL, "dropout": 0.2}},
-            optimizer={"learning_rate": 3e-3, "schedule": "linear", "l2_embedding": 1e-4},
-            batch_size=BATCH_SIZE,
-            epochs=EPOCHS,
-            log_every=20,
-            checkpoint={"every_steps": EVERY_STEPS},
-        )
+        settings: dict[str, object] = {
+            "model": {"name": "mian", "options": {**SMALL_MODEL, "dropout": 0.2}},
+            "optimizer": {"learning_rate": 3e-3, "schedule": "linear", "l2_embedding": 1e-4},
+            "batch_size": BATCH_SIZE,
+            "epochs": EPOCHS,
+            "log_every": 20,
+            "checkpoint": {"every_steps": EVERY_STEPS},
+        }
+        write_training(folder, samples, **settings | values)
 
     def start(self) -> subprocess.Popen[str]:
         launcher = str(Path(sys.executable).with_name("horovodrun"))
