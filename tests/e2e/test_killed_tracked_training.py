@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 #: What the server does during a training, in turn.
 STATES = ("wavering", "down", "up")
 #: Of the record, what depends on the machine's speed.
-TIMED = ("samples_per_second", "system/")
+TIMED = ("samples_per_second", "time_", "system/")
 
 Record = dict[tuple[str, int], tuple[float, ...]]
 
