@@ -98,7 +98,7 @@ class TrackingServer:
         ]
         self._output = (self._folder / "server.log").open("w")
         self._server = subprocess.Popen([*command, "--workers", "1"], stdout=self._output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and self._server.poll() is None:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=5):
                 return self
