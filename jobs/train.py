@@ -26,6 +26,7 @@ from mian.tracking.errors import TrackingError
 from mian.tracking.facts import ModelMetrics, TrainingRecord, undefined_as_none, write_record
 from mian.trainer import (
     CHECKPOINTS,
+    ENDED,
     AlreadyRunningError,
     CarryOverError,
     CheckpointError,
@@ -44,6 +45,7 @@ from mian.trainer import (
     TrainingStopped,
     World,
     choose_device,
+    key_of_any_epochs,
     lock_path,
     open_streams,
     refuse_large_tables,
@@ -120,7 +122,9 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
         contract = read_contract(config.samples)
         refuse_large_tables(config, contract, ranks.size, ranks.local_size, device)
         folder = pathlib.Path(config.output) / CHECKPOINTS / training_key(config, contract)
-        return config, contract, open_streams(config, contract, ranks), CheckpointStore(folder, config.checkpoint.keep, config)
+        ended = pathlib.Path(config.output) / ENDED / key_of_any_epochs(config, contract)
+        checkpoints = CheckpointStore(folder, config.checkpoint.keep, config, ended if config.checkpoint.keep_ended else None)
+        return config, contract, open_streams(config, contract, ranks), checkpoints
 
     config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
     lock = TrainingLock(lock_path(checkpoints.folder))

@@ -148,6 +148,9 @@ class CheckpointConfig(Strict):
     """And one after every so many steps."""
     keep: int = Field(2, ge=1)
     """How many of the newest are kept; with two, one that was damaged costs no more than the steps between."""
+    keep_ended: bool = False
+    """Whether the last one of a training that has ended stays, in ``ended`` of ``output``. The same command with more ``epochs`` then
+    goes on from it."""
 
 
 class TrainConfig(Strict):

@@ -2,9 +2,9 @@
 
 from mian.trainer.agreement import DisagreementError
 from mian.trainer.carry_over import CarryOverError
-from mian.trainer.checkpoints import CheckpointError, CheckpointStore, training_key
+from mian.trainer.checkpoints import CheckpointError, CheckpointStore, key_of_any_epochs, training_key
 from mian.trainer.device import DeviceError, choose_device
-from mian.trainer.kept_checkpoints import CHECKPOINTS, kept_checkpoints, lock_path
+from mian.trainer.kept_checkpoints import CHECKPOINTS, ENDED, kept_checkpoints, lock_path
 from mian.trainer.lock import AlreadyRunningError, TrainingLock
 from mian.trainer.ranks import HungRankError, RankError, Ranks
 from mian.trainer.sorted_rows import SpillError
@@ -15,6 +15,7 @@ from mian.trainer.world import World
 
 __all__ = [
     "CHECKPOINTS",
+    "ENDED",
     "AlreadyRunningError",
     "CarryOverError",
     "CheckpointError",
@@ -35,6 +36,7 @@ __all__ = [
     "World",
     "choose_device",
     "kept_checkpoints",
+    "key_of_any_epochs",
     "lock_path",
     "open_streams",
     "refuse_large_tables",

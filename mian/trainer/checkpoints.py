@@ -64,12 +64,14 @@ class CheckpointStore:
         folder: a local path.
         keep: so many of the newest that can be read are kept, with the best ones that they name.
         config: the training's settings, which are noted beside its checkpoints, see :data:`NOTES`.
+        ended: where checkpoints stay when the training has ended, for one of more epochs; None keeps none.
     """
 
-    def __init__(self, folder: Path, keep: int, config: TrainConfig | None = None) -> None:
+    def __init__(self, folder: Path, keep: int, config: TrainConfig | None = None, ended: Path | None = None) -> None:
         self.folder = folder
         self._keep = keep
         self._config = config
+        self._ended = ended
         self._whole: dict[Path, bool] = {}
 
     def save(self, kind: Kind, step: int, state: Mapping[str, Any], best_step: int) -> None:
@@ -137,6 +139,8 @@ class CheckpointStore:
     def newest(self) -> dict[str, Any] | None:
         """The newest state that can be read, with its best; None where no checkpoint is there. One that is damaged is named, and skipped.
 
+        Where there is none, that of a training that has ended after fewer epochs is one to go on from.
+
         Where the best one that it names cannot be read, its own weights take the place if they are those; else the best one before, with
         the metrics that it had; else there is none. Its progress says which.
 
@@ -155,7 +159,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{self.folder}: none of its {len(steps)} checkpoints can be read; remove the folder to start anew"
             )
-        return None
+        return self._of_fewer_epochs()
 
     def is_readable(self, kind: Kind, step: int) -> bool:
         """Whether a checkpoint is there and whole. What this store has written or looked at before is not read again."""
@@ -186,6 +190,22 @@ class CheckpointStore:
             raise CheckpointError(f"{path / CONTENT}: cannot be read ({' '.join(str(error).split())})") from error
         self._whole[path] = True
         return state
+
+    def _of_fewer_epochs(self) -> dict[str, Any] | None:
+        """The last state of a training that ended, which more epochs go on from."""
+        if self._ended is None or self._config is None or not self._ended.exists():
+            return None
+        before = noted_config(self._ended)
+        if before is None or before.epochs >= self._config.epochs:
+            return None
+        state = CheckpointStore(self._ended, 1).newest()
+        if state is None:
+            return None
+        progress = {name: value for name, value in state["progress"].items() if name not in ("planned_samples", "run_id")}
+        if progress["bad_evaluations"] >= before.patience:
+            progress["bad_evaluations"] = 0
+        log.info("%s: goes on from the training of %d epochs that has ended", self._ended, before.epochs)
+        return state | {"progress": progress | {"finished": False}}
 
     def _note(self) -> None:
         if self._config is not None and not (self.folder / NOTES).exists():
@@ -241,7 +261,16 @@ class CheckpointStore:
                     old.rename(target)
 
     def clear(self) -> None:
-        """Remove all, and the folder above where no other training has any: this one has ended, and its model is elsewhere."""
+        """Remove all, and the folder above where no other training has any: this one has ended, and its model is elsewhere.
+
+        The last checkpoint stays where it is to be kept, in the place of one that was kept before.
+        """
+        if self._ended is not None and self.steps():
+            self.tidy(self.steps()[-1])
+            with contextlib.suppress(OSError):
+                self._ended.parent.mkdir(parents=True, exist_ok=True)
+                shutil.rmtree(self._ended, ignore_errors=True)
+                self.folder.rename(self._ended)
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
@@ -256,6 +285,14 @@ class CheckpointStore:
             raise CheckpointError(f"{path / MANIFEST}: cannot be read ({' '.join(str(error).split())})") from error
 
 
+def noted_config(folder: Path) -> TrainConfig | None:
+    """The settings that are noted beside checkpoints; None where they are missing, or of another release."""
+    try:
+        return TrainConfig.model_validate(json.loads((folder / NOTES).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def training_key(config: TrainConfig, contract: Contract) -> str:
     """A name for a training: the same for the same settings on the same samples, whatever other days the data set has, by the same code.
 
@@ -266,6 +303,11 @@ def training_key(config: TrainConfig, contract: Contract) -> str:
     of_samples = trained_days(config, contract).to_json()
     text = json.dumps([config.settings(), of_samples, code_versions(config.model.name)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def key_of_any_epochs(config: TrainConfig, contract: Contract) -> str:
+    """A name for all trainings that differ in nothing but their number of epochs; errors are those of :func:`training_key`."""
+    return training_key(config.model_copy(update={"epochs": 0}), contract)
 
 
 def code_versions(model: str) -> dict[str, int]:

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from mian.config import TrainConfig
 from mian.models import ModelError
-from mian.trainer.checkpoints import NOTES, CheckpointStore, code_versions, training_key
+from mian.trainer.checkpoints import NOTES, CheckpointStore, code_versions, key_of_any_epochs, training_key
 from mian.trainer.lock import TrainingLock
 from pipeline.contract import ContractError, read_contract
 
 CHECKPOINTS = "checkpoints"
 """In the output folder of trainings."""
+ENDED = "ended"
+"""Beside it, for what stays of trainings that have ended."""
 
 State = Literal["current", "old", "unknown"]
 
@@ -27,8 +29,8 @@ State = Literal["current", "old", "unknown"]
 class KeptCheckpoints:
     """The checkpoints of one training.
 
-    ``current``: the same command goes on from them. ``old``: no command does, as the code, the settings' schema or the samples have
-    changed since. ``unknown``: the samples cannot be read now.
+    ``current``: the same command goes on from them, or one with more epochs. ``old``: no command does, as the code, the settings' schema
+    or the samples have changed since. ``unknown``: the samples cannot be read now.
     """
 
     folder: Path
@@ -63,7 +65,7 @@ def lock_path(folder: Path) -> Path:
 
 def kept_checkpoints(output: Path) -> Iterator[KeptCheckpoints]:
     """Those of all trainings of an output folder, in the order of their keys."""
-    for folder in sorted(path for path in (output / CHECKPOINTS).glob("*") if path.is_dir()):
+    for folder in sorted(path for name in (CHECKPOINTS, ENDED) for path in (output / name).glob("*") if path.is_dir()):
         files = [path for path in folder.rglob("*") if path.is_file()]
         state, reason, config = _state(folder)
         yield KeptCheckpoints(
@@ -90,7 +92,9 @@ def _state(folder: Path) -> tuple[State, str, TrainConfig | None]:
     if changed:
         return "old", f"the code has changed: {', '.join(changed)}", config
     try:
-        key = training_key(config, read_contract(config.samples))
+        has_ended = folder.parent.name == ENDED
+        key = (key_of_any_epochs if has_ended else training_key)(config, read_contract(config.samples))
     except (ContractError, OSError) as error:
         return "unknown", f"the samples cannot be read ({' '.join(str(error).split())})", config
-    return ("current", "", config) if key == folder.name else ("old", "the samples have changed", config)
+    remark = f"ended after {config.epochs} epochs" if has_ended else ""
+    return ("current", remark, config) if key == folder.name else ("old", "the samples have changed", config)

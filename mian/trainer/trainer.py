@@ -159,7 +159,7 @@ class Trainer:
         if shared is None:
             return False
         values, of_ranks = shared
-        self.progress = Progress.model_validate(values)
+        self.progress = Progress.model_validate({"planned_samples": self.progress.planned_samples, **values})
         if self.progress.best_step:
             self._best_weights = copy.deepcopy(self.model.state_dict())
         tensors = {**self.model.state_dict(), **self._optimizer.state()}

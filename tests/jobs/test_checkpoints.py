@@ -1,5 +1,6 @@
 """The command that lists checkpoints, and removes those that no training goes on from."""
 
+import logging
 import shutil
 import signal
 from typing import Any
@@ -75,3 +76,16 @@ def test_a_second_start_of_a_command_is_refused(workplace: Workplace, stopped: s
         assert train.main(["--config", str(workplace.config), "seed=5", "max_steps=2"]) == 0, "another training is not"
     assert train.main(["--config", str(workplace.config)]) == 0
     assert [model for model in workplace.models if not model.name.startswith("mian-")] == []
+
+
+def test_an_ended_training_is_given_more_epochs_by_the_same_command(workplace: Workplace, capsys: Any, caplog: Any) -> None:
+    command = ["--config", str(workplace.config), "checkpoint.keep_ended=true"]
+    assert train.main(command) == 0
+    (line,) = listed(workplace, capsys)
+    assert "current: ended after 1 epochs" in line
+    with caplog.at_level(logging.INFO):
+        assert train.main([*command, "epochs=2"]) == 0
+    assert "goes on after step 63, in epoch 1" in caplog.text
+    (line,) = listed(workplace, capsys, "--remove", line.split()[0])
+    assert "current: ended after 2 epochs" in line
+    assert [path.name for path in workplace.models if not path.name.startswith("mian-")] == []

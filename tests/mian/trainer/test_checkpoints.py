@@ -22,6 +22,7 @@ from mian.trainer import (
     Trained,
     Trainer,
     TrainingStopped,
+    key_of_any_epochs,
     training_key,
 )
 from mian.trainer.checkpoints import CONTENT, MANIFEST, TRAINER_VERSION
@@ -480,3 +481,38 @@ def test_a_training_is_known_by_the_code_that_decides_its_weights(samples: Any, 
     keys.add(training_key(config, contract))
     assert len(keys) == 3
     assert training_key(samples.config(model={"name": "din"}), contract) == din, "of another model's code it knows nothing"
+
+
+def store_of(samples: Any, folder: Path, settings: dict[str, Any]) -> CheckpointStore:
+    """The store that ``jobs/train.py`` makes for these settings."""
+    config = samples.config(**{**SETTINGS, **settings})
+    ended = folder / "ended" / key_of_any_epochs(config, samples.contract)
+    return CheckpointStore(folder / "checkpoints" / training_key(config, samples.contract), 2, config, ended)
+
+
+def test_a_training_that_has_ended_is_given_more_epochs(samples: Any, tmp_path: Path) -> None:
+    """With a constant learning rate it is the training that had them from the start."""
+    for epochs in (1, 2):
+        settings = {"optimizer": {"learning_rate": 3e-3}, "evaluations_per_epoch": 1, "epochs": epochs}
+        trainer = trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings)
+        assert trainer.progress.step == (epochs - 1) * STEPS
+        assert trainer.progress.planned_samples == epochs * STEPS * 32
+        trained = trainer.run()
+        store.clear()
+        assert not store.folder.exists()
+    assert_same(trained, trainer_of(samples, **settings).run())
+    assert store_of(samples, tmp_path, settings).newest() is None, "the same command begins anew"
+    (ended,) = (tmp_path / "ended").iterdir()
+    assert f"step-{2 * STEPS:09d}" in [path.name for path in ended.iterdir()]
+
+
+def test_a_training_that_lost_its_patience_gets_it_back_with_more_epochs(samples: Any, tmp_path: Path) -> None:
+    settings = {"optimizer": {"learning_rate": 0.3}, "evaluations_per_epoch": 9, "patience": 1, "epochs": 1}
+    trainer = trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings)
+    stopped_at = trainer.run().steps
+    assert stopped_at < STEPS
+    store.clear()
+    settings["epochs"] = 2
+    again = trainer_of(samples, store_of(samples, tmp_path, settings), **settings)
+    assert (again.progress.step, again.progress.bad_evaluations, again.progress.finished) == (stopped_at, 0, False)
+    assert again.run().steps > stopped_at
