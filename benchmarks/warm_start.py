@@ -49,7 +49,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     data = yaml.safe_load(DATA.read_text(encoding="utf-8"))
     data |= {"logs": str(folder / "logs"), "samples": str(folder / "samples")}
     data["simulate"]["impressions"] = arguments.impressions
-    tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "registered_name": None}
+    uri = f"sqlite:///{folder}/mlflow.db"
+    tracking = {"uri": uri, "registered_name": None}
     training = yaml.safe_load(TRAINING.read_text(encoding="utf-8")) | {"samples": data["samples"], "tracking": tracking}
 
     config = written(folder / "before.yaml", data | {"splits": split(BEFORE)})
@@ -70,7 +71,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     job("train", "--config", written(folder / "new.yaml", second))
 
     of_old = json.loads(rows.read_text(encoding="utf-8"))["model"]
-    curves = points(tracking["uri"])
+    curves = points(uri)
     last = max(step for _, step in curves)
     found = {
         "old": {name: of_old[name] for name in METRICS},
