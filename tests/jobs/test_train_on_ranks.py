@@ -33,7 +33,7 @@ def test_two_ranks_make_one_run_one_model_and_a_trace_each(workplace: Workplace)
     assert launched.code == 0, launched.output
     assert statuses(workplace) == ["FINISHED"]
     client = workplace.store()
-    version = client.get_model_version_by_alias("mian", "newest")
+    version = client.get_model_version("mian", "1")
     run = client.get_run(version.run_id)
     assert (str(version.version), run.data.params["ranks"]) == ("1", "2")
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train_logloss")] == [5, 10, 15, 20, 25]
