@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -34,7 +35,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contract import Contract, Day, Field, History, Label, NumericTransform, SampleFile, Split, Vocabulary
+from pipeline.contract import (
+    Contract,
+    Day,
+    Field,
+    History,
+    Label,
+    NumericTransform,
+    SampleFile,
+    Split,
+    Vocabulary,
+    vocabulary_to_parquet,
+)
 
 WIDTH = 16
 HISTORY = 10
@@ -57,10 +69,13 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=64, help="of the embedding table")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--placement", choices=["replicated", "split"], default="replicated")
+    parser.add_argument(
+        "--vocabulary", choices=["hash", "table"], default="hash", help="whether the table's values are kept as text"
+    )
     parser.add_argument("--folder", help="where samples, models and the store go; removed at the end")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        write_samples(Path(folder), arguments.mib * MIB // (4 * WIDTH), arguments.ranks)
+        write_samples(Path(folder), arguments.mib * MIB // (4 * WIDTH), arguments.ranks, arguments.vocabulary)
         config = {
             "samples": f"{folder}/samples",
             "output": f"{folder}/models",
@@ -84,11 +99,16 @@ def main() -> None:
         if launched.returncode:
             sys.exit(f"{launched.stdout}{launched.stderr}")
         measured = json.loads(Path(folder, "measured.json").read_text())
-    settings = {"table_mib": arguments.mib, "ranks": arguments.ranks, "placement": arguments.placement}
+    settings = {
+        "table_mib": arguments.mib,
+        "vocabulary": arguments.vocabulary,
+        "ranks": arguments.ranks,
+        "placement": arguments.placement,
+    }
     print(json.dumps({"benchmark": "memory", **settings, **measured}))
 
 
-def write_samples(folder: Path, ids: int, ranks: int) -> None:
+def write_samples(folder: Path, ids: int, ranks: int, kind: str) -> None:
     """A day a split, a file a rank; item ids of all over the table."""
     rng = np.random.default_rng(0)
     days = []
@@ -104,8 +124,10 @@ def write_samples(folder: Path, ids: int, ranks: int) -> None:
     contract = Contract(
         name="made-up",
         fields=FIELDS,
-        vocabularies=tuple(
-            Vocabulary(name=name, size=size, kind="hash") for name, size in (("item_id", ids), ("age", 12), ("hour", 26))
+        vocabularies=(
+            Vocabulary(name="item_id", size=ids, kind="hash") if kind == "hash" else write_vocabulary(folder / "samples", ids),
+            Vocabulary(name="age", size=12, kind="hash"),
+            Vocabulary(name="hour", size=26, kind="hash"),
         ),
         vocabulary_fingerprint="",
         history=History(length=HISTORY, days=30),
@@ -116,6 +138,16 @@ def write_samples(folder: Path, ids: int, ranks: int) -> None:
         days=tuple(days),
     )
     (folder / "samples" / "contract.json").write_text(contract.to_json(), encoding="utf-8")
+
+
+def write_vocabulary(folder: Path, ids: int) -> Vocabulary:
+    """Items of 15 letters."""
+    path = folder / "item_id.parquet"
+    with path.open("wb") as file:
+        vocabulary_to_parquet(
+            pa.array([f"item-{number:010}" for number in range(ids - 2)]), pa.array(np.ones(ids - 2, np.int64)), file
+        )
+    return Vocabulary(name="item_id", size=ids, path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def made_up(rng: np.random.Generator, ids: int) -> pa.Table:
@@ -203,7 +235,7 @@ def held() -> tuple[int, int]:
 
 def train(folder: Path) -> None:
     """One rank: train, register and score; the first one leaves what there is to say."""
-    import mian.tracking
+    import mian.tracking.registry
     import mian.trainer.trainer
     from jobs import train as job
     from mian.serving import input_example, load_servable
@@ -215,7 +247,7 @@ def train(folder: Path) -> None:
         phases.of("scoring", mian.trainer.trainer, "evaluate_split")
         phases.of("gathering", Trainer, "whole_model")
         phases.of("saving", job, "save_servable")
-        phases.of("registering", mian.tracking, "log_servable")
+        phases.of("registering", mian.tracking.registry, "log_servable")
         code = job.main(["--config", str(folder / "train.json")])
         if code:
             sys.exit(code)

@@ -29,7 +29,7 @@ from mian.stream import SampleStream
 from mian.stream.columns import Tensors
 from mian.tracking.store import check_store
 from mian.trainer.evaluation import Scores, scores
-from pipeline.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_from_parquet
+from pipeline.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
 from pipeline.contract.document import ID_COLUMN, LABEL_COLUMN
 
 BATCH_SIZE = 4096
@@ -109,7 +109,7 @@ def extended_vocabularies(servable: Servable, contract: Contract, samples: str) 
     for vocabulary in others:
         with contextlib.suppress(ServableError):  # one that is not there has other contents
             contents = read_vocabularies(contract.model_copy(update={"vocabularies": (vocabulary,)}), samples)
-            values = vocabulary_from_parquet(io.BytesIO(contents[vocabulary.name]))["value"]
+            values = vocabulary_values(io.BytesIO(contents[vocabulary.name]))
             known = servable.vocabularies.get(vocabulary.name)
             if known is not None and values.slice(0, len(known)).equals(known):
                 found.add(vocabulary.name)

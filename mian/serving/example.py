@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contract import Contract, Field, vocabulary_from_parquet
+from pipeline.contract import Contract, Field, vocabulary_values
 
 
 def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def _made_up(contract: Contract, samples: str, field: Field, rows: int) -> list[
         known = [f"value {i}" for i in range(rows)]  # of a hashed field any text is a value
         if path is not None:
             with fsspec.open(f"{samples}/{path}", "rb") as file:
-                known = vocabulary_from_parquet(file)["value"].slice(0, rows).to_pylist()
+                known = vocabulary_values(file).slice(0, rows).to_pylist()
         values = [known[i % len(known)] if known else None for i in range(rows)]
     return [values[: i + 1] for i in range(rows)] if field.group == "behaviors" else values
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from mian.models import ClickModel, restore
 from mian.serving.rows import RowEncoder
-from pipeline.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_from_parquet
+from pipeline.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_values
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
@@ -164,7 +164,7 @@ def load_servable(folder: str | Path) -> Servable:
     contract = read_contract(str(folder))
     model = _load_model(folder, contract)
     contents = read_vocabularies(contract, str(folder))
-    vocabularies = {name: vocabulary_from_parquet(io.BytesIO(content))["value"] for name, content in contents.items()}
+    vocabularies = {name: vocabulary_values(io.BytesIO(content)) for name, content in contents.items()}
     return Servable(contract, model, vocabularies)
 
 

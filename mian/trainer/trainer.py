@@ -219,7 +219,7 @@ class Trainer:
         """
         best = self._best_weights
         if not best and self.progress.best_step:
-            best = self.model.state_dict()  # the last evaluation found them, after the last step
+            best = self.model.state_dict()  # the last evaluation found them, or the training is over
         tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state(), "best": best}
         return {"progress": self.progress.model_dump(), "ranks": [], **tensors}
 
@@ -259,6 +259,7 @@ class Trainer:
                 self._evaluate_and_save()
         if self._best_weights:
             self.model.load_state_dict(self._best_weights)
+            self._best_weights = {}  # what comes now, saving and registering, has their room
         trained = Trained(self.model.eval(), progress.best_step, progress.step, progress.best, None)
         keep(trained)
         if self._streams.test is not None:

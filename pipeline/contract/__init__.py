@@ -24,7 +24,14 @@ from pipeline.contract.document import (
     Vocabulary,
     read_contract,
 )
-from pipeline.contract.encoder import PADDING_ID, UNKNOWN_ID, Encoder, vocabulary_from_parquet, vocabulary_to_parquet
+from pipeline.contract.encoder import (
+    PADDING_ID,
+    UNKNOWN_ID,
+    Encoder,
+    vocabulary_from_parquet,
+    vocabulary_to_parquet,
+    vocabulary_values,
+)
 
 __all__ = [
     "CONTRACT_FILE",
@@ -50,4 +57,5 @@ __all__ = [
     "read_contract",
     "vocabulary_from_parquet",
     "vocabulary_to_parquet",
+    "vocabulary_values",
 ]

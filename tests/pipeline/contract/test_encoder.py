@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contract import Encoder, Field, NumericTransform, Vocabulary, vocabulary_from_parquet, vocabulary_to_parquet
+from pipeline.contract import (
+    Encoder,
+    Field,
+    NumericTransform,
+    Vocabulary,
+    encoder,
+    vocabulary_from_parquet,
+    vocabulary_to_parquet,
+    vocabulary_values,
+)
 from pipeline.contract.encoder import LARGEST_NUMBER, padded, padding
 
 CITY = Field(group="user", name="city", vocabulary="city")
@@ -23,8 +32,7 @@ def table(*values: str) -> Encoder:
 
 
 def test_ids_begin_with_2_and_what_is_unknown_or_missing_is_1() -> None:
-    encoder = table("rome", "oslo")
-    ids = encoder.encode(CITY, pa.array(["oslo", None, "rome", "", "paris", "oslo"]))
+    ids = table("rome", "oslo").encode(CITY, pa.array(["oslo", None, "rome", "", "paris", "oslo"]))
     assert ids.dtype == np.int32
     assert ids.tolist() == [3, 1, 2, 1, 1, 3]
 
@@ -44,6 +52,15 @@ def test_numbers_are_looked_up_as_text() -> None:
 def test_ids_equal_a_loop(values: list[str | None], known: list[str]) -> None:
     ids = table(*known).encode(CITY, pa.array(values, pa.string()))
     assert ids.tolist() == [known.index(v) + 2 if v in known else 1 for v in values]
+
+
+@given(st.lists(st.text(max_size=3), unique=True, max_size=12), st.lists(st.text(max_size=3), max_size=12), st.integers(1, 3))
+def test_values_that_share_a_hash_keep_their_own_ids(known: list[str], asked: list[str], hashes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "hash", lambda value: len(value) % hashes, raising=False)
+        patch.setattr(encoder, "_TEXTS", 5)
+        ids = table(*known).encode(CITY, pa.array([*asked, *known], pa.string()))
+    assert ids.tolist() == [known.index(v) + 2 if v in known else 1 for v in [*asked, *known]]
 
 
 def test_numbers_are_transformed_and_missing_ones_are_the_mean() -> None:
@@ -115,3 +132,15 @@ def test_a_vocabulary_is_read_as_it_was_written() -> None:
     vocabulary_to_parquet(pa.array(["b", "a"]), pa.array([5, 3]), file)
     file.seek(0)
     assert vocabulary_from_parquet(file).to_pydict() == {"value": ["b", "a"], "count": [5, 3]}
+
+
+@pytest.mark.parametrize("values", [0, 1, 4, 5, 11])
+def test_the_values_of_a_vocabulary_are_read_in_pieces_and_in_order(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "_TEXTS", 4)
+    vocabulary_to_parquet(
+        pa.array(known := [f"v{n}" for n in range(values)], pa.string()), pa.array([1] * values), file := io.BytesIO()
+    )
+    file.seek(0)
+    read = vocabulary_values(file)
+    assert read.type == pa.string()
+    assert read.to_pylist() == known
