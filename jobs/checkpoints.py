@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from mian.tracking.journal import JOURNALS, Journal
 from mian.trainer import AlreadyRunningError, kept_checkpoints
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def _job(output: str, remove_old: bool, keys: Sequence[str]) -> None:
     for checkpoints in kept.values():
         if checkpoints.key in keys or (remove_old and checkpoints.state == "old"):
             checkpoints.remove()
+            Journal(Path(output) / JOURNALS / checkpoints.key).remove()
             log.info("removed %s", checkpoints.folder)
 
 

@@ -16,13 +16,12 @@ from mian.serving import ServableError, input_example
 from mian.serving.servable import MODEL_FILE, ModelDescription
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import TRAINING_FILE, flatten, read_metrics, read_training
+from mian.tracking.journal import JOURNALS
 from mian.tracking.store import STORE_ERRORS
 from mian.tracking.tracker import Tracker
 from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
-
-JOURNAL = "tracking"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +49,7 @@ def _register(folder: Path, path: str | None, overrides: Sequence[str]) -> None:
     _refuse_others(config, recorded, path or "the overrides", folder)
     metrics = read_metrics(folder)
 
-    journals = folder.resolve().parent / JOURNAL
+    journals = folder.resolve().parent / JOURNALS
     places = journals / folder.resolve().name, journals / record.key
     journal = next((place for place in places if place.exists()), places[0])
     tracker = Tracker(config.tracking, journal, training=record.training)

@@ -24,6 +24,7 @@ from mian.serving import ServableError, input_example, read_vocabularies, save_s
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import ModelMetrics, TrainingRecord, undefined_as_none, write_record
+from mian.tracking.journal import JOURNALS
 from mian.trainer import (
     CHECKPOINTS,
     ENDED,
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     from mian.tracking.tracker import Outcome, Tracker
 
 log = logging.getLogger(__name__)
-
-JOURNAL = "tracking"
-"""In the output folder: journals of trainings that have not ended, by key, and of models that the tracking store lacks, by name."""
 
 ERRORS = (
     AlreadyRunningError,
@@ -231,7 +229,7 @@ def _tracker(config: TrainConfig, key: str) -> Tracker:
     """The record of the run, which the first rank keeps; MLflow takes seconds to import, and the others do without."""
     from mian.tracking.tracker import Tracker
 
-    return Tracker(config.tracking, pathlib.Path(config.output) / JOURNAL / key)
+    return Tracker(config.tracking, pathlib.Path(config.output) / JOURNALS / key)
 
 
 def _to_nobody(metrics: Mapping[str, float], step: int) -> None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
+JOURNALS = "tracking"
+"""In the output folder: journals of trainings that have not ended, by key, and of models that the tracking store lacks, by name."""
 JOURNAL_FILE = "journal.jsonl"
 FILES = "files"
 

@@ -57,7 +57,7 @@ def test_checkpoints_are_listed_and_old_ones_removed(
         assert "this training is running already" in one_error(capsys)
     assert folder.exists()
     listed(workplace, capsys, "--remove-old")
-    assert workplace.models == []
+    assert workplace.output == []
 
 
 def test_a_training_is_removed_by_its_key(workplace: Workplace, stopped: str, capsys: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_second_start_of_a_command_is_refused(workplace: Workplace, stopped: s
         assert "this training is running already, on host" in one_error(capsys)
         assert train.main(["--config", str(workplace.config), "seed=5", "max_steps=2"]) == 0, "another training is not"
     assert train.main(["--config", str(workplace.config)]) == 0
-    assert [model for model in workplace.models if not model.name.startswith("mian-")] == []
+    assert [name for name in workplace.output if not name.startswith("mian-")] == []
 
 
 def test_an_ended_training_is_given_more_epochs_by_the_same_command(workplace: Workplace, capsys: Any, caplog: Any) -> None:
@@ -88,4 +88,4 @@ def test_an_ended_training_is_given_more_epochs_by_the_same_command(workplace: W
     assert "goes on after step 63, in epoch 1" in caplog.text
     (line,) = listed(workplace, capsys, "--remove", line.split()[0])
     assert "current: ended after 2 epochs" in line
-    assert [path.name for path in workplace.models if not path.name.startswith("mian-")] == []
+    assert [name for name in workplace.output if not name.startswith("mian-")] == []
