@@ -73,7 +73,7 @@ def _read_row(given: str) -> dict[str, Any]:
             raise command.ConfigError(f"--row: {given} is no JSON object, and no file that can be read ({error})") from error
     try:
         row = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # a whole number of thousands of digits as well
         raise command.ConfigError(
             f'{where}: not JSON ({error}); give an object such as {{"candidate_item_id": "i7", ...}}'
         ) from error

@@ -46,11 +46,24 @@ def test_a_row_may_stand_on_the_command_line(beside: Finished, capsys: Any) -> N
     assert "GIM" in capsys.readouterr().out
 
 
+def test_nan_for_a_history_and_whole_numbers_are_explained(beside: Finished, tmp_path: Path) -> None:
+    history = [field.column for field in beside.contract.group("behaviors")]
+    row = {**row_of(beside), **dict.fromkeys(history, float("nan")), "candidate_item_id": 7, "context_slot": float("inf")}
+    assert explain.main(command(beside, "--row", json.dumps(row), "--json", "out.json")) == 0
+    lines = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)["explanation"]
+    assert [line for line in lines if line["module"] == "IBIM"] == []
+    assert {line["name"]: line["value"] for line in lines if line["module"] == "ICIM"} == {
+        "context_hour": row["context_hour"],
+        "context_slot": "inf",
+    }
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
         ("nowhere.json", "nowhere.json is no JSON object, and no file that can be read"),
         ('{"candidate_item_id": ', "--row: not JSON"),
+        ('{"candidate_item_id": ' + "1" * 5000 + "}", "--row: not JSON"),
         ("[1]", "a JSON object is needed, with a value for each column, got list"),
         ('{"candidate_item_id": "i1"}', "the input lacks the column"),
     ],
