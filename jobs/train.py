@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from jobs import command, stop_signal
 from jobs.stop_signal import StopSignal
@@ -121,7 +122,8 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
         refuse_large_tables(config, contract, ranks.size, ranks.local_size, device)
         folder = pathlib.Path(config.output) / CHECKPOINTS / training_key(config, contract)
         ended = pathlib.Path(config.output) / ENDED / key_of_any_epochs(config, contract)
-        checkpoints = CheckpointStore(folder, config.checkpoint.keep, config, ended if config.checkpoint.keep_ended else None)
+        ended_or_none = ended if config.checkpoint.keep_ended else None
+        checkpoints = CheckpointStore(folder, config.checkpoint.keep, config, contract, ended_or_none)
         return config, contract, open_streams(config, contract, ranks), checkpoints
 
     config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
@@ -144,7 +146,7 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
     # the state is held by no name here: it is as large as all that is trained
     resumed = trainer.resume(ranks.together(lambda: _saved(world, checkpoints.folder.name, store), ERRORS))
     if config.init_from is not None and not resumed:
-        trainer.begin_with(ranks.together(lambda: _initial(config, contract) if ranks.is_first else None, ERRORS))
+        trainer.begin_with(*ranks.together(lambda: _initial(config, contract) if ranks.is_first else (None, None), ERRORS))
     world.hold(checkpoints.folder.name, trainer)
     outcome: Outcome = "FAILED"
     try:
@@ -242,11 +244,12 @@ def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, A
     return saved if saved is not None or store is None else store.newest()
 
 
-def _initial(config: TrainConfig, contract: Contract) -> ClickModel | None:
-    """The model that the training begins with; MLflow takes seconds to import, and other trainings' ranks do without."""
+def _initial(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
+    """What the training begins with; MLflow takes seconds to import, and other trainings' ranks do without."""
     from mian.initial_model import initial_model
 
-    return initial_model(config, contract)
+    initial = initial_model(config, contract)
+    return initial.model, initial.moments
 
 
 def _make_output_folder(folder: str) -> None:

@@ -167,7 +167,11 @@ class TrainConfig(Strict):
     init_from: str | None = None
     """A trained model whose weights the training begins with, of the same name and options: ``models:/mian@newest``, ``models:/mian/3``, or
     the folder that a training named. The samples may have more values behind those of its vocabularies, and more fields: what is new is
-    drawn, and so are the weights that have another shape with new fields. The validation split is scored before the first step."""
+    drawn, and so are the weights that have another shape with new fields. The validation split is scored before the first step. Also a
+    folder of checkpoints, such as ``checkpoint.keep_ended`` leaves."""
+    init_moments: bool = False
+    """Whether the moments of the optimizer are taken too, of a folder of checkpoints, with its last weights in the place of the best; those
+    of what is new begin at zero."""
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str | None = "test"

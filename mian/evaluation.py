@@ -85,7 +85,7 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
         StreamError: samples cannot be read.
     """
     contract.check_unthinned(split)
-    extended = extended_vocabularies(servable, contract, samples)
+    extended = extended_vocabularies(servable.contract, servable.vocabularies, contract, samples)
     known = tuple(servable.contract.vocabulary(v.name) if v.name in extended else v for v in contract.vocabularies)
     differences = list(servable.contract.differences(contract.model_copy(update={"vocabularies": known})))
     if differences:
@@ -101,16 +101,23 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
     return score(servable.model, _stream(contract, samples, split), sizes)
 
 
-def extended_vocabularies(servable: Servable, contract: Contract, samples: str) -> set[str]:
-    """The vocabularies of samples that begin with all values of the model's own, and have more behind them."""
-    mine = {v.name: v.sha256 for v in servable.contract.vocabularies}
+def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], contract: Contract, samples: str) -> set[str]:
+    """The vocabularies of samples that begin with all values of a model's own, and have more behind them.
+
+    Args:
+        own: what the model was trained on.
+        values_of: by vocabulary the model's values, as far as they are known.
+        contract: of the samples.
+        samples: where they are.
+    """
+    mine = {v.name: v.sha256 for v in own.vocabularies}
     others = tuple(v for v in contract.vocabularies if v.kind == "table" and v.sha256 != mine.get(v.name))
     found = set()
     for vocabulary in others:
         with contextlib.suppress(ServableError):  # one that is not there has other contents
             contents = read_vocabularies(contract.model_copy(update={"vocabularies": (vocabulary,)}), samples)
             values = vocabulary_values(io.BytesIO(contents[vocabulary.name]))
-            known = servable.vocabularies.get(vocabulary.name)
+            known = values_of.get(vocabulary.name)
             if known is not None and values.slice(0, len(known)).equals(known):
                 found.add(vocabulary.name)
     return found

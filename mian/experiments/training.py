@@ -12,8 +12,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
+from mian.config import TrainConfig
 from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
 from mian.initial_model import initial_model
 from mian.models import ClickModel, ModelError
@@ -35,7 +37,7 @@ from mian.trainer import (
     TrainingStopped,
     open_streams,
 )
-from pipeline.contract import ContractError
+from pipeline.contract import Contract, ContractError
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ def _train(
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
     resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
     if config.init_from is not None and not resumed:
-        trainer.begin_with(ranks.together(lambda: initial_model(config, contract) if ranks.is_first else None, ERRORS))
+        trainer.begin_with(*ranks.together(lambda: _initial(config, contract) if ranks.is_first else (None, None), ERRORS))
     outcome: Outcome = "FAILED"
 
     def begin() -> None:
@@ -176,6 +178,11 @@ def _train(
     finally:
         if ranks.is_first and tracker.end(outcome) and outcome == "FINISHED":
             tracker.journal.remove()
+
+
+def _initial(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
+    initial = initial_model(config, contract)
+    return initial.model, initial.moments
 
 
 def parameters(model: ClickModel) -> tuple[int, int]:

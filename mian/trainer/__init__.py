@@ -2,7 +2,14 @@
 
 from mian.trainer.agreement import DisagreementError
 from mian.trainer.carry_over import CarryOverError
-from mian.trainer.checkpoints import CheckpointError, CheckpointStore, key_of_any_epochs, training_key
+from mian.trainer.checkpoints import (
+    CheckpointError,
+    CheckpointStore,
+    key_of_any_epochs,
+    noted_config,
+    noted_contract,
+    training_key,
+)
 from mian.trainer.device import DeviceError, choose_device
 from mian.trainer.kept_checkpoints import CHECKPOINTS, ENDED, kept_checkpoints, lock_path
 from mian.trainer.lock import AlreadyRunningError, TrainingLock
@@ -38,6 +45,8 @@ __all__ = [
     "kept_checkpoints",
     "key_of_any_epochs",
     "lock_path",
+    "noted_config",
+    "noted_contract",
     "open_streams",
     "refuse_large_tables",
     "training_key",

@@ -51,6 +51,47 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
     return kept
 
 
+@torch.no_grad()
+def carry_over_moments(
+    old: ClickModel, new: ClickModel, before: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Put what an old model's optimizer remembers in the place of a new one's; what is new stays at zero.
+
+    Args:
+        old: the trained model.
+        new: says where the rows of which vocabulary lie.
+        before: of the old one's optimizer, by name, see :meth:`mian.trainer.optimizer.Optimizer.state`.
+        moments: of the new one's, with all rows; changed in place.
+
+    Returns:
+        What begins anew: of a table or of the dense weights all or nothing is taken.
+    """
+    anew = []
+    olds, news = dict(old.named_modules()), dict(new.named_modules())
+    for group in sorted({name.rpartition(".")[0] for name in moments}):
+        names = [name for name in moments if name.rpartition(".")[0] == group]
+        embedding = group.removeprefix("optimizer.").removesuffix(".table.weight")
+        by_rows = isinstance(news.get(embedding), FieldEmbedding)
+        if not all(name in before and (by_rows or before[name].shape == moments[name].shape) for name in names):
+            anew.append(group)
+            continue
+        for name in names:
+            if by_rows and moments[name].dim():
+                _take_rows(olds[embedding], news[embedding], before[name], moments[name])
+            else:
+                moments[name].copy_(before[name])
+    return anew
+
+
+def _take_rows(old: torch.nn.Module, new: torch.nn.Module, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Take the rows of each vocabulary that the old embedding has, of a tensor with a row for each of its table's."""
+    assert isinstance(old, FieldEmbedding) and isinstance(new, FieldEmbedding), "models of one class have the same modules"
+    for key, rows in new.rows.items():
+        if key in old.rows:
+            known = old.rows[key]
+            after[rows.start : rows.start + known.stop - known.start] = before[known].to(after)
+
+
 def _embedding(
     name: str, old: torch.nn.Module, new: FieldEmbedding, before: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
 ) -> set[str]:
@@ -59,10 +100,7 @@ def _embedding(
     assert isinstance(old, FieldEmbedding), "models of one class have the same modules"
     if old.table.width != new.table.width:
         raise CarryOverError(f"init_from: its vectors have a width of {old.table.width}, those to be trained {new.table.width}")
-    for key, rows in new.rows.items():
-        if key in old.rows:
-            known = old.rows[key]
-            weights[table][rows.start : rows.start + known.stop - known.start] = before[table][known].to(weights[table])
+    _take_rows(old, new, before[table], weights[table])
     for place, column in enumerate(new.numbers):
         if column in old.numbers:
             weights[numbers][place] = before[numbers][old.numbers.index(column)].to(weights[numbers])

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 CONTENT = "state.pt"
-NOTES = "training.json"
-"""Beside the checkpoints of a training: its settings, and the versions of the code that decides weights."""
+NOTES = "checkpoints.json"
+"""Beside the checkpoints of a training: its settings, the contract of its samples, and the versions of the code that decides weights."""
 TRAINER_VERSION = 1
 """Raised by hand where a change of the trainer or the stream makes other weights of the same settings and samples: checkpoints and trials
 of before are then not gone on from."""
@@ -64,13 +64,22 @@ class CheckpointStore:
         folder: a local path.
         keep: so many of the newest that can be read are kept, with the best ones that they name.
         config: the training's settings, which are noted beside its checkpoints, see :data:`NOTES`.
+        contract: of its samples, which is noted without its days.
         ended: where checkpoints stay when the training has ended, for one of more epochs; None keeps none.
     """
 
-    def __init__(self, folder: Path, keep: int, config: TrainConfig | None = None, ended: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        config: TrainConfig | None = None,
+        contract: Contract | None = None,
+        ended: Path | None = None,
+    ) -> None:
         self.folder = folder
         self._keep = keep
         self._config = config
+        self._contract = contract
         self._ended = ended
         self._whole: dict[Path, bool] = {}
 
@@ -209,10 +218,12 @@ class CheckpointStore:
 
     def _note(self) -> None:
         if self._config is not None and not (self.folder / NOTES).exists():
-            notes = {
+            notes: dict[str, Any] = {
                 "config": self._config.model_dump(mode="json", exclude={"tracking"}),
                 "versions": code_versions(self._config.model.name),
             }
+            if self._contract is not None:
+                notes["contract"] = self._contract.model_copy(update={"days": ()}).to_json()
             part = self.folder / f"{NOTES}{_PART}"
             part.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
             part.replace(self.folder / NOTES)
@@ -289,6 +300,14 @@ def noted_config(folder: Path) -> TrainConfig | None:
     """The settings that are noted beside checkpoints; None where they are missing, or of another release."""
     try:
         return TrainConfig.model_validate(json.loads((folder / NOTES).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def noted_contract(folder: Path) -> Contract | None:
+    """The contract that is noted beside checkpoints, without days; None where it is missing, or of another release."""
+    try:
+        return Contract.from_json(json.loads((folder / NOTES).read_text(encoding="utf-8"))["contract"], str(folder / NOTES))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -21,7 +21,7 @@ from mian.models import ClickModel, build, restore
 from mian.seeds import mixed_seed
 from mian.stream import SampleStream, StreamError
 from mian.trainer.agreement import check_agreement
-from mian.trainer.carry_over import CarryOverError, carry_over
+from mian.trainer.carry_over import CarryOverError, carry_over, carry_over_moments
 from mian.trainer.checkpoints import CheckpointError, CheckpointStore
 from mian.trainer.compression import packing16
 from mian.trainer.device import choose_device, warn_of_slow_products
@@ -177,22 +177,30 @@ class Trainer:
         self.progress.move_to(self._ranks.size, self._config.batch_size)
         return True
 
-    def begin_with(self, model: ClickModel | None) -> None:
+    def begin_with(self, model: ClickModel | None, moments: Mapping[str, torch.Tensor] | None = None) -> None:
         """Begin with the weights of a trained model, in the place of drawn ones; all ranks call this.
 
         Args:
             model: what has them, see :func:`mian.trainer.carry_over.carry_over`, on rank 0; None on the others.
+            moments: what its optimizer remembers, where ``init_moments`` asks for it, on rank 0.
 
         Raises:
             CarryOverError, CheckpointError: the model is another one, or the output folder has no room for split tables; on rank 0.
             RankError: on the others then.
         """
-        tensors = self.model.state_dict()
+        tensors = {**self.model.state_dict(), **(self._optimizer.state() if self._config.init_moments else {})}
         whole = self._ranks.together(lambda: self._saving.whole(tensors), (CheckpointError,))
 
         def change() -> None:
-            if model is not None and (drawn := carry_over(model, self.model, whole)):
+            if model is None:
+                return
+            drawn = carry_over(model, self.model, {name: whole[name] for name in self.model.state_dict()})
+            if drawn:
                 log.warning("these weights have another shape than those of init_from, and are drawn: %s", ", ".join(drawn))
+            if moments is not None:
+                own = {name: whole[name] for name in self._optimizer.state()}
+                if anew := carry_over_moments(model, self.model, moments, own):
+                    log.warning("these moments are others than those of init_from, and begin at zero: %s", ", ".join(anew))
 
         self._ranks.together(change, (CarryOverError,))
         self._saving.restore(whole if self._ranks.is_first else None, tensors)

@@ -44,6 +44,7 @@ def test_what_cannot_be_begun_with_is_one_error(beside: Finished, capsys: Any, t
         (str(beside.models[0]), ["model.options.embedding_dim=4"], "its vectors have a width of 8, those to be trained 4"),
         ("models:/nobody/1", [], "init_from: models:/nobody/1 cannot be loaded"),
         (str(tmp_path), [], "no model that mian trained"),
+        (str(beside.models[0]), ["init_moments=true"], "is no folder of checkpoints, and a model alone has no moments"),
     ):
         capsys.readouterr()
         assert start(beside, model, *overrides) == 1

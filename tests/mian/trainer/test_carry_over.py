@@ -1,17 +1,22 @@
 """A training begins with the weights of a trained model, also where vocabularies were extended or a field was added."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mian.config import OptimizerConfig
+from mian.initial_model import initial_model
 from mian.models import MODELS, ClickModel, build
 from mian.stream import SampleStream
-from mian.trainer import CarryOverError
-from mian.trainer.carry_over import carry_over
+from mian.trainer import CarryOverError, CheckpointStore, Ranks
+from mian.trainer.carry_over import carry_over, carry_over_moments
+from mian.trainer.optimizer import Optimizer
+from mian.trainer.step import TrainingStep
 from pipeline.contract import Contract, Field, Vocabulary
 from tests.mian.trainer.curves import Curves
-from tests.mian.trainer.test_checkpoints import trainer_of
+from tests.mian.trainer.test_checkpoints import store_of, trainer_of
 
 MORE = {"item": 7, "category": 3, "hour": 1}
 
@@ -86,3 +91,56 @@ def test_a_training_that_begins_with_a_model_is_scored_before_its_first_step(sam
     trained = trainer.run()
     assert curves["validation_logloss"][0] == before.validation["logloss"]
     assert trained.validation["logloss"] < before.validation["logloss"], "it goes on learning"
+
+
+@pytest.mark.parametrize("tables", ["lazy_adam", "rowwise_adagrad"])
+def test_moments_go_with_the_rows_of_their_values_and_begin_at_zero_for_what_is_new(samples: Any, tables: str) -> None:
+    batch = next(SampleStream(str(samples.folder), samples.contract, "train", 64).epoch(0))
+    config = OptimizerConfig.model_validate({"tables": tables})
+    old = drawn("mian", samples.contract, 1)
+    optimizer = Optimizer(old, config, Ranks())
+    for _ in range(2):
+        TrainingStep(old, optimizer)(batch, 0.0)
+    before = optimizer.state()
+
+    new = drawn("mian", extended(samples.contract), 2)
+    moments = Optimizer(new, config, Ranks()).state()
+    assert carry_over_moments(old, new, before, moments) == []
+    for name, moment in moments.items():
+        if "embedding" not in name or not moment.dim():
+            assert torch.equal(moment, before[name])
+            continue
+        assert before[name].any()
+        for vocabulary, rows in new.embedding.rows.items():  # type: ignore[union-attr, operator]
+            known = old.embedding.rows[vocabulary]  # type: ignore[union-attr, index]
+            size = known.stop - known.start
+            assert torch.equal(moment[rows][:size], before[name][known])
+            assert not moment[rows][size:].any()
+
+    wider = drawn("mian", with_a_field(samples.contract), 2)
+    moments = Optimizer(wider, config, Ranks()).state()
+    assert carry_over_moments(old, wider, before, moments) == ["optimizer.dense"]
+    assert not moments["optimizer.dense.exp_avg"].any()
+    assert moments["optimizer.dense.step"] == 0
+
+
+def test_a_training_begins_with_the_weights_and_moments_of_one_that_has_ended(samples: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 1}
+    trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings).run()
+    store.clear()
+    (ended,) = (tmp_path / "ended").iterdir()
+    saved = CheckpointStore(ended, 1).newest()
+    assert saved is not None
+    begun = {"init_from": str(ended), "init_moments": True}
+    trainer = trainer_of(samples, **begun)
+    initial = initial_model(samples.config(**begun), samples.contract)
+    trainer.begin_with(initial.model, initial.moments)
+    state = trainer.state()
+    for part in ("model", "optimizer"):
+        for name, value in saved[part].items():
+            assert torch.equal(state[part][name], value), name
+
+    best = initial_model(samples.config(init_from=str(ended)), samples.contract)
+    assert best.moments is None
+    for name, value in best.model.state_dict().items():
+        assert torch.equal(value, saved["best"][name]), name

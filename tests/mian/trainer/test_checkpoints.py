@@ -487,7 +487,7 @@ def store_of(samples: Any, folder: Path, settings: dict[str, Any]) -> Checkpoint
     """The store that ``jobs/train.py`` makes for these settings."""
     config = samples.config(**{**SETTINGS, **settings})
     ended = folder / "ended" / key_of_any_epochs(config, samples.contract)
-    return CheckpointStore(folder / "checkpoints" / training_key(config, samples.contract), 2, config, ended)
+    return CheckpointStore(folder / "checkpoints" / training_key(config, samples.contract), 2, config, samples.contract, ended)
 
 
 def test_a_training_that_has_ended_is_given_more_epochs(samples: Any, tmp_path: Path) -> None:
