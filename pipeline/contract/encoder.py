@@ -90,6 +90,9 @@ class _Table:
         self._order = np.argsort(hashes, kind="stable").astype(np.int32)
         self._hashes = hashes[self._order]
 
+    def __reduce__(self) -> tuple[type[_Table], tuple[pa.Array]]:
+        return _Table, (self._values,)  # hashes of text are others in each process
+
     def ids(self, values: pa.Array) -> npt.NDArray[np.int32]:
         """Ids of distinct values, strings without nulls, shape ``(N,)``; :data:`UNKNOWN_ID` where there is none."""
         values = values.cast(pa.string())

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import pickle
+import subprocess
+import sys
 from typing import Literal
 
 import numpy as np
@@ -61,6 +65,16 @@ def test_values_that_share_a_hash_keep_their_own_ids(known: list[str], asked: li
         patch.setattr(encoder, "_TEXTS", 5)
         ids = table(*known).encode(CITY, pa.array([*asked, *known], pa.string()))
     assert ids.tolist() == [known.index(v) + 2 if v in known else 1 for v in [*asked, *known]]
+
+
+def test_an_encoder_keeps_its_ids_in_another_process() -> None:
+    """Where text has other hashes."""
+    content = pickle.dumps(table("rome", "oslo"))
+    program = "import pickle, sys; from tests.pipeline.contract.test_encoder import CITY; import pyarrow as pa; "
+    program += "print(pickle.load(sys.stdin.buffer).encode(CITY, pa.array(['oslo', 'rome', 'paris'])).tolist())"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
+    found = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True, check=True, env=environment)
+    assert found.stdout.decode().strip() == "[3, 2, 1]"
 
 
 def test_numbers_are_transformed_and_missing_ones_are_the_mean() -> None:
