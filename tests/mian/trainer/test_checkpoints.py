@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -330,20 +331,34 @@ class Full(CheckpointStore):
         super().save(kind, step, state, best_step)
 
 
+def best_after(trainer: Trainer, *steps: int) -> Trainer:
+    """It finds the lowest validation logloss after the first of these steps, the next one after the second, and so on."""
+    score = trainer._score
+
+    def found(stream: Any) -> Any:
+        evaluation = score(stream)
+        if stream is not trainer._streams.validation:
+            return evaluation
+        place = steps.index(trainer.progress.step) if trainer.progress.step in steps else len(steps)
+        return SimpleNamespace(metrics=evaluation.metrics | {"logloss": 0.5 + 0.01 * place})
+
+    trainer._score = found  # type: ignore[method-assign]
+    return trainer
+
+
 @pytest.mark.parametrize(("times", "best_step"), [(1, 42), (100, 21)])
 def test_best_weights_that_could_not_be_written_cost_no_checkpoint(
     samples: Any, tmp_path: Path, times: int, best_step: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # with so high a rate the losses of the three evaluations lie far apart: that of step 42 is the lowest, that of step 63 the next
-    settings = {"epochs": 1, "checkpoint": {"every_steps": 5}, "optimizer": {"learning_rate": 0.04}, "seed": 3}
-    assert stopped(trainer_of(samples, Full(tmp_path, 42, times), 61, **settings)) == 61
+    settings = {"epochs": 1, "checkpoint": {"every_steps": 5}}
+    assert stopped(best_after(trainer_of(samples, Full(tmp_path, 42, times), 61, **settings), 42, 63, 21)) == 61
     store = CheckpointStore(tmp_path, 2)
     assert store.steps() == [60, 61]
     assert best_step in store.steps("best")
-    trainer = trainer_of(samples, store, **settings)
+    trainer = best_after(trainer_of(samples, store, **settings), 42, 63, 21)
     assert (trainer.progress.step, trainer.progress.best_step) == (61, best_step)
     assert caplog.text.count("tries again at each next checkpoint") == 1
-    trained, undisturbed = trainer.run(), trainer_of(samples, **settings).run()
+    trained, undisturbed = trainer.run(), best_after(trainer_of(samples, **settings), 42, 63, 21).run()
     if times == 1:
         assert_same(trained, undisturbed)
     else:  # the best weights are gone: those of the last step are the best of the others
@@ -351,12 +366,11 @@ def test_best_weights_that_could_not_be_written_cost_no_checkpoint(
 
 
 def test_a_training_that_had_ended_without_readable_best_weights_has_its_last_ones(samples: Any, tmp_path: Path) -> None:
-    settings = {"optimizer": {"learning_rate": 0.3}}  # the last weights are not the best
-    ended = trainer_of(samples, CheckpointStore(tmp_path, 2), **settings).run()
-    assert ended.best_step < ended.steps
+    ended = best_after(trainer_of(samples, CheckpointStore(tmp_path, 2)), 42).run()
+    assert ended.best_step == 42
     for path in tmp_path.glob("best-*"):
         cut_off(path / CONTENT)
-    again = trainer_of(samples, CheckpointStore(tmp_path, 2), **settings)
+    again = best_after(trainer_of(samples, CheckpointStore(tmp_path, 2)), 42)
     assert again.progress.finished
     trained = again.run()
     assert (trained.best_step, trained.steps) == (ended.steps, ended.steps)
@@ -508,10 +522,10 @@ def test_a_training_that_has_ended_is_given_more_epochs(samples: Any, tmp_path: 
 
 
 def test_a_training_that_lost_its_patience_gets_it_back_with_more_epochs(samples: Any, tmp_path: Path) -> None:
-    settings = {"optimizer": {"learning_rate": 0.3}, "evaluations_per_epoch": 9, "patience": 1, "epochs": 1}
-    trainer = trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings)
+    settings: dict[str, Any] = {"patience": 1, "epochs": 1}
+    trainer = best_after(trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings), 21)
     stopped_at = trainer.run().steps
-    assert stopped_at < STEPS
+    assert stopped_at == 42
     store.clear()
     settings["epochs"] = 2
     again = trainer_of(samples, store_of(samples, tmp_path, settings), **settings)
