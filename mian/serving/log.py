@@ -6,6 +6,7 @@ import importlib.metadata
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -20,7 +21,9 @@ from pipeline.contract import read_contract
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "fsspec")
 
 
-def log_servable(folder: str | Path, input_example: pd.DataFrame, registered_name: str | None = None) -> ModelInfo:
+def log_servable(
+    folder: str | Path, input_example: pd.DataFrame, registered_name: str | None = None, tags: Mapping[str, str] | None = None
+) -> ModelInfo:
     """Log a servable folder to the active MLflow run, with the code that it needs, as a ``pyfunc`` model.
 
     It loads where this project is not installed, and takes what :class:`mian.serving.rows.RowEncoder` says.
@@ -29,6 +32,7 @@ def log_servable(folder: str | Path, input_example: pd.DataFrame, registered_nam
         folder: what :func:`mian.serving.save_servable` wrote.
         input_example: some raw rows, see :func:`mian.serving.input_example`; MLflow tries the model on them.
         registered_name: name in the registry, of which this becomes a new version; None leaves the model unregistered.
+        tags: of the logged model; it has them from before its files are uploaded.
     """
     path = list(sys.path)
     with tempfile.TemporaryDirectory() as staging:
@@ -43,6 +47,7 @@ def log_servable(folder: str | Path, input_example: pd.DataFrame, registered_nam
                 pip_requirements=requirements(),
                 metadata={"code": code_digest(imported_packages())},
                 registered_model_name=registered_name,
+                tags=dict(tags or {}),
             )
             return info
         finally:

@@ -156,7 +156,7 @@ class Tracker:
             return None
         began = time.monotonic()
         try:
-            return register(folder, example, self._config, move_alias)
+            return register(folder, self.journal.training, example, self._config, move_alias)
         except STORE_ERRORS as error:
             self._give_up(error, time.monotonic() - began)
             return None

@@ -175,6 +175,27 @@ def test_a_test_split_that_cannot_be_scored_costs_no_model(workplace: Workplace,
     assert math.isfinite(read_metrics(model).validation["logloss"] or math.nan)
 
 
+def test_the_run_s_own_models_are_neither_registered_nor_deleted(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = workplace.store()
+    run_id = client.create_run(experiment := client.create_experiment("mian")).info.run_id
+    mlflow.set_tracking_uri(f"sqlite:///{workplace.folder}/mlflow.db")
+    own = [mlflow.initialize_logged_model("own", source_run_id=run_id, experiment_id=experiment) for _ in range(2)]
+    mlflow.finalize_logged_model(own[0].model_id, "READY")
+    client.create_registered_model("mian")
+    client.create_model_version("mian", f"models:/{own[0].model_id}", run_id, model_id=own[0].model_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+
+    assert train.main(["--config", str(workplace.config), "max_steps=3"]) == 0
+    first, second = sorted(client.search_model_versions("name = 'mian'"), key=lambda version: int(version.version))
+    assert first.source == f"models:/{own[0].model_id}"
+    logged = {model.model_id: model for model in client.search_logged_models([experiment])}
+    assert logged.keys() == {own[0].model_id, own[1].model_id, second.source.removeprefix("models:/")}
+    assert logged[second.source.removeprefix("models:/")].tags[TRAINING_TAG] == read_training(workplace.models[0]).training
+    (model,) = workplace.models
+    assert register.main(["--model", str(model)]) == 0, "once more is no third version"
+    assert len(client.search_model_versions("name = 'mian'")) == 2
+
+
 def test_a_trial_does_not_move_the_alias(workplace: Workplace) -> None:
     assert train.main(["--config", str(workplace.config)]) == 0
     assert train.main(["--config", str(workplace.config), "max_steps=2"]) == 0
