@@ -18,6 +18,7 @@ JOURNALS = "tracking"
 """In the output folder: journals of trainings that have not ended, by key, and of models that the tracking store lacks, by name."""
 JOURNAL_FILE = "journal.jsonl"
 FILES = "files"
+PART = "file.part"
 
 
 class Point(NamedTuple):
@@ -33,7 +34,8 @@ class Journal:
     """Everything that a training reports, in a file that only grows, and the files that wait to be uploaded.
 
     It survives the process: what another process of the same training finds here is sent to the run, and what the run has been told
-    already, such as the metrics of steps behind a checkpoint, is not told again. Where the disk fails it is kept in memory alone.
+    already, such as the metrics of steps behind a checkpoint, is not told again. What the disk does not take is kept in memory, and written
+    with the next entry.
 
     Args:
         folder: the training's own; it is made with the first entry.
@@ -55,6 +57,7 @@ class Journal:
         self._sent: dict[str, int] = {}
         self._fails = False
         self._cut_off = False
+        self._unwritten: list[str] = []
         self._guard(self._read)
         self.training = self.notes.get("training") or training or uuid.uuid4().hex
 
@@ -72,11 +75,12 @@ class Journal:
     def attach(self, name: str, content: bytes) -> None:
         """Keep a file that is to be uploaded."""
         self.files[name] = content
-        path = self.folder / FILES / name
+        path, part = self.folder / FILES / name, self.folder / PART
 
         def write() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            part.write_bytes(content)
+            part.replace(path)
 
         self._guard(write)
 
@@ -117,13 +121,16 @@ class Journal:
             entries = [{"note": "training", "value": self.training}, entry]
         for each in entries:
             self._take(each)
-        text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in entries)
+        self._unwritten += [json.dumps(each, ensure_ascii=False) + "\n" for each in entries]
 
         def append() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            text = "\n" * self._cut_off + "".join(self._unwritten)
+            self._cut_off = True  # until all of it is written; an entry that is there twice counts once
             with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as file:
-                file.write("\n" * self._cut_off + text)
+                file.write(text)
             self._cut_off = False
+            self._unwritten.clear()
 
         self._guard(append)
 

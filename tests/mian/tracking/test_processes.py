@@ -1,5 +1,6 @@
 """Several processes and one tracking store: at once, and one after another that was killed."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -95,6 +96,28 @@ def test_a_journal_that_cannot_be_written_is_kept_in_memory_and_that_is_said_onc
     (said,) = [record.getMessage() for record in caplog.records if record.name == "mian.tracking.journal"]
     assert "file/journal: what the run is told cannot be kept there" in said
     assert len(mlflow.MlflowClient(tracker.uri).get_metric_history(tracker.run_id, "loss")) == 3
+
+
+def test_a_disk_that_is_full_for_a_moment_loses_nothing_of_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Journal(tmp_path / "journal")
+    first.report({"loss": 0.5}, 1)
+
+    def full_at_the_end(self: Path, *args: Any, **kwargs: Any) -> Any:
+        with opened(self, "a", encoding="utf-8") as file:
+            file.write('{"at": 17, "st')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full_at_the_end)
+        first.report({"loss": 0.4}, 2)
+        first.attach("table.csv", b"1\n")
+    first.sent("run", 2)
+
+    second = Journal(tmp_path / "journal")  # of a process after a kill
+    second.report({"loss": 0.3}, 3)
+    assert [(point.step, point.value) for point in second.points] == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert second.waiting("run") == second.points[2:]
 
 
 def test_a_journal_remembers_points_files_and_what_was_sent(tmp_path: Path) -> None:
