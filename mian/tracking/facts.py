@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mian.config import TrainConfig
 from mian.fingerprint import code_fingerprint
 from mian.tracking.errors import TrackingError
 from pipeline.contract import Contract
@@ -75,9 +76,15 @@ def read_training(folder: Path) -> TrainingRecord:
     """Read ``training.json``.
 
     Raises:
-        TrackingError: it is missing or damaged.
+        TrackingError: it is missing or damaged, or its configuration is not one of this release.
     """
-    return _read(TrainingRecord, folder / TRAINING_FILE)
+    path = folder / TRAINING_FILE
+    record = _read(TrainingRecord, path)
+    try:
+        TrainConfig.model_validate(record.config)
+    except ValidationError as error:
+        raise _unreadable(path, error, "config") from error
+    return record
 
 
 def read_metrics(folder: Path) -> ModelMetrics:
@@ -100,8 +107,13 @@ def _read(kind: type[Record], path: Path) -> Record:
     except OSError as error:
         raise TrackingError(f"{path}: cannot be read; give the folder of a model that a training kept ({error})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise TrackingError(f"{path}: damaged, or of another release: {first['loc']}: {first['msg']}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: ValidationError, *within: str) -> TrackingError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in (*within, *first["loc"]))
+    return TrackingError(f"{path}: damaged, or of another release: {key}: {first['msg']}")
 
 
 def tags(contract: Contract, samples: str, training: str) -> dict[str, str]:

@@ -159,6 +159,15 @@ def test_a_folder_without_its_training_is_refused(beside: Finished, tmp_path: Pa
     assert f"{copy}/training.json: cannot be read" in one_error(capsys)
 
 
+def test_a_configuration_of_another_release_is_refused_by_its_key(beside: Finished, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(beside.models[0], copy := tmp_path / "copy")
+    record = json.loads((copy / "training.json").read_text())
+    record["config"]["optimizer"]["warmth"] = 3
+    (copy / "training.json").write_text(json.dumps(record))
+    assert register.main(["--model", str(copy)]) == 1
+    assert f"{copy}/training.json: damaged, or of another release: config.optimizer.warmth: " in one_error(capsys)
+
+
 def test_a_test_split_that_cannot_be_scored_costs_no_model(workplace: Workplace, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(workplace.samples, samples := tmp_path / "spoiled")
     file = workplace.contract.split("test")[0].files[0]
