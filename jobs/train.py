@@ -8,6 +8,7 @@ import math
 import pathlib
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -368,7 +369,11 @@ class _Keeper:
         folder = tracker.journal.notes.get("model") or str(pathlib.Path(config.output) / name)
         tracker.journal.note("model", folder)
         record = TrainingRecord(
-            training=tracker.journal.training, key=self._key, ranks=self._ranks.size, config=config.model_dump(mode="json")
+            training=tracker.journal.training,
+            key=self._key,
+            ranks=self._ranks.size,
+            ended=time.time_ns() // 1_000_000,
+            config=config.model_dump(mode="json"),
         )
         why = None
         try:

@@ -37,6 +37,8 @@ class TrainingRecord(BaseModel):
     key: str
     """Of the training's checkpoints and journal."""
     ranks: int
+    ended: int | None = None
+    """When the model was kept, in milliseconds since 1970; None in folders of earlier releases."""
     config: dict[str, Any]
     """The configuration, as :class:`mian.config.TrainConfig` dumps it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,46 +11,77 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities.model_registry import ModelVersion
 
 from mian.config import TrackingConfig
 from mian.serving.log import log_servable
-from mian.tracking.facts import TRAINING_TAG
+from mian.tracking.facts import TRAINING_TAG, read_training
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+ENDED_TAG = "mian.ended"
+"""Tag of a version: when its training ended, in milliseconds since 1970."""
+ALIAS_TAG = "mian.alias"
+"""Tag of a version: the alias that was moved to it when it was registered."""
+
+log = logging.getLogger(__name__)
 
 
-def register(folder: str, training: str, example: pd.DataFrame, config: TrackingConfig, move_alias: bool) -> str:
+def register(folder: str, example: pd.DataFrame, config: TrackingConfig, move_alias: bool) -> str:
     """Log a servable folder to the active run; with a registered name, as its next version. What the run has already is used again.
 
+    The logged model carries the id of its training as tag; models of the run without it are left alone.
+
     Args:
-        folder: the model.
-        training: id of its training, which the logged model carries as tag; models of the run without it are left alone.
+        folder: the model, with its ``training.json``.
         example: see :func:`mian.serving.input_example`.
         config: the names.
-        move_alias: whether the alias is to point to the version then.
+        move_alias: whether the alias is to point to the version then, unless it did before, or is at one whose training ended later.
 
     Returns:
         The model's URI.
+
+    Raises:
+        TrackingError: ``training.json`` cannot be read.
     """
+    record = read_training(Path(folder))
     run = mlflow.active_run()
     assert run is not None, "the run was begun"
     client = mlflow.MlflowClient()
     name = config.registered_name
-    uri = _logged(client, run, training)
+    uri = _logged(client, run, record.training)
     if uri is None:
         with _time_for(Path(folder)):
-            uri = str(log_servable(folder, example, tags={TRAINING_TAG: training}).model_uri)
+            uri = str(log_servable(folder, example, tags={TRAINING_TAG: record.training}).model_uri)
     if name is None:
         return uri
     versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
-    version = next((str(version.version) for version in versions if (version.name, version.source) == (name, uri)), None)
+    version = next((version for version in versions if (version.name, version.source) == (name, uri)), None)
     if version is None:
-        version = str(mlflow.register_model(uri, name).version)
+        version = mlflow.register_model(uri, name, tags={ENDED_TAG: str(record.ended or run.info.start_time)})
     if move_alias:
-        client.set_registered_model_alias(name, config.alias, version)
-    return f"models:/{name}/{version}"
+        _move_alias(client, config.alias, version)
+    return f"models:/{name}/{version.version}"
+
+
+def _move_alias(client: mlflow.MlflowClient, alias: str, version: ModelVersion) -> None:
+    """Have an alias point to a version, once, unless it is at one whose training ended later."""
+    name = version.name
+    current = client.get_registered_model(name).aliases.get(alias)
+    if current is not None and str(current) != str(version.version):
+        if version.tags.get(ALIAS_TAG) == alias:
+            log.info("alias %s unchanged: it was moved from version %s to %s since", alias, version.version, current)
+            return
+        if _ended(client.get_model_version(name, current)) > _ended(version):
+            log.info("alias %s unchanged: it is at version %s, whose training ended later", alias, current)
+            return
+    client.set_registered_model_alias(name, alias, version.version)
+    client.set_model_version_tag(name, version.version, ALIAS_TAG, alias)
+
+
+def _ended(version: ModelVersion) -> int:
+    return int(version.tags.get(ENDED_TAG, version.creation_timestamp))
 
 
 def _logged(client: mlflow.MlflowClient, run: Run, training: str) -> str | None:

@@ -147,7 +147,7 @@ class Tracker:
         Args:
             folder: the model.
             example: see :func:`mian.serving.input_example`.
-            move_alias: whether the alias is to point to the version then.
+            move_alias: whether the alias may point to the version then, see :func:`mian.tracking.registry.register`.
 
         Returns:
             Its URI, such as ``models:/mian/3``; None where the store does not answer.
@@ -156,7 +156,7 @@ class Tracker:
             return None
         began = time.monotonic()
         try:
-            return register(folder, self.journal.training, example, self._config, move_alias)
+            return register(folder, example, self._config, move_alias)
         except STORE_ERRORS as error:
             self._give_up(error, time.monotonic() - began)
             return None

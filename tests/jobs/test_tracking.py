@@ -205,6 +205,32 @@ def test_the_run_s_own_models_are_neither_registered_nor_deleted(workplace: Work
     assert len(client.search_model_versions("name = 'mian'")) == 2
 
 
+def test_the_alias_never_moves_back(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    client, database = workplace.store(), workplace.folder / "mlflow.db"
+
+    def newest() -> str:
+        return str(client.get_model_version_by_alias("mian", "newest").version)
+
+    with monkeypatch.context() as patch:  # trained first, registered last
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+        assert train.main(["--config", str(workplace.config), "batch_size=64"]) == 0
+    (unregistered,) = workplace.models
+    assert train.main(["--config", str(workplace.config)]) == 0
+    assert train.main(["--config", str(workplace.config), "batch_size=48"]) == 0
+    _, first, second = workplace.models
+    assert newest() == "2"
+    store = f"tracking.uri=sqlite:///{database}"
+    assert register.main(["--model", str(unregistered), store]) == 0
+    assert (len(client.search_model_versions("name = 'mian'")), newest()) == (3, "2")
+    assert "alias newest unchanged: it is at version 2, whose training ended later" in caplog.text
+    assert register.main(["--model", str(first), store]) == 0
+    assert newest() == "2"
+    client.set_registered_model_alias("mian", "newest", "1")  # the owner goes back
+    assert register.main(["--model", str(second), store]) == 0
+    assert newest() == "1"
+
+
 def test_a_trial_does_not_move_the_alias(workplace: Workplace) -> None:
     assert train.main(["--config", str(workplace.config)]) == 0
     assert train.main(["--config", str(workplace.config), "max_steps=2"]) == 0
