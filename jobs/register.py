@@ -56,15 +56,15 @@ def _register(folder: Path, path: str | None, overrides: Sequence[str]) -> None:
     if tracker.journal.training != record.training:  # of a later training with the same settings
         tracker = Tracker(config.tracking, places[0], training=record.training)
     has_journal = tracker.journal.exists
-    tracker.start(recorded.model_dump() | {"ranks": record.ranks}, read_contract(str(folder)), config.samples)
-    if tracker.failure is not None:
-        raise TrackingError(f"{folder} is not registered: {tracker.uri} does not answer ({tracker.failure})")
-    registered = False
+    contract, registered = read_contract(str(folder)), False
+    example = input_example(contract, str(folder))  # made of the model's vocabularies: the samples may be gone
     try:
+        tracker.start(recorded.model_dump() | {"ranks": record.ranks}, contract, config.samples)
+        if tracker.failure is not None:
+            raise TrackingError(f"{folder} is not registered: {tracker.uri} does not answer ({tracker.failure})")
         if has_journal or not tracker.goes_on:
             for values, step in metrics.points():
                 tracker.report(values, step)
-        example = input_example(read_contract(config.samples), config.samples)
         trial = config.max_steps is not None
         uri = tracker.register(str(folder), example, move_alias=not trial)
         if uri is None:
@@ -72,7 +72,7 @@ def _register(folder: Path, path: str | None, overrides: Sequence[str]) -> None:
         log.info("registered as %s%s", uri, "; alias unchanged, it is a trial" * trial)
         registered = True
     finally:
-        if tracker.end("FINISHED" if registered else "FAILED") and registered and tracker.journal.folder == places[0]:
+        if tracker.end("FINISHED" if registered else None) and registered and tracker.journal.folder == places[0]:
             tracker.journal.remove()
 
 

@@ -66,6 +66,7 @@ class Tracker:
         run_id: of the run; None until the store has answered.
         failure: why the store does not answer; None while it does.
         goes_on: whether the store had the run already.
+        status_before: of the run that the store had already; None where it had none.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Tracker:
         self.run_id: str | None = None
         self.failure: str | None = None
         self.goes_on = False
+        self.status_before: str | None = None
         self.uri = tracking_uri(config.uri)
 
     def start(self, params: Mapping[str, Any], contract: Contract, samples: str, run_id: str | None = None) -> None:
@@ -161,8 +163,11 @@ class Tracker:
             self._give_up(error, time.monotonic() - began)
             return None
 
-    def end(self, outcome: Outcome) -> bool:
+    def end(self, outcome: Outcome | None) -> bool:
         """End the run, also where the store has failed: it may be back.
+
+        Args:
+            outcome: the run's status; None: the one that it had before, ``FAILED`` where it is new.
 
         Returns:
             Whether the run has all that was reported.
@@ -171,11 +176,12 @@ class Tracker:
         if self.run_id is None:
             return sent
         began = time.monotonic()
+        status = outcome or self.status_before or "FAILED"
         try:
             if mlflow.active_run() is not None:
-                mlflow.end_run(outcome)
+                mlflow.end_run(status)
             else:  # the attempt before this one failed
-                mlflow.MlflowClient().set_terminated(self.run_id, outcome)
+                mlflow.MlflowClient().set_terminated(self.run_id, status)
         except STORE_ERRORS as error:
             self._give_up(error, time.monotonic() - began)
             return False
@@ -228,6 +234,7 @@ class Tracker:
             run = run_of_environment(environment, experiment, self._params)
         nested = self._parent_run is not None
         if run is not None:
+            self.status_before = run.info.status
             started = mlflow.start_run(run_id=run.info.run_id, nested=nested)
         else:
             started = mlflow.start_run(

@@ -152,6 +152,27 @@ def test_a_model_is_registered_in_another_store_with_what_its_folder_says(beside
     assert run.data.metrics["validation_auc"] == read_metrics(model).validation["auc"]
 
 
+def test_a_model_whose_samples_are_gone_is_registered(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    shutil.copytree(workplace.samples, samples := workplace.folder / "samples")
+    command = ["--config", str(workplace.config), f"samples={samples}", "max_steps=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(mian.tracking.tracker, "register", refused)
+        assert train.main(command) == 0
+        shutil.rmtree(samples)
+        (model,) = workplace.models
+        assert register.main(["--model", str(model)]) == 1
+        assert "is not registered: OSError: no room" in one_error(capsys)
+        assert the_run(workplace).info.status == "FINISHED", "as it was before"
+    assert register.main(["--model", str(model)]) == 0
+    assert the_run(workplace).info.status == "FINISHED"
+    (version,) = workplace.store().search_model_versions("name = 'mian'")
+    assert version.run_id == the_run(workplace).info.run_id
+
+
+def refused(*arguments: Any) -> str:
+    raise OSError("no room")
+
+
 def test_a_folder_without_its_training_is_refused(beside: Finished, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(beside.models[0], copy := tmp_path / "copy")
     (copy / "training.json").unlink()
