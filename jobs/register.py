@@ -15,10 +15,11 @@ from mian.models import ModelError
 from mian.serving import ServableError, input_example
 from mian.serving.servable import MODEL_FILE, ModelDescription
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import TRAINING_FILE, flatten, read_metrics, read_training
+from mian.tracking.facts import TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
 from mian.tracking.journal import JOURNALS
 from mian.tracking.store import STORE_ERRORS
 from mian.tracking.tracker import Tracker
+from mian.trainer import CHECKPOINTS, AlreadyRunningError, TrainingLock, lock_path
 from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", metavar="FILE", help="the training's configuration, where `tracking` in it has changed since")
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="such as tracking.uri=http://tracking:5000")
     options = parser.parse_args(arguments)
-    errors = (ContractError, ModelError, ServableError, TrackingError, *STORE_ERRORS)
+    errors = (AlreadyRunningError, ContractError, ModelError, ServableError, TrackingError, *STORE_ERRORS)
     return command.run(lambda: _register(Path(options.model), options.config, options.overrides), errors)
 
 
@@ -47,8 +48,12 @@ def _register(folder: Path, path: str | None, overrides: Sequence[str]) -> None:
         raise TrackingError(f"{folder / TRAINING_FILE}: of another model than {MODEL_FILE} beside it; copy the folder again")
     config = command.load_config(TrainConfig, path or str(folder / TRAINING_FILE), overrides, inside=None if path else "config")
     _refuse_others(config, recorded, path or "the overrides", folder)
-    metrics = read_metrics(folder)
+    with TrainingLock(lock_path(folder.resolve().parent / CHECKPOINTS / record.key)):  # its training may still be scoring
+        _record(folder, record, config, recorded)
 
+
+def _record(folder: Path, record: TrainingRecord, config: TrainConfig, recorded: TrainConfig) -> None:
+    metrics = read_metrics(folder)
     journals = folder.resolve().parent / JOURNALS
     places = journals / folder.resolve().name, journals / record.key
     journal = next((place for place in places if place.exists()), places[0])

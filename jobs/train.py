@@ -163,6 +163,7 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
                     raise
                 raise keeper.scoring_failed(error) from error
             keeper.record_test(trained)
+            keeper.register_late()
         outcome = "FINISHED"
     except TrainingStopped:
         outcome = "KILLED"
@@ -360,6 +361,11 @@ class _Keeper:
             f"{int(metrics['rows']):,}",
         )
 
+    def register_late(self) -> None:
+        """Try once more where the tracking store was away when the model was kept."""
+        if self._tracker is not None and self._tracker.journal.notes["registered"] == "no":
+            self._try_to_register(self._tracker)
+
     def _save(self, model: ClickModel, trained: Trained) -> str:
         config, tracker = self._config, self._tracker
         if tracker is None or self._kept is None:
@@ -393,19 +399,22 @@ class _Keeper:
         return folder
 
     def _register(self, tracker: Tracker, trained: Trained) -> None:
-        assert self._kept is not None, "the first rank has it"
         tracker.report({"best_step": trained.best_step}, trained.steps)
+        if not self._try_to_register(tracker):
+            log.warning(
+                "the model is not registered; that is tried once more when the test split is scored, and later by: python "
+                "jobs/register.py --model %s (tracking.uri=... for another store)",
+                self.folder,
+            )
+
+    def _try_to_register(self, tracker: Tracker) -> bool:
+        assert self._kept is not None, "the first rank has it"
         trial = self._config.max_steps is not None
         uri = tracker.register(self.folder, self._kept.example, move_alias=not trial)
         tracker.journal.note("registered", "yes" if uri is not None else "no")
         if uri is not None:
             log.info("logged to %s as %s%s", tracker.uri, uri, "; alias unchanged, it is a trial" * trial)
-            return
-        log.warning(
-            "the model is not registered; when the tracking store is back: python jobs/register.py --model %s (tracking.uri=... for "
-            "another store)",
-            self.folder,
-        )
+        return uri is not None
 
 
 def _write_metrics(folder: str, trained: Trained) -> None:

@@ -169,6 +169,31 @@ def test_a_model_whose_samples_are_gone_is_registered(workplace: Workplace, monk
     assert version.run_id == the_run(workplace).info.run_id
 
 
+def test_a_store_that_is_back_when_the_test_split_is_scored_gets_the_model(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    database = workplace.folder / "mlflow.db"
+    held = take_away(database, monkeypatch, at=40)
+    record_test = train._Keeper.record_test
+    refusals: list[str] = []
+
+    def meanwhile(keeper: Any, trained: Any) -> None:
+        database.write_bytes(held[0])
+        assert register.main(["--model", keeper.folder]) == 1
+        refusals.append(one_error(capsys))
+        assert (workplace.folder / "models" / "tracking" / keeper._key).is_dir()
+        record_test(keeper, trained)
+
+    monkeypatch.setattr(train._Keeper, "record_test", meanwhile)
+    assert train.main(["--config", str(workplace.config)]) == 0
+    assert "this training is running already" in refusals[0]
+    version = workplace.store().get_model_version_by_alias("mian", "newest")
+    run = the_run(workplace)
+    assert (str(version.version), version.run_id, run.info.status) == ("1", run.info.run_id, "FINISHED")
+    assert "test_auc" in run.data.metrics
+    assert workplace.output == [workplace.models[0].name], "nothing waits any more"
+
+
 def refused(*arguments: Any) -> str:
     raise OSError("no room")
 
