@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mian.config import TrackingConfig
 from mian.serving.log import log_servable
 from mian.tracking.facts import TRAINING_TAG, read_training
+from mian.tracking.store import uploading
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""
@@ -52,7 +53,7 @@ def register(folder: str, example: pd.DataFrame, config: TrackingConfig, move_al
     name = config.registered_name
     uri = _logged(client, run, record.training)
     if uri is None:
-        with _time_for(Path(folder)):
+        with _time_for(Path(folder)), uploading():
             uri = str(log_servable(folder, example, tags={TRAINING_TAG: record.training}).model_uri)
     if name is None:
         return uri

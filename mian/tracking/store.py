@@ -26,7 +26,7 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mian.tracking.errors import TrackingError
+from mian.tracking.errors import ArtifactStoreError, TrackingError
 from mian.tracking.facts import TRAINING_TAG
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -36,12 +36,27 @@ ATTEMPTS = 4
 """To make a store or an experiment that another process makes at the same time."""
 
 #: What a tracking store raises when it is not there, or goes away.
-STORE_ERRORS = (MlflowException, OSError, SQLAlchemyError)
+STORE_ERRORS = (ArtifactStoreError, MlflowException, OSError, SQLAlchemyError)
 
 _REFUSALS = frozenset(
     ErrorCode.Name(code)
     for code in (INVALID_PARAMETER_VALUE, INVALID_STATE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, UNAUTHENTICATED)
 )
+
+
+@contextmanager
+def uploading() -> Iterator[None]:
+    """Round the upload of artifacts: clients of object stores raise errors of their own, which MLflow passes on.
+
+    Raises:
+        ArtifactStoreError: for each error that is none of :data:`STORE_ERRORS`.
+    """
+    try:
+        yield
+    except STORE_ERRORS:
+        raise
+    except Exception as error:
+        raise ArtifactStoreError(f"artifacts cannot be uploaded: {type(error).__name__}: {error}") from error
 
 
 def tracking_uri(configured: str | None) -> str:

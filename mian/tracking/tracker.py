@@ -29,6 +29,7 @@ from mian.tracking.store import (
     refuses,
     run_of_environment,
     tracking_uri,
+    uploading,
 )
 from pipeline.contract import CONTRACT_FILE, Contract
 
@@ -263,7 +264,8 @@ class Tracker:
             path = pathlib.PurePosixPath(name)
             with tempfile.TemporaryDirectory() as folder:
                 (file := pathlib.Path(folder) / path.name).write_bytes(content)
-                client.log_artifact(run_id, str(file), None if path.parent == pathlib.PurePosixPath() else str(path.parent))
+                with uploading():
+                    client.log_artifact(run_id, str(file), None if path.parent == pathlib.PurePosixPath() else str(path.parent))
             journal.uploaded(name)
 
     def _give_up(self, error: Exception, seconds: float) -> None:

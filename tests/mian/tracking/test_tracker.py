@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import mian.tracking.registry
 from mian.config import TrackingConfig
-from mian.tracking.facts import flatten, quality_table
+from mian.tracking.facts import TrainingRecord, flatten, quality_table, write_record
 from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, check_store
 from mian.tracking.tracker import FLUSH_SECONDS, Tracker
 from pipeline.contract import Day, Quality
@@ -174,6 +175,35 @@ def test_a_store_that_is_back_at_the_end_has_no_open_run(store: str, tmp_path: P
     database.write_bytes(content)
     tracker.end("FINISHED")
     assert run_of(tracker).info.status == "FINISHED"
+
+
+class NoConnectionError(Exception):
+    """An object store's client has errors of its own."""
+
+
+def test_an_artifact_store_that_goes_away_is_an_outage(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def away(*arguments: Any, **options: Any) -> None:
+        raise NoConnectionError("no connection to the bucket")
+
+    write_record(tmp_path, TrainingRecord(training="a", key="b", ranks=1, config={"samples": "data/samples"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_artifact", away)
+        patch.setattr(mian.tracking.registry, "log_servable", away)
+        tracker = tracker_of(store)
+        assert tracker.register(str(tmp_path), pd.DataFrame()) is None
+        assert "NoConnectionError: no connection to the bucket" in str(tracker.failure)
+        patch.undo()
+        patch.setattr(mian.tracking.registry, "log_servable", away)
+        assert tracker.register(str(tmp_path), pd.DataFrame()) is None
+        assert "NoConnectionError: no connection to the bucket" in str(tracker.failure)
+    assert tracker.end("FINISHED")
+    assert run_of(tracker).info.status == "FINISHED"
+    names = {file.path for file in mlflow.MlflowClient(store).list_artifacts(tracker.run_id)}
+    assert names == {"contract.json", "samples_quality.csv"}
+    warning, *_ = [record.getMessage() for record in caplog.records if record.name == "mian.tracking.tracker"]
+    assert "does not answer, training goes on without it" in warning
 
 
 def test_check_store_takes_a_database_or_makes_it(tmp_path: Path) -> None:
