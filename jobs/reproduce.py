@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jobs import command, stop_signal
 from jobs.stop_signal import StopSignal
 from mian.evaluation import TruthError, open_truth
-from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, train_all, write_report
+from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, send_records, train_all, write_report
 from mian.experiments.scoring import SPLIT
 from mian.experiments.trials import write
 from mian.models import ModelError
@@ -90,11 +90,13 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, re
     tracker = Tracker(named, experiment.folder / "tracking")
     outcome: Outcome = "FAILED"
     try:
-        ranks.together(lambda: _start(experiment, tracker) if ranks.is_first else None, (TrackingError,))
+        ranks.together(lambda: _start(experiment, tracker) if ranks.is_first else None, (ExperimentError, TrackingError))
         stop.heeded = True
         train_all(experiment, ranks, tracker.run_id, stop.asked)
         stop.heeded = False
         if ranks.is_first:
+            tracker.flush()
+            send_records(experiment, tracker.run_id)
             with experiment.lock("report.lock"):
                 forget_others(experiment)
                 if report:
@@ -118,6 +120,7 @@ def _start(experiment: Experiment, tracker: Tracker) -> None:
         params = config.model_dump(mode="json", exclude={"models", "ablations", "further", "published"})
         tracker.start(params, experiment.contract, config.samples, known)
         write(path, json.dumps({"run_id": tracker.run_id}).encode())
+    send_records(experiment, tracker.run_id)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from mian.experiments.config import ExperimentConfig
 from mian.experiments.report import write_report
-from mian.experiments.training import forget_others, train_all
+from mian.experiments.training import forget_others, send_records, train_all
 from mian.experiments.trials import Experiment, ExperimentError
 
-__all__ = ["Experiment", "ExperimentConfig", "ExperimentError", "forget_others", "train_all", "write_report"]
+__all__ = ["Experiment", "ExperimentConfig", "ExperimentError", "forget_others", "send_records", "train_all", "write_report"]

@@ -42,6 +42,7 @@ from pipeline.contract import Contract, ContractError
 log = logging.getLogger(__name__)
 
 CURVE = "curve.jsonl"
+JOURNAL = "tracking"
 WAIT_SECONDS = 2.0
 ERRORS = (
     CarryOverError,
@@ -121,13 +122,14 @@ def _train(
         log.info("%s %s seed=%d: %s", trial.line, where, trial.seed, trial.folder)
         if config.checkpoint.enabled:
             store = CheckpointStore(trial.folder / "checkpoints", config.checkpoint.keep)
-    tracker = Tracker(config.tracking, trial.folder / "tracking", parent_run)
+    tracker = Tracker(config.tracking, trial.folder / JOURNAL, parent_run)
     curve = _Curve(trial.folder / CURVE, tracker)
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
     resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
     if config.init_from is not None and not resumed:
         trainer.begin_with(*ranks.together(lambda: _initial(config, contract) if ranks.is_first else (None, None), ERRORS))
     outcome: Outcome = "FAILED"
+    kept = False
 
     def begin() -> None:
         if ranks.is_first:
@@ -171,13 +173,51 @@ def _train(
             else:
                 log.warning("%s: this point of the grid has failed: %s", trial.line, failed)
             trial.keep(result)
+            kept = True
             shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
     except TrainingStopped:
         outcome = "KILLED"
         raise
     finally:
-        if ranks.is_first and tracker.end(outcome) and outcome == "FINISHED":
+        if ranks.is_first and tracker.end(outcome) and kept:
             tracker.journal.remove()
+
+
+def send_records(experiment: Experiment, parent_run: str | None) -> None:
+    """Send what the tracking store lacks of trainings that have ended: it was away then, or the process was killed.
+
+    Args:
+        experiment: which.
+        parent_run: that the trainings' runs are nested in; None: the store is still away, and nothing is done.
+
+    Raises:
+        ExperimentError: what came of a training is damaged.
+    """
+    for line, point in experiment.config.lines() if parent_run is not None else ():
+        for seed in experiment.config.seeds:
+            trial = experiment.trial(line, point, seed)
+            if (trial.folder / JOURNAL).exists():
+                with suppress(Timeout), experiment.lock(f"trials/{trial.folder.name}/lock").acquire(timeout=0):
+                    if not _send_record(trial, experiment.contract, parent_run):
+                        return
+
+
+def _send_record(trial: Trial, contract: Contract, parent_run: str | None) -> bool:
+    """Whether the store answers."""
+    result = trial.result()
+    if result is None:
+        return True  # the training goes on
+    tracker = Tracker(trial.config.tracking, trial.folder / JOURNAL, parent_run)
+    try:
+        params = trial.config.model_dump() | {"ranks": result.ranks}
+        tracker.start(params, contract, trial.config.samples, result.run_id)
+    except TrackingError as error:
+        log.warning("%s: the record of this training cannot be sent: %s", trial.folder, error)
+    finally:
+        sent = tracker.end("FINISHED" if result.failed is None else "FAILED")
+    if sent:
+        tracker.journal.remove()
+    return tracker.failure is None
 
 
 def _initial(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:

@@ -19,7 +19,7 @@ import yaml
 
 from jobs import reproduce
 from mian.evaluation import load_model
-from mian.experiments.trials import RESULT
+from mian.experiments.trials import RESULT, Result, Trial
 from tests.jobs.conftest import one_error, working_in
 from tests.launcher import ENVIRONMENT, ROOT, on_ranks
 from tests.mian.sample_data import SMALL_MODEL
@@ -235,6 +235,37 @@ def test_a_point_whose_loss_is_no_number_is_left_out(small_laboratory: Laborator
     assert len(results) == 6
     assert len([text for text in results if "the loss or a gradient is no number" in text]) == 2
     assert len(list(small_laboratory.out.glob("trials/*/model"))) == 3
+    assert not list(small_laboratory.out.glob("trials/*/tracking")), "failed ones are recorded as well"
+
+
+@pytest.mark.parametrize("back", ["before the last training ends", "later"])
+def test_a_training_at_whose_end_the_store_is_away_is_recorded_later(
+    small_laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, back: str
+) -> None:
+    database = small_laboratory.folder / "mlflow.db"
+    keep, held = Trial.keep, [b""]
+
+    def away(trial: Trial, result: Result) -> None:
+        keep(trial, result)
+        if not held[0]:
+            held[0] = database.read_bytes()
+            database.write_bytes(b"no database for a while " * 5000)
+        elif back != "later" and len(small_laboratory.ended()) == 3:
+            database.write_bytes(held[0])
+
+    monkeypatch.setattr(Trial, "keep", away)
+    command = ["--config", str(small_laboratory.config), "--no-report"]
+    assert reproduce.main(command) == 0
+    if back == "later":
+        assert list(small_laboratory.out.glob("trials/*/tracking"))
+        database.write_bytes(held[0])
+        assert reproduce.main(command) == 0
+    assert not list(small_laboratory.out.rglob("tracking"))
+    (above,) = [run for run in small_laboratory.runs() if "mlflow.parentRunId" not in run.data.tags]
+    below = [run for run in small_laboratory.runs() if run.info.run_id != above.info.run_id]
+    assert [run.data.tags["mlflow.parentRunId"] for run in below] == [above.info.run_id] * 3
+    assert {run.info.status for run in small_laboratory.runs()} == {"FINISHED"}
+    assert all("best_validation_logloss" in run.data.metrics for run in below)
 
 
 def test_a_line_that_fails_everywhere_is_an_error(small_laboratory: Laboratory, capsys: Any) -> None:
