@@ -81,6 +81,7 @@ class Tracker:
         self._flushed = time.monotonic()
         self._next_attempt = 0.0
         self.journal = Journal(folder, training)
+        self._journal_is_new = not self.journal.exists
         self.run_id: str | None = None
         self.failure: str | None = None
         self.goes_on = False
@@ -227,6 +228,10 @@ class Tracker:
         mlflow.set_experiment(experiment_id=experiment)
         mlflow.enable_system_metrics_logging()  # type: ignore[no-untyped-call]
         run = find_run(experiment, self.journal.training)
+        if run is not None and self._journal_is_new:  # an earlier one, which is gone since it was sent, has told the run
+            self.journal.note("told", run.info.run_id)
+            for name in (CONTRACT_FILE, QUALITY_FILE):
+                self.journal.uploaded(name)
         if run is None and self._resumed is not None:
             run = known_run(self._resumed)
         self.goes_on = run is not None

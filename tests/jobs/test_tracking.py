@@ -16,6 +16,7 @@ from jobs import register, train
 from mian.evaluation import load_model
 from mian.serving import load_servable
 from mian.tracking.facts import TRAINING_TAG, read_metrics, read_training
+from pipeline.contract import Contract
 from tests.jobs.conftest import Finished, Workplace, one_error
 from tests.jobs.test_train import OVERRIDES, before_each_report, closed_port, points, the_run
 from tests.mian.tracking.server import tracking_server
@@ -97,7 +98,12 @@ def test_a_store_that_stays_away_gets_everything_later_in_the_same_run(
     assert workplace.store().get_model_version_by_alias("mian", "newest").run_id == begun
     assert workplace.output == [model.name]
 
+    def contract() -> Contract:
+        return Contract.model_validate_json(mlflow.artifacts.load_text(f"{the_run(workplace).info.artifact_uri}/contract.json"))
+
+    assert contract().days == workplace.contract.days
     assert register.main(["--model", str(model)]) == 0, "once more is no second version, and no second point"
+    assert contract().days == workplace.contract.days, "what the run has is left as it is"
     assert len(workplace.store().search_model_versions("name = 'mian'")) == 1
     assert set(all_points(workplace.store(), begun).values()) == {1}
 
