@@ -81,6 +81,7 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, re
         config = command.load_config(ExperimentConfig, path, overrides)
         contract = read_contract(config.samples)
         contract.split(SPLIT)
+        contract.check_unthinned(SPLIT)  # the trainings do not look at it
         if config.truth is not None:
             open_truth(config.truth)
         return Experiment(config, contract)

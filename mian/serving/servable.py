@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import pickle
@@ -124,7 +125,8 @@ def save_servable(
 ) -> None:
     """Write a trained model as a servable folder, and build it once of what was written, to see that it can be.
 
-    The folder appears when it is complete; one that was there is replaced.
+    The folder appears when it is complete; one that was there is replaced. One process at a time may write it: what another one left that
+    was killed meanwhile is removed.
 
     Args:
         folder: where to, a local path.
@@ -140,6 +142,8 @@ def save_servable(
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         _write(staging, model, ModelDescription(name=model_name, options=dict(options)), contract, vocabularies)

@@ -53,7 +53,6 @@ class OrderedPool:
     def __init__(self, workers_count: int) -> None:
         self.workers_count = workers_count
         self._results: deque[Future[list[Any]]] = deque()
-        self._stopped = False
 
     def start(self, worker_class: Callable[..., Any], worker_args: Any = None, ventilator: Any = None) -> None:
         """Start; called by Petastorm's reader."""
@@ -88,13 +87,13 @@ class OrderedPool:
         raise EmptyResultError
 
     def stop(self) -> None:
-        """Begin no more work."""
-        self._stopped = True
+        """Begin no more work. What has begun ends by itself: what comes after it may wait for it."""
         self._ventilator.stop()
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
         """Wait until all threads have ended."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True)
         self._results.clear()
 
     @property
@@ -104,7 +103,6 @@ class OrderedPool:
 
     def _process(self, item: dict[str, Any]) -> list[Any]:
         published: list[Any] = []
-        if not self._stopped:
-            # A worker for each item: what it publishes is then known to be that item's.
-            self._worker_class(0, published.append, self._worker_args).process(**item)
+        # A worker for each item: what it publishes is then known to be that item's.
+        self._worker_class(0, published.append, self._worker_args).process(**item)
         return published

@@ -30,16 +30,21 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
         The weights that stay as they were drawn, since they have another shape with the new fields.
 
     Raises:
-        CarryOverError: the models are of different kinds, or their embeddings of different widths.
+        CarryOverError: the models are of different kinds or options.
     """
     if type(old) is not type(new):
         raise CarryOverError(f"init_from: it is a {type(old).__name__}, and {type(new).__name__} is to be trained")
     before = old.state_dict()
     by_rows = set()
+    added = False
     olds = dict(old.named_modules())
     for name, module in new.named_modules():
         if isinstance(module, FieldEmbedding):
-            by_rows |= _embedding(name, olds[name], module, before, weights)
+            known = olds.get(name)
+            if not isinstance(known, FieldEmbedding):
+                raise CarryOverError(f"init_from: it has no part {name}; take the options that it was trained with")
+            added |= known.rows.keys() != module.rows.keys() or list(known.numbers) != list(module.numbers)
+            by_rows |= _embedding(name, known, module, before, weights)
     kept = []
     for name, weight in weights.items():
         if name in by_rows or name == "logit_shift":  # which is of the samples that are trained on
@@ -48,6 +53,9 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
             weight.copy_(before[name])
         else:
             kept.append(name)
+    others = kept or sorted(before.keys() - weights.keys())
+    if others and not added:
+        raise CarryOverError(f"init_from: it has other weights {others[0]}; take the options that it was trained with")
     return kept
 
 
@@ -93,11 +101,10 @@ def _take_rows(old: torch.nn.Module, new: torch.nn.Module, before: torch.Tensor,
 
 
 def _embedding(
-    name: str, old: torch.nn.Module, new: FieldEmbedding, before: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
+    name: str, old: FieldEmbedding, new: FieldEmbedding, before: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
 ) -> set[str]:
     """Take over an embedding's rows; the names of its weights."""
     table, numbers = f"{name}.table.weight", f"{name}.number_vectors"
-    assert isinstance(old, FieldEmbedding), "models of one class have the same modules"
     if old.table.width != new.table.width:
         raise CarryOverError(f"init_from: its vectors have a width of {old.table.width}, those to be trained {new.table.width}")
     _take_rows(old, new, before[table], weights[table])

@@ -213,13 +213,16 @@ class CheckpointStore:
         progress = {name: value for name, value in state["progress"].items() if name not in ("planned_samples", "run_id")}
         if progress["bad_evaluations"] >= before.patience:
             progress["bad_evaluations"] = 0
+        if self._config.max_steps is not None and progress["step"] >= self._config.max_steps:
+            return None  # as many steps as are asked for are done: begin anew
         log.info("%s: goes on from the training of %d epochs that has ended", self._ended, before.epochs)
         return state | {"progress": progress | {"finished": False}}
 
     def _note(self) -> None:
         if self._config is not None and not (self.folder / NOTES).exists():
             notes: dict[str, Any] = {
-                "config": self._config.model_dump(mode="json", exclude={"tracking"}),
+                "config": self._config.model_dump(mode="json", exclude={"tracking"})
+                | {"samples": _absolute(self._config.samples)},
                 "versions": code_versions(self._config.model.name),
             }
             if self._contract is not None:
@@ -294,6 +297,11 @@ class CheckpointStore:
             return Manifest.model_validate_json((path / MANIFEST).read_bytes())
         except (OSError, ValidationError) as error:
             raise CheckpointError(f"{path / MANIFEST}: cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _absolute(samples: str) -> str:
+    """The folder of samples as it is named from any working folder."""
+    return samples if "://" in samples else str(Path(samples).absolute())
 
 
 def noted_config(folder: Path) -> TrainConfig | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,18 +68,26 @@ def lock_path(folder: Path) -> Path:
 def kept_checkpoints(output: Path) -> Iterator[KeptCheckpoints]:
     """Those of all trainings of an output folder, in the order of their keys."""
     for folder in sorted(path for name in (CHECKPOINTS, ENDED) for path in (output / name).glob("*") if path.is_dir()):
-        files = [path for path in folder.rglob("*") if path.is_file()]
+        files = list(_files(folder))
         state, reason, config = _state(folder)
         yield KeptCheckpoints(
             folder,
             model="?" if config is None else config.model.name,
             samples="?" if config is None else config.samples,
             step=max(CheckpointStore(folder, 1).steps(), default=0),
-            bytes=sum(path.stat().st_size for path in files),
-            written=dt.datetime.fromtimestamp(max((path.stat().st_mtime for path in files), default=0), dt.timezone.utc),
+            bytes=sum(status.st_size for status in files),
+            written=dt.datetime.fromtimestamp(max((status.st_mtime for status in files), default=0), dt.timezone.utc),
             state=state,
             reason=reason,
         )
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    """The files of a folder in which a training may write and remove some meanwhile."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(place, name).stat()
 
 
 def _state(folder: Path) -> tuple[State, str, TrainConfig | None]:
@@ -86,7 +96,11 @@ def _state(folder: Path) -> tuple[State, str, TrainConfig | None]:
         before = notes["versions"]
         config = TrainConfig.model_validate(notes["config"])
         now = code_versions(config.model.name)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError, ModelError):
+    except FileNotFoundError:
+        return "old", "of another release, which noted no settings", None
+    except OSError as error:
+        return "unknown", f"its settings cannot be read ({' '.join(str(error).split())})", None
+    except (ValueError, KeyError, TypeError, ValidationError, ModelError):
         return "old", "of another release, whose settings are no longer known", None
     changed = [f"{part} {before.get(part)}, now {version}" for part, version in now.items() if version != before.get(part)]
     if changed:

@@ -316,7 +316,8 @@ class Trainer:
     @property
     def _is_last_step(self) -> bool:
         """Whether the step that was done is the training's last."""
-        return self.progress.epoch >= self._config.epochs or self.progress.step == self._config.max_steps
+        last = self._config.max_steps
+        return self.progress.epoch >= self._config.epochs or (last is not None and self.progress.step >= last)
 
     def _evaluations(self, steps: int) -> set[int]:
         """After which of an epoch's last ``steps`` steps the validation split is scored: at even distances over all of it."""

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from jobs import checkpoints, train
 from jobs.stop_signal import STOPPED
 from mian.models import Mian
 from mian.trainer import TrainingLock, lock_path
+from mian.trainer.checkpoints import NOTES
 from pipeline.contract import CONTRACT_FILE
 from tests.jobs.conftest import Workplace
 from tests.jobs.test_train import before_each_report, one_error
@@ -30,6 +32,32 @@ def listed(workplace: Workplace, capsys: Any, *arguments: str) -> list[str]:
     capsys.readouterr()
     assert checkpoints.main(["--output", str(workplace.folder / "models"), *arguments]) == 0
     return list(capsys.readouterr().out.splitlines())
+
+
+def test_checkpoints_are_current_from_whatever_folder_they_are_listed(
+    workplace: Workplace, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(workplace.samples.parent)
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_report(patch, lambda step: signal.raise_signal(signal.SIGTERM))
+        assert train.main(["--config", str(workplace.config), f"samples={workplace.samples.name}"]) == STOPPED
+    other = tmp_path / "other"
+    shutil.copytree(workplace.samples, other / workplace.samples.name)
+    contract = other / workplace.samples.name / CONTRACT_FILE
+    contract.write_text(contract.read_text().replace("small world", "another world"))
+    monkeypatch.chdir(other)
+    (line,) = listed(workplace, capsys, "--remove-old")
+    assert "current" in line
+    assert len(listed(workplace, capsys)) == 1
+
+
+def test_checkpoints_whose_notes_cannot_be_read_are_not_old(workplace: Workplace, stopped: str, capsys: Any) -> None:
+    notes = workplace.folder / "models" / "checkpoints" / stopped / NOTES
+    notes.unlink()
+    notes.mkdir()
+    (line,) = listed(workplace, capsys, "--remove-old")
+    assert "unknown: its settings cannot be read" in line
+    assert notes.exists()
 
 
 def test_checkpoints_are_listed_and_old_ones_removed(

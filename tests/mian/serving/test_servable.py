@@ -204,6 +204,13 @@ def test_saving_again_replaces(trained: Any, folder: Path, raw: pd.DataFrame) ->
     assert sorted(path.name for path in folder.parent.iterdir()) == ["samples", "servable"]
 
 
+def test_what_a_killed_process_left_of_a_save_goes_with_the_next(trained: Any, folder: Path) -> None:
+    for name in (".servable.abcdefgh", ".servable.12345678", ".servables.12345678"):
+        (folder.parent / name / "servable").mkdir(parents=True)
+    trained.save(folder)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".servables.12345678", "samples", "servable"]
+
+
 def test_a_save_that_fails_leaves_what_was_there(trained: Any, folder: Path, raw: pd.DataFrame) -> None:
     with pytest.raises(ServableError, match="not the weights of model 'mian'"):
         trained.save(folder, embedding_dim=6)

@@ -84,6 +84,13 @@ def test_models_of_another_kind_or_width_are_refused(samples: Any) -> None:
         carry_over(narrow, new, new.state_dict())
 
 
+@pytest.mark.parametrize(("trained", "wanted"), [("none", "cin"), ("cin", "none"), ("fm", "cin")])
+def test_a_model_of_other_options_is_refused(samples: Any, trained: str, wanted: str) -> None:
+    old, new = (build("mian_plus", samples.contract, {"interactions": name}) for name in (trained, wanted))
+    with pytest.raises(CarryOverError, match=r"init_from: it has .*; take the options that it was trained with"):
+        carry_over(old, new, new.state_dict())
+
+
 def test_a_training_that_begins_with_a_model_is_scored_before_its_first_step(samples: Any) -> None:
     before = trainer_of(samples, epochs=1).run()
     curves = Curves()

@@ -521,6 +521,15 @@ def test_a_training_that_has_ended_is_given_more_epochs(samples: Any, tmp_path: 
     assert f"step-{2 * STEPS:09d}" in [path.name for path in ended.iterdir()]
 
 
+def test_more_epochs_are_no_more_steps_than_max_steps(samples: Any, tmp_path: Path) -> None:
+    for epochs in (1, 3):
+        settings: dict[str, Any] = {"epochs": epochs, "max_steps": 10}
+        trainer = trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings)
+        assert trainer.progress.step == 0
+        assert trainer.run().steps == 10
+        store.clear()
+
+
 def test_a_training_that_lost_its_patience_gets_it_back_with_more_epochs(samples: Any, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"patience": 1, "epochs": 1}
     trainer = best_after(trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings), 21)
