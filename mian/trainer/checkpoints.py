@@ -283,8 +283,12 @@ class CheckpointStore:
             self.tidy(self.steps()[-1])
             with contextlib.suppress(OSError):
                 self._ended.parent.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(self._ended, ignore_errors=True)
+                before = self._ended.with_name(f"{self._ended.name}{_OLD}")
+                shutil.rmtree(before, ignore_errors=True)
+                if self._ended.exists():
+                    self._ended.rename(before)
                 self.folder.rename(self._ended)
+                shutil.rmtree(before, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()

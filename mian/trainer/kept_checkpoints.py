@@ -67,7 +67,9 @@ def lock_path(folder: Path) -> Path:
 
 def kept_checkpoints(output: Path) -> Iterator[KeptCheckpoints]:
     """Those of all trainings of an output folder, in the order of their keys."""
-    for folder in sorted(path for name in (CHECKPOINTS, ENDED) for path in (output / name).glob("*") if path.is_dir()):
+    for folder in sorted(
+        path for name in (CHECKPOINTS, ENDED) for path in (output / name).glob("*") if path.is_dir() and not path.suffix
+    ):
         files = list(_files(folder))
         state, reason, config = _state(folder)
         yield KeptCheckpoints(
