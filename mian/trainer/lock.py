@@ -42,8 +42,7 @@ class TrainingLock:
             while self._file is None:
                 self._file = self._locked()
             holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, holder.encode(), 0)
+            self._path.write_text(holder, encoding="utf-8")  # it stays open for reading alone: a disk may become read-only
         except BlockingIOError:
             raise AlreadyRunningError(
                 f"this training is running already, {holder_of(self._path)}; wait for it, or stop it ({self._path} is locked)"
@@ -67,9 +66,17 @@ class TrainingLock:
 
     def _locked(self) -> int | None:
         """The locked file; None where the one that held it has just removed it, or its folder."""
+        try:
+            return self._locked_as(os.O_RDONLY)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return self._locked_as(os.O_RDWR)  # NFS locks no file that is open for reading alone
+
+    def _locked_as(self, mode: int) -> int | None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = os.open(self._path, mode | os.O_CREAT, 0o644)
         except FileNotFoundError:
             return None
         try:
