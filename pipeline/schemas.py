@@ -85,14 +85,18 @@ def files_by_header(
     """
     files = [unquote(file) for file in frame.inputFiles()]
     partitions = _partitions(frame, files)
+    columns = tuple(name for name in frame.columns if name not in partitions)
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     if len(files) > 1:
         for file in files:
             if day_column is None or days is None or _is_needed(file, day_column, *days):
-                header = _header(spark, file, options)
+                try:
+                    header = _header(spark, file, options)
+                except Py4JJavaError:
+                    header = columns  # reading its rows says what is wrong with it
                 if header:  # an empty file has no rows
                     groups[header].append(file)
-    if set(groups) <= {tuple(name for name in frame.columns if name not in partitions)}:
+    if set(groups) <= {columns}:
         return "", []
     return _base(files, partitions), [list(map(literal, names)) for names in groups.values()]
 

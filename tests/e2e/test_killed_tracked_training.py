@@ -21,7 +21,7 @@ from tests.e2e.tracking_server import TrackingServer
 from tests.launcher import processes_with
 from tests.mian.sample_data import write_samples
 
-#: More of them take longer and say more: MIAN_KILLS=20.
+#: More of them take longer and say more: MIAN_KILLS=20 pytest -m long.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 #: What the server does during a training, in turn.
 STATES = ("wavering", "down", "up")
@@ -30,7 +30,7 @@ TIMED = ("samples_per_second", "time_", "system/")
 
 Record = dict[tuple[str, int], tuple[float, ...]]
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+pytestmark = [pytest.mark.horovod, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

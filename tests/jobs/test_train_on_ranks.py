@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.contract import CONTRACT_FILE
 from tests.jobs.conftest import Workplace, assert_trace
 from tests.launcher import Launched, on_ranks, processes_with
 from tests.mian.trainer.spoiled import spoil
@@ -99,9 +100,11 @@ def test_a_loss_that_is_no_number_is_told_by_the_rank_that_has_it(workplace: Wor
     copies = {rank: workplace.folder / f"samples-{rank}" for rank in (0, 1)}
     for copy in copies.values():
         shutil.copytree(workplace.samples, copy)
-    contract = workplace.contract
-    for file in (file for day in contract.split("train") for file in day.files):
-        contract = spoil(copies[1], contract, file.path, "candidate_price", [7], float("nan"))
+    for rank, value in ((0, 1.5), (1, float("nan"))):
+        contract = workplace.contract
+        for file in (file for day in contract.split("train") for file in day.files):
+            contract = spoil(copies[rank], contract, file.path, "candidate_price", [7], value)
+    shutil.copy(copies[0] / CONTRACT_FILE, copies[1] / CONTRACT_FILE)
 
     samples = f"samples={workplace.folder}/samples-${{oc.env:HOROVOD_RANK}}"
     launched = train_on_two(workplace, samples, "epochs=3", "patience=100")

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from pyspark.sql import SparkSession
 
 from mian.config import TrackingConfig
 from mian.tracking.journal import Journal
@@ -37,12 +38,18 @@ def begun(uri: str, folder: str, **config: Any) -> Tracker:
 
 def in_processes(*works: Callable[[], None]) -> list[int | None]:
     """Do works at the same time, each in a process of its own; their exit codes."""
-    processes = [FORK.Process(target=work) for work in works]
+    processes = [FORK.Process(target=_without_spark, args=(work,)) for work in works]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
+
+
+def _without_spark(work: Callable[[], None]) -> None:
+    """A session that other tests began would answer several processes over one connection; MLflow asks one where there is one."""
+    SparkSession._instantiatedSession = None
+    work()
 
 
 def whole_run(uri: str, folder: str) -> None:
