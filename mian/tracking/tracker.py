@@ -42,6 +42,9 @@ QUALITY_FILE = "samples_quality.csv"
 FLUSH_SECONDS = 5.0
 PATIENCE = 10.0
 """After an attempt that failed, the next one waits so many times as long as that took: an outage takes a tenth of the time at most."""
+ATTEMPTS_AT_THE_END = 3
+LOCKED = "database is locked"
+"""What SQLite says while other processes write."""
 POINTS_A_REQUEST = 1000
 PARAMS_A_REQUEST = 100
 
@@ -166,7 +169,7 @@ class Tracker:
             return None
 
     def end(self, outcome: Outcome | None) -> bool:
-        """End the run, also where the store has failed: it may be back.
+        """End the run, also where the store has failed: it may be back. A database that others have locked is tried again.
 
         Args:
             outcome: the run's status; None: the one that it had before, ``FAILED`` where it is new.
@@ -174,6 +177,15 @@ class Tracker:
         Returns:
             Whether the run has all that was reported.
         """
+        for attempt in range(ATTEMPTS_AT_THE_END):
+            time.sleep(attempt)
+            if self._end(outcome):
+                return True
+            if LOCKED not in (self.failure or ""):
+                break
+        return False
+
+    def _end(self, outcome: Outcome | None) -> bool:
         sent = self._send_all()
         if self.run_id is None:
             return sent

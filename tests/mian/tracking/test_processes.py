@@ -4,13 +4,16 @@ import errno
 import multiprocessing
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
+from sqlalchemy.exc import OperationalError
 
 from mian.config import TrackingConfig
 from mian.tracking.journal import Journal
@@ -55,7 +58,9 @@ def _without_spark(work: Callable[[], None]) -> None:
 def whole_run(uri: str, folder: str) -> None:
     tracker = begun(uri, folder, experiment="fresh")
     tracker.report({"loss": 0.5}, 1)
-    os._exit(0 if tracker.end("FINISHED") and tracker.failure is None else 1)
+    if not tracker.end("FINISHED") or tracker.failure is not None:
+        raise AssertionError(tracker.failure)
+    os._exit(0)
 
 
 @pytest.mark.parametrize("store_is_there", [False, True])
@@ -67,6 +72,27 @@ def test_trainings_that_begin_at_once_are_all_tracked(tmp_path: Path, store_is_t
     experiment = client.get_experiment_by_name("fresh")
     runs = client.search_runs([experiment.experiment_id])
     assert [(run.info.status, run.data.metrics) for run in runs] == [("FINISHED", {"loss": 0.5})] * 3
+
+
+def test_a_database_that_is_locked_for_a_moment_at_the_end_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = new_store(tmp_path / "mlflow.db")
+    tracker = begun(uri, "journal")
+    tracker.report({"loss": 0.5}, 1)
+    answers = [OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))]
+    send = MlflowClient.log_batch
+
+    def once_locked(*arguments: Any, **named: Any) -> Any:
+        if answers:
+            raise answers.pop()
+        return send(*arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", once_locked)
+    assert tracker.end("FINISHED")
+    assert not answers
+    run = mlflow.MlflowClient(uri).get_run(str(tracker.run_id))
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 0.5})
 
 
 def killed(uri: str, folder: str) -> None:
