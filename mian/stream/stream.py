@@ -45,7 +45,7 @@ class SampleStream:
         shuffle_window: the rows of so many row groups at most are permuted together. A rank reads the windows at its borders whole
             though it takes a part of them: keep it small beside a rank's share.
         mixed_row_groups: of so many row groups, neighbors in the epoch's order, a window has a piece each; of ``shuffle_window`` where
-            that is more. They stay open meanwhile, which costs about their size on disk, for the columns that are read.
+            that is more. They stay open meanwhile, each with its columns as they are on disk and a page of each decoded.
         drop_last: leave over the tail of the epoch's rows (fewer than ``world_size * batch_size``), so that each batch is full
             and each rank does the same number of steps. Else the last batch may be short, and the ranks' steps may differ.
         order: ``sharded``: each rank reads its own run of windows. ``global``: every rank reads all row groups and takes its
