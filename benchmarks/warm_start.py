@@ -70,11 +70,11 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     second["optimizer"] = training["optimizer"] | {"learning_rate": arguments.learning_rate}
     job("train", "--config", written(folder / "new.yaml", second))
 
-    of_old = json.loads(rows.read_text(encoding="utf-8"))["model"]
+    old_metrics = json.loads(rows.read_text(encoding="utf-8"))["model"]
     curves = points(uri)
     last = max(step for _, step in curves)
     found = {
-        "old": {name: of_old[name] for name in METRICS},
+        "old": {name: old_metrics[name] for name in METRICS},
         "before_the_first_step": {name: curves[f"validation_{name}", 0] for name in METRICS},
         "after_the_day": {name: curves[f"validation_{name}", last] for name in METRICS},
     }

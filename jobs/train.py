@@ -248,10 +248,9 @@ def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, A
 
 def _initial(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
     """What the training begins with; MLflow takes seconds to import, and other trainings' ranks do without."""
-    from mian.initial_model import initial_model
+    from mian.initial_model import initial_weights
 
-    initial = initial_model(config, contract)
-    return initial.model, initial.moments
+    return initial_weights(config, contract)
 
 
 def _make_output_folder(folder: str) -> None:
@@ -338,7 +337,8 @@ class _Keeper:
         """The error to end with where the test split cannot be scored."""
         return TrainingError(
             f"the model is kept in {self.folder}, but split {self._config.test_split} cannot be scored: {error}; the same command started "
-            f"again goes on with the scoring, and jobs/evaluate.py --model {self.folder} scores any other samples"
+            "again on these samples goes on with the scoring, on samples built anew it trains anew; jobs/evaluate.py --model "
+            f"{self.folder} scores any other samples"
         )
 
     def record_test(self, trained: Trained) -> None:

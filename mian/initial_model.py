@@ -58,6 +58,12 @@ def initial_model(config: TrainConfig, contract: Contract) -> InitialModel:
     return initial
 
 
+def initial_weights(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
+    """What :meth:`mian.trainer.Trainer.begin_with` takes, of :func:`initial_model`; arguments and errors are the same."""
+    initial = initial_model(config, contract)
+    return initial.model, initial.moments
+
+
 def _loaded(source: str, config: TrainConfig) -> InitialModel:
     if (Path(source) / NOTES).exists():
         return _of_checkpoints(Path(source), config.init_moments)

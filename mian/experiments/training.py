@@ -12,12 +12,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 
-from mian.config import TrainConfig
 from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
-from mian.initial_model import initial_model
+from mian.initial_model import initial_weights
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, read_vocabularies, save_servable
 from mian.stream import StreamError
@@ -127,7 +125,7 @@ def _train(
     trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
     resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
     if config.init_from is not None and not resumed:
-        trainer.begin_with(*ranks.together(lambda: _initial(config, contract) if ranks.is_first else (None, None), ERRORS))
+        trainer.begin_with(*ranks.together(lambda: initial_weights(config, contract) if ranks.is_first else (None, None), ERRORS))
     outcome: Outcome = "FAILED"
     kept = False
 
@@ -218,11 +216,6 @@ def _send_record(trial: Trial, contract: Contract, parent_run: str | None) -> bo
     if sent:
         tracker.journal.remove()
     return tracker.failure is None
-
-
-def _initial(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
-    initial = initial_model(config, contract)
-    return initial.model, initial.moments
 
 
 def parameters(model: ClickModel) -> tuple[int, int]:

@@ -45,9 +45,9 @@ def check_agreement(ranks: Ranks, config: TrainConfig, contract: Contract) -> No
     differing = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if not differing:
         return
-    of_first = ranks.from_first(mine if ranks.is_first else None)
-    assert of_first is not None, "rank 0 sends it"
-    first_difference = ranks.gather_objects(_first_difference(mine, of_first))[differing[0]]
+    first_rank = ranks.from_first(mine if ranks.is_first else None)
+    assert first_rank is not None, "rank 0 sends it"
+    first_difference = ranks.gather_objects(_first_difference(mine, first_rank))[differing[0]]
     named = f"rank{'s' * (len(differing) > 1)} {', '.join(map(str, differing))}"
     raise DisagreementError(
         f"{named} of {ranks.size} would train another model than rank 0: on rank {differing[0]} {first_difference}; start all ranks with "
@@ -62,9 +62,9 @@ def _same_on_all(config: TrainConfig) -> dict[str, Any]:
     return {**config.settings(), "tables": tables, "checkpoint": checkpoint, "log_every": config.log_every}
 
 
-def _first_difference(mine: Mapping[str, Any], of_first: Mapping[str, Any]) -> str:
+def _first_difference(mine: Mapping[str, Any], first_rank: Mapping[str, Any]) -> str:
     """Of what this rank has from what rank 0 has; empty where there is none."""
-    here, there = dict(_flat("", mine)), dict(_flat("", of_first))
+    here, there = dict(_flat("", mine)), dict(_flat("", first_rank))
     for name in {**there, **here}:
         value, expected = here.get(name, _MISSING), there.get(name, _MISSING)
         if value != expected:

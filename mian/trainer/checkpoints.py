@@ -331,8 +331,8 @@ def training_key(config: TrainConfig, contract: Contract) -> str:
         ModelError: the model is unknown.
         ContractError: a split is not there.
     """
-    of_samples = trained_days(config, contract).to_json()
-    text = json.dumps([config.settings(), of_samples, code_versions(config.model.name)], sort_keys=True)
+    samples = trained_days(config, contract).to_json()
+    text = json.dumps([config.settings(), samples, code_versions(config.model.name)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

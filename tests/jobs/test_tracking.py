@@ -127,12 +127,12 @@ def signal_at(step: int, wanted: int) -> None:
 def test_metrics_and_what_the_run_was_told_lie_in_the_model_s_folder(once_trained: Finished) -> None:
     (folder,) = once_trained.models
     metrics, record, run = read_metrics(folder), read_training(folder), the_run(once_trained)
-    of_run = run.data.metrics
+    run_metrics = run.data.metrics
     assert metrics.test is not None
     assert {f"test_{name}": value for name, value in metrics.test.items()} == {
-        name: value for name, value in of_run.items() if name.startswith("test_")
+        name: value for name, value in run_metrics.items() if name.startswith("test_")
     }
-    assert metrics.best_step == of_run["best_step"]
+    assert metrics.best_step == run_metrics["best_step"]
     assert metrics.validation["logloss"] == min(points(once_trained, "validation_logloss").values())
     assert run.data.tags[TRAINING_TAG] == record.training
     assert record.config["model"]["options"]["dropout"] == 0.1
