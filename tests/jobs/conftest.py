@@ -81,7 +81,7 @@ def working_in(folder: Path) -> Iterator[None]:
     """Jobs run in a folder, with MLflow as a new process finds it, and leave this process as it was."""
     before = mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
+        for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"):
             patch.delenv(name, raising=False)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")  # one process knows a relative path only once
         patch.setattr(sys, "path", list(sys.path))  # MLflow puts the code of each model that it loads before everything else

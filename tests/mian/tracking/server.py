@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+from mlflow.tracking._model_registry import utils as registries
 from werkzeug.serving import make_server
 
 from tests.stores import new_store
+
+REGISTRY = "MLFLOW_REGISTRY_URI"
+"""A server's process sets it for its children; of the process as a client it is to stay as it was."""
 
 
 @contextmanager
@@ -25,14 +29,16 @@ def tracking_server(folder: Path) -> Iterator[str]:
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (folder / "artifacts").as_uri(),
     }
-    before = {name: os.environ.get(name) for name in settings}
+    before = {name: os.environ.get(name) for name in (*settings, REGISTRY)}
     os.environ.update(settings)
     for name in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
         setattr(handlers, name, None)
-    uri = mlflow.get_tracking_uri()
+    uri, registry = mlflow.get_tracking_uri(), registries._registry_uri
     handlers._get_tracking_store()
     handlers._get_model_registry_store()
     mlflow.set_tracking_uri(uri)  # of the process as a client
+    registries._registry_uri = registry
+    _restore(REGISTRY, before[REGISTRY])
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -43,7 +49,11 @@ def tracking_server(folder: Path) -> Iterator[str]:
         thread.join()
         server.server_close()
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+            _restore(name, value)
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from sqlalchemy.exc import OperationalError
 
@@ -51,7 +52,7 @@ def in_processes(*works: Callable[[], None]) -> list[int | None]:
 
 def _without_spark(work: Callable[[], None]) -> None:
     """A session that other tests began would answer several processes over one connection; MLflow asks one where there is one."""
-    SparkSession._instantiatedSession = None
+    SparkSession._instantiatedSession = SparkContext._active_spark_context = None
     work()
 
 
