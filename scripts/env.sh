@@ -20,5 +20,8 @@ export SPARK_CONF_DIR=$_mian_root/conf/spark
 # Otherwise Spark binds to the address that the host name resolves to, which may not be reachable (VPN, container).
 export SPARK_LOCAL_IP=127.0.0.1
 
+# Otherwise glibc keeps memory that one reading thread took and another gave back, apart for each of them.
+export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}
+
 # Another Spark on this machine would be run in place of the pinned one.
 unset SPARK_HOME _mian_root _mian_venv
