@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="samples, and impressions of the log, that are drawn; 200 by default",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw; 0 by default")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the draw; 0 by default")
     options = parser.parse_args(arguments)
     reports: list[Report] = []
     code = command.run(lambda: reports.append(_audit(options)), (AuditError, ContractError, LogError))
@@ -51,6 +51,13 @@ def _audit(options: argparse.Namespace) -> Report:
     print(f"{config.samples}: audited by the rules of {options.config}")
     print(report.text())
     return report
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError("from 0 to 2^63 - 1")
+    return number
 
 
 def _positive(text: str) -> int:

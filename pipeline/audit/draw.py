@@ -57,7 +57,7 @@ def draw(published: Published, tables: Tables, config: DataConfig, fields: Membe
     chosen = samples.orderBy(F.xxhash64("impression_id", F.lit(seed)), "user_key", "day").limit(rows).toArrow()
     days = sorted({str(day.day) for day in published.contract.days})
     logged = tables.impressions.where(F.col(DAY).cast("string").isin(days))
-    logged = logged.orderBy(F.xxhash64("impression_id", F.lit(seed + 1)), USER_KEY, MICROS).limit(rows)
+    logged = logged.orderBy(F.xxhash64("impression_id", F.lit(seed), F.lit("log")), USER_KEY, MICROS).limit(rows)
     keys = logged.select(F.col(USER_KEY).alias("user_key"), "impression_id", F.col(DAY).alias("day")).distinct().toArrow()
     held = samples.join(F.broadcast(spark.createDataFrame(keys)), ["user_key", "impression_id", "day"], "left_semi").toArrow()
     found = {(row["user_key"], row["impression_id"], str(row["day"])): row for row in [*held.to_pylist(), *chosen.to_pylist()]}

@@ -79,7 +79,7 @@ class DataConfig(Strict):
     """So many generations of samples stay, the published one included: what ``--rollback`` can go back to."""
     examples_per_day: int = Field(256, ge=0)
     """About so many rows of each day outside the training split are also kept as raw values: what serving will be given."""
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
     """Of the order of rows, of the negatives and of sampling."""
     simulate: SimulateConfig | None = None
     logs: str | None = None

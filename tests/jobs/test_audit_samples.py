@@ -57,10 +57,10 @@ def refused(built: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
 
 
 def test_honest_samples_end_with_0(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(built, "--rows", "20", "--seed", "3") == 0
+    assert run(built, "--rows", "20", "--seed", str(2**63 - 1)) == 0
     said = capsys.readouterr().out
     assert f"{built / 'samples'}: audited by the rules of {built / 'data.yaml'}" in said
-    assert "rows, drawn from the samples and from the log with seed 3, every column" in said
+    assert "rows, drawn from the samples and from the log with seed 9223372036854775807, every column" in said
     assert said.endswith("nothing found\n")
 
 
@@ -88,6 +88,13 @@ def test_what_cannot_be_audited_is_one_error(built: Path, copy: Path, tmp_path: 
     assert "the contract names it and it is not there" in refused(built, capsys, f"samples={copy}")
     (copy / "contract.json").write_text("{")
     assert "not a JSON document" in refused(built, capsys, f"samples={copy}")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_no_hash_takes_is_refused(built: Path, capsys: pytest.CaptureFixture[str], seed: int) -> None:
+    with pytest.raises(SystemExit):
+        run(built, f"--seed={seed}")
+    assert "from 0 to 2^63 - 1" in capsys.readouterr().err
 
 
 def test_at_least_one_row_is_drawn(built: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Spans that no data set has are refused when the configuration is read, and do not overflow later."""
+"""Spans and seeds that no data set has are refused when the configuration is read, and do not overflow later."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.pipeline.small_logs import config
         ("splits.test", {"first": "2150-01-01", "last": "2150-01-02"}),
         ("splits.test", {"first": "1960-01-01", "last": "1960-01-02"}),
         ("day_time_zone", "posix/Europe/Zurich"),
+        ("seed", 2**63),
     ],
 )
 def test_a_span_beyond_all_reason_is_refused(tmp_path: Path, place: str, value: Any) -> None:
