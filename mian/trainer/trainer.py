@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch.autograd.profiler import record_function
-from tqdm import tqdm
 
 from mian.config import TrainConfig
 from mian.layers import split_tables
@@ -26,6 +25,7 @@ from mian.trainer.checkpoints import CheckpointError, CheckpointStore
 from mian.trainer.compression import packing16
 from mian.trainer.device import choose_device, warn_of_slow_products
 from mian.trainer.diagnosis import LOWER, Diagnosis, is_finite
+from mian.trainer.display import ProgressDisplay
 from mian.trainer.evaluation import evaluate_split
 from mian.trainer.feed import fed
 from mian.trainer.optimizer import NotFiniteError, Optimizer
@@ -245,15 +245,8 @@ class Trainer:
             TrainingStopped: a rank was to stop.
         """
         progress = self.progress
-        self._bar = tqdm(
-            total=progress.planned_samples,
-            initial=progress.samples,
-            unit=" samples",
-            unit_scale=True,
-            disable=not self._ranks.is_first,
-            mininterval=1.0,
-        )
-        with self._bar, self._trace:
+        self._display = ProgressDisplay(progress, self._config.epochs, self._ranks.is_first)
+        with self._display, self._trace:
             if self._began_with_another:
                 self._report_validation(self._score_validation(), "  before the first step")
             if progress.evaluation_due:
@@ -292,7 +285,7 @@ class Trainer:
                 progress.step_done()
                 self._curve.add(loss, waited, self._ranks.exchange_seconds - exchanged)
                 self._trace.step_done()
-                self._bar.update(config.batch_size * self._ranks.size)
+                self._display.step_done(config.batch_size * self._ranks.size)
                 if progress.step % config.log_every == 0:
                     self._log_curve()
                 every = config.checkpoint.every_steps
@@ -341,7 +334,7 @@ class Trainer:
             speed = {"samples_per_second": rate * self._global_batch} if rate else {}
             speed |= {f"time_{name}_share": share for name, share in shares.items()} if rate else {}
             self._report({"train_logloss": loss, "epoch": self.progress.epoch, **speed}, self.progress.step)
-            self._bar.set_postfix({"logloss": f"{loss:.4f}"} | {name: f"{share:.0%}" for name, share in shares.items()})
+            self._display.show(loss, speed.get("samples_per_second"), shares)
 
     def _evaluate_and_save(self) -> None:
         """Evaluate; where that ends the training, a checkpoint says so."""
@@ -377,7 +370,7 @@ class Trainer:
         if self._ranks.is_first:
             epoch, step = self.progress.epoch_of_step, self.progress.step
             self._report({f"validation_{name}": value for name, value in metrics.items()} | {"epoch": epoch}, step)
-            self._bar.write(
+            self._display.write(
                 f"step {step:>7,}  epoch {epoch}  validation: logloss {metrics['logloss']:.5f}  AUC {metrics['auc']:.5f}  "
                 f"gAUC {metrics['gauc']:.5f}  calibration {metrics['calibration']:.3f}{remark}"
             )
