@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, list, remove what is asked for; 0 when that is done, 1 with one clear error when not."""
     parser = command.parser(
-        "Lists the checkpoints of trainings that have not ended. Current ones are gone on from by the command that made them; old ones by\n"
-        "none any more: the code that decides weights, or the samples, have changed since. Those of a running training are never removed."
+        "Lists the checkpoints of trainings that have not ended, and those that checkpoint.keep_ended left. Current ones are gone on\n"
+        "from by the command that made them, or named by init_from. Old ones are used by none any more: the code that decides weights,\n"
+        "or the samples, have changed since. Those of a running training are never removed."
     )
     parser.add_argument(
         "--output", default="models", metavar="FOLDER", help="the output folder of the trainings; models by default"
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _job(output: str, remove_old: bool, keys: Sequence[str]) -> None:
+    if not Path(output).is_dir():
+        raise command.ConfigError(f"--output: {output} is no folder; name the output folder of the trainings")
     kept = {checkpoints.key: checkpoints for checkpoints in kept_checkpoints(Path(output))}
     if unknown := sorted(set(keys) - kept.keys()):
         raise command.ConfigError(f"{output} has no checkpoints of {', '.join(unknown)}; it has {', '.join(kept) or 'none'}")

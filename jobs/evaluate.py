@@ -23,6 +23,7 @@ from mian.evaluation import (
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
+from mian.tracking.errors import TrackingError
 from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, tracking_uri
 from pipeline.contract import ContractError, read_contract
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--predictions", metavar="FILE", help="also write impression_id, label and probability as Parquet")
     parser.add_argument("--tracking-uri", help=f"MLFLOW_TRACKING_URI, or else {DEFAULT_URI}, where it is not given")
     options = parser.parse_args(arguments)
-    errors = (BaselineError, ContractError, ModelError, ServableError, StreamError, TruthError, *STORE_ERRORS)
+    errors = (BaselineError, ContractError, ModelError, ServableError, StreamError, TrackingError, TruthError, *STORE_ERRORS)
     return command.run(lambda: print(_evaluate(options)), errors)
 
 
@@ -58,6 +59,11 @@ def _evaluate(options: object) -> str:
     values = vars(options)
     mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
     samples, split = values["samples"], values["split"]
+    if values["compare"] and split == values["train_split"]:
+        raise command.ConfigError(
+            f"--compare: the baselines would be fitted on split {split}, which they are scored on; give another --train-split, or leave "
+            "--compare out"
+        )
     contract = read_contract(samples)
     scores = score_split(load_model(values["model"]), contract, samples, split)
     others = {name: baseline_scores(name, contract, samples, values["train_split"], split) for name in values["compare"]}

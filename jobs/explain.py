@@ -16,10 +16,13 @@ from mian.evaluation import load_model
 from mian.models import ModelError
 from mian.serving import ServableError, ServingInputError, explain, shown
 from mian.serving.explanation_plot import plot_explanation
+from mian.tracking.errors import TrackingError
 from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, tracking_uri
 from pipeline.contract import ContractError
 
-ERRORS = (ContractError, ModelError, ServableError, ServingInputError, *STORE_ERRORS)
+ERRORS = (ContractError, ModelError, ServableError, ServingInputError, TrackingError, *STORE_ERRORS)
+
+PLOTS = (".png", ".svg", ".pdf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,12 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(values: dict[str, Any]) -> str:
     mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
     row = _read_row(values["row"])
+    plot = values["plot"]
+    if plot is not None and pathlib.Path(plot).suffix not in PLOTS:
+        raise command.ConfigError(f"--plot: {plot} is of no kind that can be drawn; give a name that ends in {', '.join(PLOTS)}")
     servable = load_model(values["model"])
     raw = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()})
     probability = float(servable.predict_proba(raw)[0])
     (table,) = explain(servable, raw)
-    if values["plot"] is not None:
-        plot_explanation(table, probability).savefig(values["plot"], dpi=150)
+    if plot is not None:
+        plot_explanation(table, probability).savefig(plot, dpi=150)
     if values["json"] is not None:
         document = {"probability": probability, "explanation": table.to_dict(orient="records")}
         pathlib.Path(values["json"]).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -73,7 +79,7 @@ def _read_row(given: str) -> dict[str, Any]:
             raise command.ConfigError(f"--row: {given} is no JSON object, and no file that can be read ({error})") from error
     try:
         row = json.loads(text)
-    except ValueError as error:  # a whole number of thousands of digits as well
+    except (ValueError, RecursionError) as error:  # a whole number of thousands of digits as well, and lists in lists
         raise command.ConfigError(
             f'{where}: not JSON ({error}); give an object such as {{"candidate_item_id": "i7", ...}}'
         ) from error

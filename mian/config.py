@@ -165,10 +165,11 @@ class TrainConfig(Strict):
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     init_from: str | None = None
-    """A trained model whose weights the training begins with, of the same name and options: ``models:/mian@newest``, ``models:/mian/3``, or
-    the folder that a training named. The samples may have more values behind those of its vocabularies, and more fields: what is new is
-    drawn, and so are the weights that have another shape with new fields. The validation split is scored before the first step. Also a
-    folder of checkpoints, such as ``checkpoint.keep_ended`` leaves."""
+    """A trained model whose weights the training begins with, of the same name and options (``dropout``, ``init_std`` and
+    ``auxiliary_weight`` may differ): ``models:/mian@newest``, ``models:/mian/3``, or the folder that a training named. The samples may have
+    more values behind those of its vocabularies, and more fields: what is new is drawn, and so are the weights that have another shape with
+    new fields. The validation split is scored before the first step. Also a folder of checkpoints, such as ``checkpoint.keep_ended``
+    leaves."""
     init_moments: bool = False
     """Whether the moments of the optimizer are taken too, of a folder of checkpoints, with its last weights in the place of the best; those
     of what is new begin at zero."""
@@ -226,6 +227,12 @@ class TrainConfig(Strict):
                 f"batch_size ({self.batch_size}) has to be a multiple of backward_passes_per_step ({self.backward_passes_per_step}): a "
                 "step's batch is cut into so many parts of one size"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _moments_are_of_a_training(self) -> TrainConfig:
+        if self.init_moments and self.init_from is None:
+            raise ValueError("init_moments takes the moments of init_from, which names no folder of checkpoints; name one")
         return self
 
     @model_validator(mode="after")

@@ -52,6 +52,7 @@ def load_model(uri: str) -> Servable:
     Raises:
         MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
         ServableError: it is no such model, or is damaged.
+        TrackingError: MLflow can never answer there.
     """
     folder = pathlib.Path(uri)
     if ":" in uri and not folder.exists():

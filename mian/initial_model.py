@@ -16,6 +16,7 @@ from mian.config import TrainConfig
 from mian.evaluation import extended_vocabularies, load_model
 from mian.models import ClickModel, restore
 from mian.serving import ServableError, read_vocabularies
+from mian.tracking.errors import TrackingError
 from mian.tracking.store import STORE_ERRORS, tracking_uri
 from mian.trainer import CheckpointError, CheckpointStore, noted_config, noted_contract
 from mian.trainer.checkpoints import NOTES
@@ -68,13 +69,14 @@ def _loaded(source: str, config: TrainConfig) -> InitialModel:
     if (Path(source) / NOTES).exists():
         return _of_checkpoints(Path(source), config.init_moments)
     if config.init_moments:
+        what = "is no folder of checkpoints, and a model alone has no moments" if Path(source).exists() else "is no folder"
         raise CheckpointError(
-            f"init_moments: {source} is no folder of checkpoints, and a model alone has no moments; name what checkpoint.keep_ended left"
+            f"init_moments: {source} {what}; name what checkpoint.keep_ended left, as jobs/checkpoints.py --output lists it"
         )
     mlflow.set_tracking_uri(tracking_uri(config.tracking.uri))
     try:
         servable = load_model(source)
-    except STORE_ERRORS as error:
+    except (TrackingError, *STORE_ERRORS) as error:
         raise ServableError(f"init_from: {source} cannot be loaded ({' '.join(str(error).split())})") from error
     return InitialModel(servable.model, servable.contract, servable.vocabularies, None)
 

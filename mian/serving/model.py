@@ -5,6 +5,7 @@ Import :mod:`mian.serving.servable` instead of this: running it tells MLflow whi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class ServableModel(PythonModel):
             MlflowException: the rows are not what the model takes; the scoring server answers 400 with what is wrong.
         """
         try:
-            _check(model_input)
+            _check(model_input, [field.column for field in self._servable.contract.fields])
             columns: dict[str, Any] = {"probability": self._servable.predict_proba(model_input)}
             if (params or {}).get("explain"):
                 tables = explain(self._servable, model_input)
@@ -59,12 +60,18 @@ class ServableModel(PythonModel):
         return pd.DataFrame(columns, index=model_input.index)
 
 
-def _check(raw: pd.DataFrame) -> None:
+def _check(raw: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse what only a request can be.
 
+    Args:
+        raw: what MLflow makes of the request.
+        columns: what the model takes.
+
     Raises:
-        ServingInputError: there are no rows, or a column holds nothing but its own name.
+        ServingInputError: there are no rows, or no columns, or a column holds nothing but its own name.
     """
+    if not len(raw.columns):  # MLflow leaves out columns that the model does not take, and with the last of them the rows
+        raise ServingInputError(f"the input has no rows, or none of the model's columns; it takes {', '.join(columns)}")
     if not len(raw):
         raise ServingInputError("the input has no rows; give at least one")
     # of a column that is there as often as there are rows MLflow makes a column of its name

@@ -28,7 +28,7 @@ def check_rows(rows: int, batch_size: int, world_size: int, drop_last: bool, spl
     if drop_last and rows < world_size * batch_size:
         raise StreamError(
             f"split {split!r} has {rows} rows, fewer than one batch of {batch_size} rows on each of {world_size} ranks: no step "
-            "could be done; take a smaller batch size, fewer ranks, more days, or drop_last=False"
+            "could be done; take a smaller batch size, fewer ranks, or more days"
         )
 
 

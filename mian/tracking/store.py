@@ -24,7 +24,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
 from mian.tracking.errors import ArtifactStoreError, TrackingError
 from mian.tracking.facts import TRAINING_TAG
@@ -81,20 +81,43 @@ def check_store(uri: str) -> None:
     """Look once whether a tracking store answers; MLflow itself would ask again for minutes, of a database for most of an hour.
 
     Raises:
+        TrackingError: no such store can ever answer.
         SQLAlchemyError: the database does not.
         OSError: the server does not, or there cannot be a file of that name.
     """
     if uri.startswith(("http://", "https://")):
-        with suppress(requests.exceptions.SSLError):  # it is there, and MLflow knows which certificates to trust
-            requests.head(uri, timeout=PROBE_SECONDS)
-    if not _is_database(uri):
-        return
-    url = make_url(uri)
-    if url.get_backend_name() == "sqlite" and url.database:
-        pathlib.Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url)
+        try:
+            with suppress(requests.exceptions.SSLError):  # it is there, and MLflow knows which certificates to trust
+                requests.head(uri, timeout=PROBE_SECONDS)
+        except (requests.exceptions.InvalidURL, UnicodeError) as error:
+            raise TrackingError(
+                f"{uri} is no address of a tracking server ({error}); give one such as http://host:5000"
+            ) from error
+    if _is_database(uri):
+        _check_database(uri)
+
+
+def _check_database(uri: str) -> None:
+    remedy = "give a tracking URI such as sqlite:///mlflow.db or postgresql://user@host/database"
     try:
-        engine.connect().close()
+        url = make_url(uri)
+        engine = create_engine(url)
+    except ImportError as error:
+        raise TrackingError(f"{uri} needs {error.name}, which is not installed: pip install {error.name}") from error
+    except ArgumentError as error:
+        raise TrackingError(f"{uri} is no database that SQLAlchemy knows ({error}); {remedy}") from error
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise TrackingError(f"{uri} is a database in memory, which ends with the process; {remedy}")
+        pathlib.Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with engine.connect() as connection:
+            if url.get_backend_name() == "sqlite":  # which looks at the file no sooner
+                connection.exec_driver_sql("PRAGMA schema_version")
+    except DatabaseError as error:
+        if "file is not a database" in str(error):
+            raise TrackingError(f"{uri}: {url.database} is there, and is no SQLite database; {remedy}") from error
+        raise
     finally:
         engine.dispose()
 
@@ -180,7 +203,7 @@ def run_of_environment(run_id: str, experiment: str, params: Mapping[str, str]) 
 def _alone(uri: str) -> Iterator[None]:
     """Keep other processes of this machine from making the same SQLite database: the folder that it lies in is locked meanwhile."""
     database = make_url(uri).database if uri.startswith("sqlite:") else None
-    if not database or database == ":memory:":
+    if not database:
         yield
         return
     folder = os.open(pathlib.Path(database).resolve().parent, os.O_RDONLY)

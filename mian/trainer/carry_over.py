@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from pydantic import BaseModel
 
 from mian.layers import FieldEmbedding
 from mian.models import ClickModel
+
+OF_TRAINING_ALONE = frozenset({"auxiliary_weight", "dropout", "init_std"})
+"""Options that decide how weights come to be, and not what is computed with them."""
 
 
 class CarryOverError(RuntimeError):
@@ -34,6 +38,7 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
     """
     if type(old) is not type(new):
         raise CarryOverError(f"init_from: it is a {type(old).__name__}, and {type(new).__name__} is to be trained")
+    _check_options(old, new)
     before = old.state_dict()
     by_rows = set()
     added = False
@@ -57,6 +62,20 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
     if others and not added:
         raise CarryOverError(f"init_from: it has other weights {others[0]}; take the options that it was trained with")
     return kept
+
+
+def _check_options(old: ClickModel, new: ClickModel) -> None:
+    """Weights of one shape may compute something else under other options."""
+    before, now = getattr(old, "config", None), getattr(new, "config", None)
+    if not isinstance(before, BaseModel) or not isinstance(now, BaseModel):
+        return  # a model of the user's own; its weights have to fit
+    values, others = before.model_dump(), now.model_dump()
+    for name in sorted(values.keys() - OF_TRAINING_ALONE):
+        if values[name] != others.get(name):
+            raise CarryOverError(
+                f"init_from: it was trained with {name}={values[name]}, and {name}={others.get(name)} is to be trained; take "
+                f"model.options.{name}={values[name]}"
+            )
 
 
 @torch.no_grad()

@@ -277,9 +277,9 @@ class CheckpointStore:
     def clear(self) -> None:
         """Remove all, and the folder above where no other training has any: this one has ended, and its model is elsewhere.
 
-        The last checkpoint stays where it is to be kept, in the place of one that was kept before.
+        The last checkpoint stays where it is to be kept, in the place of one that was kept before, unless that one got further.
         """
-        if self._ended is not None and self.steps():
+        if self._ended is not None and self.steps() and not self._ended_later(self._ended, self.steps()[-1]):
             self.tidy(self.steps()[-1])
             with contextlib.suppress(OSError):
                 self._ended.parent.mkdir(parents=True, exist_ok=True)
@@ -292,6 +292,17 @@ class CheckpointStore:
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
+
+    @staticmethod
+    def _ended_later(folder: Path, step: int) -> bool:
+        """Whether a training of more steps is kept already."""
+        kept = CheckpointStore(folder, 1)
+        later = [other for other in kept.steps() if other > step and kept.is_readable("step", other)]
+        if later:
+            log.info(
+                "%s: the checkpoint of step %s stays, this training ended after step %s", folder, f"{later[-1]:,}", f"{step:,}"
+            )
+        return bool(later)
 
     def _path(self, kind: Kind, step: int) -> Path:
         return self.folder / f"{kind}-{step:09d}"

@@ -31,8 +31,9 @@ State = Literal["current", "old", "unknown"]
 class KeptCheckpoints:
     """The checkpoints of one training.
 
-    ``current``: the same command goes on from them, or one with more epochs. ``old``: no command does, as the code, the settings' schema
-    or the samples have changed since. ``unknown``: the samples cannot be read now.
+    ``current``: the same command goes on from them, or one with more epochs, or, of an ended training, ``init_from``. ``old``: no command
+    does, as the code, the settings' schema or the samples have changed since; other samples make those of an ended training not old.
+    ``unknown``: the samples cannot be read now.
     """
 
     folder: Path
@@ -107,10 +108,12 @@ def _state(folder: Path) -> tuple[State, str, TrainConfig | None]:
     changed = [f"{part} {before.get(part)}, now {version}" for part, version in now.items() if version != before.get(part)]
     if changed:
         return "old", f"the code has changed: {', '.join(changed)}", config
+    has_ended = folder.parent.name == ENDED
     try:
-        has_ended = folder.parent.name == ENDED
         key = (key_of_any_epochs if has_ended else training_key)(config, read_contract(config.samples))
     except (ContractError, OSError) as error:
         return "unknown", f"the samples cannot be read ({' '.join(str(error).split())})", config
-    remark = f"ended after {config.epochs} epochs" if has_ended else ""
-    return ("current", remark, config) if key == folder.name else ("old", "the samples have changed", config)
+    if has_ended:
+        remark = f"ended after {config.epochs} epochs"
+        return "current", remark if key == folder.name else f"{remark}, on other samples: for init_from", config
+    return ("current", "", config) if key == folder.name else ("old", "the samples have changed", config)

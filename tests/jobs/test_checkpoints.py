@@ -1,5 +1,6 @@
 """The command that lists checkpoints, and removes those that no training goes on from."""
 
+import json
 import logging
 import shutil
 import signal
@@ -114,6 +115,31 @@ def test_an_ended_training_is_given_more_epochs_by_the_same_command(workplace: W
     with caplog.at_level(logging.INFO):
         assert train.main([*command, "epochs=2"]) == 0
     assert "goes on after step 63, in epoch 1" in caplog.text
+    assert train.main([*command, "epochs=1"]) == 0
+    (line,) = listed(workplace, capsys)
+    assert "current: ended after 2 epochs" in line, "a shorter training does not take its place"
     (line,) = listed(workplace, capsys, "--remove", line.split()[0])
     assert "current: ended after 2 epochs" in line
     assert [name for name in workplace.output if not name.startswith("mian-")] == []
+
+
+def test_an_ended_training_whose_samples_have_changed_since_stays_for_init_from(
+    workplace: Workplace, tmp_path: Path, capsys: Any
+) -> None:
+    samples = shutil.copytree(workplace.samples, tmp_path / "samples")
+    command = ["--config", str(workplace.config), f"samples={samples}", "epochs=1"]
+    assert train.main([*command, "checkpoint.keep_ended=true"]) == 0
+    contract = json.loads((samples / CONTRACT_FILE).read_text())
+    contract["days"][0]["fingerprint"] = "built anew"
+    (samples / CONTRACT_FILE).write_text(json.dumps(contract))
+    (line,) = listed(workplace, capsys, "--remove-old")
+    assert "current: ended after 1 epochs, on other samples: for init_from" in line
+    ended = workplace.folder / "models" / "ended" / line.split()[0]
+    assert train.main([*command, f"init_from={ended}", "init_moments=true", "max_steps=2"]) == 0
+    assert train.main([*command, f"init_from={ended}x", "init_moments=true", "max_steps=2"]) == 1
+    assert f"{ended}x is no folder; name what checkpoint.keep_ended left" in one_error(capsys)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: Any) -> None:
+    assert checkpoints.main(["--output", str(tmp_path / "none"), "--remove-old"]) == 1
+    assert "none is no folder" in one_error(capsys)

@@ -246,6 +246,7 @@ def test_what_is_not_there_is_one_error(run: Callable[..., int], beside: Finishe
     cases: list[tuple[list[str], dict[str, object], list[str]]] = [
         (["--split", "tests"], {}, ["no split 'tests'", "test, train, validation"]),
         (["--compare", "popularity", "--train-split", "training"], {}, ["no split 'training'"]),
+        (["--compare", "popularity", "--train-split", "test"], {}, ["fitted on split test, which they are scored on"]),
         ([], {"samples": "nowhere"}, ["nowhere/contract.json: no such file"]),
         ([], {"model": "nowhere"}, ["nowhere: no model"]),
         ([], {"model": beside.samples}, ["no model"]),

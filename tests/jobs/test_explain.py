@@ -64,6 +64,7 @@ def test_nan_for_a_history_and_whole_numbers_are_explained(beside: Finished, tmp
         ("nowhere.json", "nowhere.json is no JSON object, and no file that can be read"),
         ('{"candidate_item_id": ', "--row: not JSON"),
         ('{"candidate_item_id": ' + "1" * 5000 + "}", "--row: not JSON"),
+        ("[" * 100_000, "--row: not JSON"),
         ("[1]", "a JSON object is needed, with a value for each column, got list"),
         ('{"candidate_item_id": "i1"}', "the input lacks the column"),
     ],
@@ -71,3 +72,8 @@ def test_nan_for_a_history_and_whole_numbers_are_explained(beside: Finished, tmp
 def test_a_row_that_is_none_is_told_in_one_line(beside: Finished, capsys: Any, row: str, said: str) -> None:
     assert explain.main(command(beside, "--row", row)) == 1
     assert said in one_error(capsys)
+
+
+def test_a_plot_of_another_kind_is_told_before_anything_is_scored(beside: Finished, capsys: Any) -> None:
+    assert explain.main(command(beside, "--row", "{}", "--plot", "plot.xyz")) == 1
+    assert "--plot: plot.xyz is of no kind that can be drawn; give a name that ends in .png, .svg, .pdf" in one_error(capsys)

@@ -41,7 +41,12 @@ def test_the_first_evaluation_is_that_of_the_model_though_vocabularies_were_exte
 def test_what_cannot_be_begun_with_is_one_error(beside: Finished, capsys: Any, tmp_path: Path) -> None:
     for model, overrides, message in (
         (str(beside.models[0]), [f"samples={extended(beside, 'moved', 1, 'in front')}"], "vocabulary item has other contents"),
-        (str(beside.models[0]), ["model.options.embedding_dim=4"], "its vectors have a width of 8, those to be trained 4"),
+        (
+            str(beside.models[0]),
+            ["model.options.embedding_dim=4"],
+            "it was trained with embedding_dim=8, and embedding_dim=4 is to be trained",
+        ),
+        (str(beside.models[0]), ["model.options.transformer=post_ln"], "take model.options.transformer=pre_ln"),
         ("models:/nobody/1", [], "init_from: models:/nobody/1 cannot be loaded"),
         (str(tmp_path), [], "no model that mian trained"),
         (str(beside.models[0]), ["init_moments=true"], "is no folder of checkpoints, and a model alone has no moments"),

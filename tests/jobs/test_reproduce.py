@@ -249,7 +249,7 @@ def test_a_training_at_whose_end_the_store_is_away_is_recorded_later(
         keep(trial, result)
         if not held[0]:
             held[0] = database.read_bytes()
-            database.write_bytes(b"no database for a while " * 5000)
+            database.write_bytes(held[0][:100] + b"damaged" * 5000)
         elif back != "later" and len(small_laboratory.ended()) == 3:
             database.write_bytes(held[0])
 

@@ -325,6 +325,10 @@ def test_what_is_missing_or_of_another_type_is_scored_as_trained(
     [
         ({"dataframe_records": []}, "the input has no rows"),
         ({"dataframe_split": {"columns": list(ROW), "data": []}}, "the input has no rows"),
+        (
+            {"dataframe_records": [{"item_id": "i1", "city": "x"}] * 3},
+            "none of the model's columns; it takes candidate_item_id, ",
+        ),
         ({"dataframe_records": [{**ROW, "user_age": "\ud83d"}]}, "column user_age, row 0: the text is not Unicode"),
         (
             {"dataframe_records": [ROW, {**ROW, "behavior_item_id": ["i1", "\ud83d"]}]},

@@ -104,7 +104,7 @@ def test_the_first_bad_file_in_the_contracts_order_is_named_on_every_rank(write_
 
 def test_fewer_rows_than_one_batch_a_rank(write_samples):
     samples = write_samples(SIZES)
-    with pytest.raises(StreamError, match=says("60 rows", "batch of 31 rows on each of 2 ranks", "drop_last=False")):
+    with pytest.raises(StreamError, match=says("60 rows", "batch of 31 rows on each of 2 ranks", "a smaller batch size")):
         stream_of(samples, batch_size=31, world_size=2)
     assert stream_of(samples, batch_size=31, world_size=2, drop_last=False).steps == 1
 

@@ -1,6 +1,7 @@
 """The record of a training, on real stores: databases, a server that is not there, a store that goes away."""
 
 import datetime as dt
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 import mian.tracking.registry
 from mian.config import TrackingConfig
+from mian.tracking.errors import TrackingError
 from mian.tracking.facts import TrainingRecord, flatten, quality_table, write_record
 from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, check_store
 from mian.tracking.tracker import FLUSH_SECONDS, Tracker
@@ -132,7 +134,7 @@ def below_a_file(folder: Path) -> str:
     return f"sqlite:///{folder}/file/mlflow.db"
 
 
-@pytest.mark.parametrize("broken_store", [closed_port, no_database, a_folder, below_a_file])
+@pytest.mark.parametrize("broken_store", [closed_port, a_folder, below_a_file])
 def test_a_store_that_is_not_there_is_said_once_and_stops_nothing(broken_store: Any, tmp_path: Path, caplog: Any) -> None:
     with seconds(30):
         tracker = tracker_of(broken_store(tmp_path))
@@ -208,10 +210,30 @@ def test_an_artifact_store_that_goes_away_is_an_outage(
 
 def test_check_store_takes_a_database_or_makes_it(tmp_path: Path) -> None:
     check_store(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
-    check_store("sqlite://")
     for broken in (closed_port, a_folder):
         with pytest.raises(STORE_ERRORS):
             check_store(broken(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite://", "is a database in memory, which ends with the process"),
+        ("sqlite:///:memory:", "is a database in memory, which ends with the process"),
+        ("sqlite:foo", "is no database that SQLAlchemy knows"),
+        ("postgresql+foo://user@127.0.0.1/mlflow", "is no database that SQLAlchemy knows"),
+        ("oracle://user@127.0.0.1/mlflow", "the tracking store oracle://user@127.0.0.1/mlflow can never take this run"),
+        ("mssql://user@127.0.0.1/mlflow", "needs pyodbc, which is not installed: pip install pyodbc"),
+        ("http://", "is no address of a tracking server"),
+        ("http://[bad", "is no address of a tracking server"),
+        ("sqlite:///notes.txt", "notes.txt is there, and is no SQLite database"),
+    ],
+)
+def test_a_store_that_can_never_work_is_an_error_before_the_first_step(tmp_path: Path, uri: str, said: str) -> None:
+    no_database(tmp_path)
+    with pytest.raises(TrackingError, match=re.escape(said)):
+        tracker_of(uri)
+    assert list(tmp_path.glob("journals/*")) == []
 
 
 def test_points_wait_no_longer_than_some_seconds() -> None:

@@ -80,6 +80,9 @@ def test_models_of_another_kind_or_width_are_refused(samples: Any) -> None:
     with pytest.raises(CarryOverError, match="init_from: it is a Mian, and DIN is to be trained"):
         carry_over(drawn("mian", samples.contract, 1), new, new.state_dict())
     narrow = build("din", samples.contract, {"embedding_dim": 4})
+    with pytest.raises(CarryOverError, match="it was trained with embedding_dim=4, and embedding_dim=16 is to be trained"):
+        carry_over(narrow, new, new.state_dict())
+    del narrow.config  # a model of the user's own may have none
     with pytest.raises(CarryOverError, match="its vectors have a width of 4, those to be trained 16"):
         carry_over(narrow, new, new.state_dict())
 
@@ -87,8 +90,21 @@ def test_models_of_another_kind_or_width_are_refused(samples: Any) -> None:
 @pytest.mark.parametrize(("trained", "wanted"), [("none", "cin"), ("cin", "none"), ("fm", "cin")])
 def test_a_model_of_other_options_is_refused(samples: Any, trained: str, wanted: str) -> None:
     old, new = (build("mian_plus", samples.contract, {"interactions": name}) for name in (trained, wanted))
+    with pytest.raises(
+        CarryOverError, match=f"it was trained with interactions={trained}, .* take model.options.interactions={trained}"
+    ):
+        carry_over(old, new, new.state_dict())
+    del old.config  # a model of the user's own may have none
     with pytest.raises(CarryOverError, match=r"init_from: it has .*; take the options that it was trained with"):
         carry_over(old, new, new.state_dict())
+
+
+def test_weights_that_fit_are_refused_where_other_options_compute_something_else_with_them(samples: Any) -> None:
+    old, new = (build("mian", samples.contract, {"transformer": name}) for name in ("pre_ln", "post_ln"))
+    with pytest.raises(CarryOverError, match=r"take model\.options\.transformer=pre_ln"):
+        carry_over(old, new, new.state_dict())
+    other_dropout = build("mian", samples.contract, {"transformer": "pre_ln", "dropout": 0.4})
+    assert carry_over(old, other_dropout, other_dropout.state_dict()) == []
 
 
 def test_a_training_that_begins_with_a_model_is_scored_before_its_first_step(samples: Any) -> None:
