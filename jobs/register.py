@@ -15,7 +15,7 @@ from mian.models import ModelError
 from mian.serving import ServableError, input_example
 from mian.serving.servable import MODEL_FILE, ModelDescription
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
+from mian.tracking.facts import HIDDEN, TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
 from mian.tracking.journal import JOURNALS
 from mian.tracking.store import STORE_ERRORS
 from mian.tracking.tracker import Tracker
@@ -48,6 +48,11 @@ def _register(folder: Path, path: str | None, overrides: Sequence[str]) -> None:
         raise TrackingError(f"{folder / TRAINING_FILE}: of another model than {MODEL_FILE} beside it; copy the folder again")
     config = command.load_config(TrainConfig, path or str(folder / TRAINING_FILE), overrides, inside=None if path else "config")
     _refuse_others(config, recorded, path or "the overrides", folder)
+    if f":{HIDDEN}@" in (config.tracking.uri or ""):
+        raise TrackingError(
+            f"{folder / TRAINING_FILE}: the password of {config.tracking.uri} is not kept there; give tracking.uri=..., or "
+            "tracking.uri=null and MLFLOW_TRACKING_URI in the environment"
+        )
     with TrainingLock(lock_path(folder.resolve().parent / CHECKPOINTS / record.key)):  # its training may still be scoring
         _record(folder, record, config, recorded)
 
@@ -66,7 +71,7 @@ def _record(folder: Path, record: TrainingRecord, config: TrainConfig, recorded:
     try:
         tracker.start(recorded.model_dump() | {"ranks": record.ranks}, contract, config.samples)
         if tracker.failure is not None:
-            raise TrackingError(f"{folder} is not registered: {tracker.uri} does not answer ({tracker.failure})")
+            raise TrackingError(f"{folder} is not registered: {tracker.shown_uri} does not answer ({tracker.failure})")
         if has_journal or not tracker.goes_on:
             for values, step in metrics.points():
                 tracker.report(values, step)

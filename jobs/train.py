@@ -25,7 +25,7 @@ from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import ModelMetrics, TrainingRecord, undefined_as_none, write_record
+from mian.tracking.facts import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
 from mian.tracking.journal import JOURNALS
 from mian.trainer import (
     CHECKPOINTS,
@@ -379,7 +379,7 @@ class _Keeper:
             key=self._key,
             ranks=self._ranks.size,
             ended=time.time_ns() // 1_000_000,
-            config=config.model_dump(mode="json"),
+            config=recorded_settings(config),
         )
         why = None
         try:
@@ -413,7 +413,7 @@ class _Keeper:
         uri = tracker.register(self.folder, self._kept.example, move_alias=not trial)
         tracker.journal.note("registered", "yes" if uri is not None else "no")
         if uri is not None:
-            log.info("logged to %s as %s%s", tracker.uri, uri, "; alias unchanged, it is a trial" * trial)
+            log.info("logged to %s as %s%s", tracker.shown_uri, uri, "; alias unchanged, it is a trial" * trial)
         return uri is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +22,9 @@ Record = TypeVar("Record", bound=BaseModel)
 
 TRAINING_FILE = "training.json"
 METRICS_FILE = "metrics.json"
+HIDDEN = "***"
+"""In the place of a password."""
+_PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s/@]+@")
 TRAINING_TAG = "mian.training"
 """Tag of a run: the id of its training, by which a later process finds the run."""
 
@@ -40,7 +44,7 @@ class TrainingRecord(BaseModel):
     ended: int | None = None
     """When the model was kept, in milliseconds since 1970; None in folders of earlier releases."""
     config: dict[str, Any]
-    """The configuration, as :class:`mian.config.TrainConfig` dumps it."""
+    """The configuration, as :class:`mian.config.TrainConfig` dumps it; without the password of the tracking store."""
 
 
 class ModelMetrics(BaseModel):
@@ -156,6 +160,19 @@ def quality_table(contract: Contract) -> pd.DataFrame:
     ]
     columns = ["day", "rows", "positives", "quarantined", "final", "column", "unknown", "drift"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def hide_passwords(text: str) -> str:
+    """A text with ``***`` in the place of the password of each URL in it."""
+    return _PASSWORD.sub(rf"\g<1>{HIDDEN}@", text)
+
+
+def recorded_settings(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as ``training.json`` holds it, which travels with the model."""
+    values = config.model_dump(mode="json")
+    if config.tracking.uri is not None:
+        values["tracking"]["uri"] = hide_passwords(config.tracking.uri)
+    return values
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
 from mian.tracking.errors import ArtifactStoreError, TrackingError
-from mian.tracking.facts import TRAINING_TAG
+from mian.tracking.facts import TRAINING_TAG, hide_passwords
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -91,7 +91,7 @@ def check_store(uri: str) -> None:
                 requests.head(uri, timeout=PROBE_SECONDS)
         except (requests.exceptions.InvalidURL, UnicodeError) as error:
             raise TrackingError(
-                f"{uri} is no address of a tracking server ({error}); give one such as http://host:5000"
+                f"{hide_passwords(uri)} is no address of a tracking server ({hide_passwords(str(error))}); give one such as http://host:5000"
             ) from error
     if _is_database(uri):
         _check_database(uri)
@@ -103,9 +103,13 @@ def _check_database(uri: str) -> None:
         url = make_url(uri)
         engine = create_engine(url)
     except ImportError as error:
-        raise TrackingError(f"{uri} needs {error.name}, which is not installed: pip install {error.name}") from error
+        raise TrackingError(
+            f"{hide_passwords(uri)} needs {error.name}, which is not installed: pip install {error.name}"
+        ) from error
     except ArgumentError as error:
-        raise TrackingError(f"{uri} is no database that SQLAlchemy knows ({error}); {remedy}") from error
+        raise TrackingError(
+            f"{hide_passwords(uri)} is no database that SQLAlchemy knows ({hide_passwords(str(error))}); {remedy}"
+        ) from error
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise TrackingError(f"{uri} is a database in memory, which ends with the process; {remedy}")
@@ -150,7 +154,7 @@ def _experiment(uri: str, name: str) -> str:
         return str(client.create_experiment(name, artifact_location=location))
     if found.lifecycle_stage != LifecycleStage.ACTIVE:
         raise TrackingError(
-            f"tracking.experiment: {name} is deleted in {uri}; restore it (mlflow experiments restore --experiment-id "
+            f"tracking.experiment: {name} is deleted in {hide_passwords(uri)}; restore it (mlflow experiments restore --experiment-id "
             f"{found.experiment_id}), or name another one"
         )
     return str(found.experiment_id)

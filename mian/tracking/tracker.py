@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from mian.config import TrackingConfig
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import TRAINING_TAG, flatten, quality_table, tags
+from mian.tracking.facts import TRAINING_TAG, flatten, hide_passwords, quality_table, tags
 from mian.tracking.journal import Journal
 from mian.tracking.registry import register
 from mian.tracking.store import (
@@ -70,6 +70,7 @@ class Tracker:
         run_id: of the run; None until the store has answered.
         failure: why the store does not answer; None while it does.
         goes_on: whether the store had the run already.
+        uri: of the store; ``shown_uri`` is what may be printed of it.
         status_before: of the run that the store had already; None where it had none.
     """
 
@@ -90,6 +91,7 @@ class Tracker:
         self.goes_on = False
         self.status_before: str | None = None
         self.uri = tracking_uri(config.uri)
+        self.shown_uri = hide_passwords(self.uri)
 
     def start(self, params: Mapping[str, Any], contract: Contract, samples: str, run_id: str | None = None) -> None:
         """Begin the run, or go on with it: every configuration value, the contract and its fingerprint, the code's version.
@@ -103,8 +105,8 @@ class Tracker:
         Raises:
             TrackingError: the store, the experiment or the run can never take the record.
         """
-        self._params = {name: str(value) for name, value in flatten(params)}
-        self._tags = tags(contract, samples, self.journal.training)
+        self._params = {name: hide_passwords(str(value)) for name, value in flatten(params)}
+        self._tags = tags(contract, hide_passwords(samples), self.journal.training)
         self._resumed = run_id
         self.journal.note("training", self.journal.training)
         if "told" not in self.journal.notes:
@@ -226,11 +228,11 @@ class Tracker:
             return False
         except STORE_ERRORS as error:
             if refused and refuses(error):
-                raise TrackingError(f"the tracking store {self.uri} can never take this run: {_words(error)}") from error
+                raise TrackingError(f"the tracking store {self.shown_uri} can never take this run: {_words(error)}") from error
             self._give_up(error, time.monotonic() - began)
             return False
         if self.failure is not None:
-            log.info("the tracking store %s answers again, and has all that was reported meanwhile", self.uri)
+            log.info("the tracking store %s answers again, and has all that was reported meanwhile", self.shown_uri)
         self.failure = None
         return True
 
@@ -290,7 +292,7 @@ class Tracker:
         if self.failure is None:
             log.warning(
                 "the tracking store %s %s, training goes on without it; what is reported is kept in %s, and sent when it can be (%s)",
-                self.uri,
+                self.shown_uri,
                 "refuses the record" if isinstance(error, TrackingError) or refuses(error) else "does not answer",
                 self.journal.folder,
                 _words(error),
@@ -299,4 +301,4 @@ class Tracker:
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return hide_passwords(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -1,6 +1,7 @@
 """What a training records, whatever becomes of the tracking store and of the process."""
 
 import json
+import logging
 import math
 import shutil
 import signal
@@ -218,6 +219,27 @@ def test_a_configuration_of_another_release_is_refused_by_its_key(beside: Finish
     (copy / "training.json").write_text(json.dumps(record))
     assert register.main(["--model", str(copy)]) == 1
     assert f"{copy}/training.json: damaged, or of another release: config.optimizer.warmth: " in one_error(capsys)
+
+
+def test_the_password_of_a_store_is_printed_and_kept_nowhere(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = f"http://ann:s3cret@127.0.0.1:{closed_port()}"
+    with caplog.at_level(logging.INFO):
+        assert train.main(["--config", str(workplace.config), f"tracking.uri={uri}", "max_steps=2"]) == 0
+    printed = capsys.readouterr()
+    said = caplog.text + printed.out + printed.err
+    assert "http://ann:***@" in said
+    assert "s3cret" not in said
+    (model,) = workplace.models
+    kept = [path for path in model.parent.rglob("*") if path.is_file()]
+    assert [path for path in kept if b"s3cret" in path.read_bytes()] == []
+    assert register.main(["--model", str(model)]) == 1
+    assert "the password of http://ann:***@" in one_error(capsys)
+    assert register.main(["--model", str(model), f"tracking.uri=sqlite:///{workplace.folder}/mlflow.db"]) == 0
+    run = the_run(workplace)
+    assert run.data.params["tracking.uri"].startswith("http://ann:***@")
 
 
 def test_a_test_split_that_cannot_be_scored_costs_no_model(workplace: Workplace, tmp_path: Path, capsys: Any) -> None:
