@@ -1,4 +1,7 @@
-"""What a sample says by lacking something: values that are missing or unknown, and the length of its history."""
+"""What a sample says by lacking something: values that are missing or unknown, and the length of its history.
+
+And by repeating something, where the log recorded the history: one that is written down with the click has the candidate in it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pyspark.sql import functions as F
 
 from pipeline.audit.published import Published
 from pipeline.config import DataConfig
-from pipeline.contract import UNKNOWN_ID
+from pipeline.contract import UNKNOWN_ID, Contract
 from pipeline.contract.document import LENGTH_COLUMN
 
 BoolArray = npt.NDArray[np.bool_]
@@ -25,6 +28,10 @@ MOST_ROWS = 1_000_000
 
 #: Levels of a column of behaviors: how many of its entries are unknown.
 NONE, SOME, HALF = 0, 1, 2
+
+#: Levels of a candidate's value beside the behaviors of a recorded history.
+ELSEWHERE, AMONG, NEWEST = 0, 1, 2
+_BESIDE = "{} among the behaviors"
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def collect_indicators(published: Published, config: DataConfig) -> IndicatorRow
     total = sum(day.rows for day in published.contract.days if str(day.day) in wanted)
     if total > MOST_ROWS:
         samples = samples.where(F.pmod(F.xxhash64("user_key", F.lit(1)), F.lit(1 << 20)) < int(MOST_ROWS / total * (1 << 20)))
-    levels = {column: level.cast("tinyint").alias(column) for column, level in _levels(published)}
+    levels = {column: level.cast("tinyint").alias(column) for column, level in _levels(published, config)}
     table = samples.select("user_key", F.col("day").cast("string").alias("day"), "label", *levels.values()).toArrow()
     names = table["day"].to_pylist()
     labels = table["label"].to_numpy().astype(np.float64)
@@ -84,8 +91,15 @@ def collect_indicators(published: Published, config: DataConfig) -> IndicatorRow
     )
 
 
-def _levels(published: Published) -> Iterator[tuple[str, Column]]:
+def _levels(published: Published, config: DataConfig) -> Iterator[tuple[str, Column]]:
     contract = published.contract
+    if config.recorded:
+        for candidate, behaviors in _pairs(contract):
+            known = F.col(candidate) > UNKNOWN_ID
+            newest = F.expr(f"`{behaviors}`[0] = `{candidate}`")
+            among = F.expr(f"array_contains(slice(`{behaviors}`, 1, {LENGTH_COLUMN}), `{candidate}`)")
+            level = F.when(known & newest, NEWEST).when(known & among, AMONG).otherwise(ELSEWHERE)
+            yield _BESIDE.format(candidate), level
     length = F.col(LENGTH_COLUMN)
     yield LENGTH_COLUMN, F.when(length == contract.history.length, -1).otherwise(F.floor(F.log2(length + 1)))
     for field in contract.fields:
@@ -98,8 +112,22 @@ def _levels(published: Published) -> Iterator[tuple[str, Column]]:
             yield field.column, F.when(count == 0, NONE).when(2 * count < length, SOME).otherwise(HALF)
 
 
+def _pairs(contract: Contract) -> Iterator[tuple[str, str]]:
+    """The candidate's columns and those of behaviors that have the same values."""
+    for candidate in contract.fields:
+        for behaviors in contract.fields:
+            groups = (candidate.group, behaviors.group) == ("candidate", "behaviors")
+            if groups and candidate.is_categorical and candidate.vocabulary == behaviors.vocabulary:
+                yield candidate.column, behaviors.column
+
+
 def _indicators(published: Published, table: pa.Table) -> Iterator[Indicator]:
     contract = published.contract
+    for candidate, behaviors in _pairs(contract):
+        if (name := _BESIDE.format(candidate)) in table.column_names:
+            levels = table[name].to_numpy()
+            yield Indicator(candidate, f"the most recent of {behaviors}", levels == NEWEST)
+            yield Indicator(candidate, f"one of {behaviors}", levels >= AMONG)
     lengths = table[LENGTH_COLUMN].to_numpy()
     for level in np.unique(lengths):
         yield Indicator(LENGTH_COLUMN, _length(int(level)), lengths == level, in_history=True)

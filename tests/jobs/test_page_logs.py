@@ -29,10 +29,11 @@ NEWS = [f"N{n}" for n in range(120)]
 CATEGORIES = {news: f"category{n % 6}" for n, news in enumerate(NEWS)}
 
 
-def write_pages(folder: Path) -> tuple[int, int]:
+def write_pages(folder: Path, written_later: bool = False) -> tuple[int, int]:
     """Pages and news in the layout of MIND, of two sets; how many news were shown, and how many clicked.
 
-    A user clicks news of the categories of the history more often than others. Ids begin anew in each set, as they do there.
+    A user clicks news of the categories of the history more often than others. Ids begin anew in each set, as they do there. A history
+    that is written later has the page's own clicks.
     """
     draw = random.Random(0)
     shown = clicked = 0
@@ -50,9 +51,10 @@ def write_pages(folder: Path) -> tuple[int, int]:
                 label = int(draw.random() < (0.6 if CATEGORIES[news] in liked else 0.1))
                 page.append(f"{news}-{label}")
                 shown, clicked = shown + 1, clicked + label
+            history = [*taste[user], *(entry[:-2] for entry in page if entry.endswith("-1") and written_later)]
             # as the published files say it: 11/9/2019 8:05:01 AM
             text = f"{time.month}/{time.day}/{time.year} {time.hour % 12 or 12}:{time:%M:%S} {'AM' if time.hour < 12 else 'PM'}"
-            lines.append("\t".join([str(number + 1), user, text, " ".join(taste[user]), " ".join(page)]))
+            lines.append("\t".join([str(number + 1), user, text, " ".join(history), " ".join(page)]))
         (target / "behaviors.tsv").write_text("\n".join(lines) + "\n")
         news = [
             "\t".join([n, c, f"{c}-sub", f'"{n}", a title', "", "https://example.com", "[]", '[{"a": "b"}]'])
@@ -97,6 +99,16 @@ def test_pages_in_the_layout_of_mind_from_configuration_to_a_trained_model(spark
     assert audit(spark, small, rows=60).findings == []
     assert trained(tmp_path, tmp_path / "samples") == 0
     assert list((tmp_path / "models").glob("*"))
+
+
+def test_the_audit_finds_a_recorded_history_that_was_written_after_the_click(spark: SparkSession, tmp_path: Path) -> None:
+    write_pages(tmp_path / "logs", written_later=True)
+    overrides = [f"logs={tmp_path}/logs", f"samples={tmp_path}/samples"]
+    small = command.load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), overrides)
+    build_samples(spark, small, DAYS[0], DAYS[-1])
+    found = audit(spark, small, rows=10).found("leak")
+    assert {finding.column for finding in found} >= {"candidate_item_id"}
+    assert any("one of behavior_item_id in " in finding.samples for finding in found)
 
 
 def test_a_labeled_log_with_histories_of_its_own_from_configuration_to_a_trained_model(
