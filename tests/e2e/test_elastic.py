@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
 import psutil
 import pytest
 
+from mian.tracking.journal import JOURNAL_FILE, JOURNALS
 from tests.e2e.trainings import the_run, write_training
 from tests.launcher import ENVIRONMENT, ROOT, processes_with
 from tests.mian.sample_data import write_samples
@@ -25,6 +25,9 @@ from tests.mian.sample_data import write_samples
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
 SEED = int(os.environ.get("MIAN_SEED", "0"))
 SECONDS = 300
+LOG_EVERY = 20
+#: Of two workers that stay: two epochs of 30,000 samples, 64 a step.
+STEPS = 930
 #: Each a host of its own to Horovod, which bars a host whole when a worker on it dies.
 HOSTS = ("localhost", "127.0.0.1")
 
@@ -44,7 +47,12 @@ class ElasticTraining:
     def __init__(self, folder: Path, samples: Path, **values: object) -> None:
         folder.mkdir()
         self.folder = folder
-        learning = {"optimizer": {"learning_rate": 3e-3, "schedule": "linear"}, "batch_size": 32, "epochs": 2, "log_every": 20}
+        learning = {
+            "optimizer": {"learning_rate": 3e-3, "schedule": "linear"},
+            "batch_size": 32,
+            "epochs": 2,
+            "log_every": LOG_EVERY,
+        }
         self.config = write_training(folder, samples, **{**learning, **values})
         self.hosts(*HOSTS)
         script = folder / "hosts.sh"
@@ -87,9 +95,13 @@ class ElasticTraining:
         """The numbers of ranks that it has gone through."""
         return [int(line.partition(" ranks,")[0].rpartition(" ")[2]) for line in self.said().splitlines() if " ranks, " in line]
 
-    def share(self) -> float:
-        """How much of all samples it has trained on, in percent."""
-        return max((float(percent) for percent in re.findall(r"(\d+)%\|", self.said())), default=0.0)
+    def steps(self) -> int:
+        """How many steps it has done, as far as its journal says."""
+        points = 0
+        for journal in self.folder.glob(f"models/{JOURNALS}/*/{JOURNAL_FILE}"):
+            with suppress(FileNotFoundError):  # it goes with the end
+                points += journal.read_text(encoding="utf-8").count('"train_logloss"')
+        return points * LOG_EVERY
 
     def wait_for(self, process: subprocess.Popen[bytes], *worlds: int) -> None:
         """Until it has gone through these worlds."""
@@ -97,7 +109,7 @@ class ElasticTraining:
 
     def wait_for_steps(self, process: subprocess.Popen[bytes]) -> None:
         """Until it trains; before that whoever goes on may not know of the run that the first rank began."""
-        self._wait(process, lambda: " samples/s" in self.said())
+        self._wait(process, lambda: self.steps() > 0)
 
     def _wait(self, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SECONDS
@@ -192,15 +204,15 @@ def test_a_worker_that_is_killed_while_it_comes_back_keeps_nobody_waiting(
 def test_it_ends_by_itself_whenever_a_worker_is_killed(samples: Path, tmp_path: Path, undisturbed: float, attempt: int) -> None:
     training = ElasticTraining(tmp_path / "killed", samples)
     draw = random.Random(SEED * 1_000 + attempt)
-    share, host = draw.uniform(0, 100), draw.choice(HOSTS)
+    steps, host = draw.uniform(0, STEPS), draw.choice(HOSTS)
     with training.started() as process:
-        while training.share() < share and process.poll() is None:
+        while training.steps() < steps and process.poll() is None:
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 0.2))
         if worker := training.workers().get(host):
             worker.kill()
         assert process.wait(timeout=SECONDS) == 0, training.said()
     difference = training.auc() - undisturbed
-    print(f"{host} killed at {share:.1f} % of the samples: worlds {training.worlds()}, AUC {difference:+.5f}")
+    print(f"{host} killed after step {steps:.0f}: worlds {training.worlds()}, AUC {difference:+.5f}")
     assert processes_with(training.folder) == []
     assert abs(difference) < 0.002
