@@ -49,7 +49,7 @@ def _explain(values: dict[str, Any]) -> str:
     mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
     row = _read_row(values["row"])
     plot = values["plot"]
-    if plot is not None and pathlib.Path(plot).suffix not in PLOTS:
+    if plot is not None and pathlib.Path(plot).suffix.lower() not in PLOTS:
         raise command.ConfigError(f"--plot: {plot} is of no kind that can be drawn; give a name that ends in {', '.join(PLOTS)}")
     servable = load_model(values["model"])
     raw = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()})

@@ -31,7 +31,7 @@ NONE, SOME, HALF = 0, 1, 2
 
 #: Levels of a candidate's value beside the behaviors of a recorded history.
 ELSEWHERE, AMONG, NEWEST = 0, 1, 2
-_BESIDE = "{} among the behaviors"
+_BESIDE = "{} among {}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _levels(published: Published, config: DataConfig) -> Iterator[tuple[str, Col
             newest = F.expr(f"`{behaviors}`[0] = `{candidate}`")
             among = F.expr(f"array_contains(slice(`{behaviors}`, 1, {LENGTH_COLUMN}), `{candidate}`)")
             level = F.when(known & newest, NEWEST).when(known & among, AMONG).otherwise(ELSEWHERE)
-            yield _BESIDE.format(candidate), level
+            yield _BESIDE.format(candidate, behaviors), level
     length = F.col(LENGTH_COLUMN)
     yield LENGTH_COLUMN, F.when(length == contract.history.length, -1).otherwise(F.floor(F.log2(length + 1)))
     for field in contract.fields:
@@ -124,7 +124,7 @@ def _pairs(contract: Contract) -> Iterator[tuple[str, str]]:
 def _indicators(published: Published, table: pa.Table) -> Iterator[Indicator]:
     contract = published.contract
     for candidate, behaviors in _pairs(contract):
-        if (name := _BESIDE.format(candidate)) in table.column_names:
+        if (name := _BESIDE.format(candidate, behaviors)) in table.column_names:
             levels = table[name].to_numpy()
             yield Indicator(candidate, f"the most recent of {behaviors}", levels == NEWEST)
             yield Indicator(candidate, f"one of {behaviors}", levels >= AMONG)
