@@ -20,11 +20,12 @@ from pathlib import Path
 from stream import write_samples
 
 from mian.config import TrainConfig
+from mian.contract import Contract
+from mian.contract.document import LABEL_COLUMN, USER_COLUMN
+from mian.distributed.collectives import Ranks
 from mian.models import model_columns
 from mian.stream import SampleStream
-from mian.trainer import Ranks, Streams, Trainer
-from pipeline.contract import Contract
-from pipeline.contract.document import LABEL_COLUMN, USER_COLUMN
+from mian.training import Streams, Trainer
 
 HELD_OUT_ROWS = 5_000
 

@@ -35,7 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contract import (
+from mian.contract import (
     Contract,
     Day,
     Field,
@@ -236,15 +236,15 @@ def held() -> tuple[int, int]:
 def train(folder: Path) -> None:
     """One rank: train, register and score; the first one leaves what there is to say."""
     import mian.tracking.registry
-    import mian.trainer.trainer
+    import mian.training.trainer
     from jobs import train as job
+    from mian.contract import read_contract
     from mian.serving import input_example, load_servable
-    from mian.trainer import Trainer
-    from pipeline.contract import read_contract
+    from mian.training import Trainer
 
     with Phases() as phases:
         phases.of("training", Trainer, "run")
-        phases.of("scoring", mian.trainer.trainer, "evaluate_split")
+        phases.of("scoring", mian.training.trainer, "evaluate_split")
         phases.of("gathering", Trainer, "whole_model")
         phases.of("saving", job, "save_servable")
         phases.of("registering", mian.tracking.registry, "log_servable")

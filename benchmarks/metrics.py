@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mian.distributed.collectives import Ranks
+from mian.evaluation.distributed_metrics import CAPACITY, ScoredRows
 from mian.metrics import evaluate, reliability
-from mian.trainer import Ranks
-from mian.trainer.scored_rows import CAPACITY, ScoredRows
 
 BATCH = 4096
 IMPRESSIONS_A_USER = 30

@@ -29,10 +29,11 @@ import torch
 from stream import FIELDS, SIZES, made_up, made_up_contract
 
 from mian.config import TrainConfig
-from mian.stream.plan import RowGroup, plan_reads, shuffled_windows
-from mian.stream.shares import Share
-from mian.trainer import Ranks, Trainer, open_streams
-from pipeline.contract import Contract, Day, SampleFile, Split
+from mian.contract import Contract, Day, SampleFile, Split
+from mian.distributed.collectives import Ranks
+from mian.stream.read_plan import RowGroup, plan_reads, shuffled_windows
+from mian.stream.sharding import Share
+from mian.training import Trainer, open_streams
 
 FIRST = dt.date(2026, 1, 1)
 WAYS = {"whole row groups": (4, 4), "default": (4, 32), "all rows": (38, 38)}

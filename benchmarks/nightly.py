@@ -36,7 +36,7 @@ SPLITS = {
     "validation": {"first": TENTH, "last": TENTH},
     "test": {"first": LAST, "last": LAST},
 }
-START = "from pipeline.session import spark_session; spark_session('nothing').stop()"
+START = "from pipeline.io.session import spark_session; spark_session('nothing').stop()"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

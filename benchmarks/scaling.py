@@ -39,13 +39,13 @@ from stream import made_up_contract
 from train import SIZES, cut, fields, made_up, vocabulary_sizes
 
 from mian.config import OptimizerConfig
+from mian.distributed.collectives import Ranks
+from mian.distributed.compression import packing16
 from mian.kernels import distinct, sum_by_place
 from mian.layers import split_tables
 from mian.models import build
-from mian.trainer import Ranks
-from mian.trainer.compression import packing16
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.step import TrainingStep
+from mian.optim.optimizer import Optimizer
+from mian.training.step import TrainingStep
 
 HOSTS = tuple(2**power for power in range(10))
 FLOAT = ID = 4  # bytes
@@ -198,7 +198,7 @@ def rows_looked_up(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> to
 
 def seconds_a_row(rows: int, table_rows: int, width: int) -> float:
     """How long a row of another rank takes here: finding its place, adding it up, updating it."""
-    from mian.trainer.tables import LazyAdam
+    from mian.optim.sparse import LazyAdam
 
     of_two = torch.cat([torch.randperm(table_rows)[:rows] for _ in range(2)])
     gradients = torch.randn(len(of_two), width)

@@ -31,9 +31,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from stream import DAY, FIELDS, HISTORY, SIZES, made_up, made_up_contract
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import TrainConfig
-from mian.trainer import CheckpointStore, Ranks, Trainer, open_streams
-from pipeline.contract import Contract, Day, SampleFile, Split
+from mian.contract import Contract, Day, SampleFile, Split
+from mian.distributed.collectives import Ranks
+from mian.training import Trainer, open_streams
 
 GIB = 1 << 30
 WIDTH = 16

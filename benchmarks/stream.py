@@ -42,8 +42,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import torch
 
-from mian.stream import SampleStream
-from pipeline.contract import (
+from mian.contract import (
     Contract,
     Day,
     Field,
@@ -54,6 +53,7 @@ from pipeline.contract import (
     Split,
     Vocabulary,
 )
+from mian.stream import SampleStream
 
 HISTORY = 30
 DAY = dt.date(2026, 1, 1)

@@ -34,13 +34,13 @@ from stream import made_up_contract
 from torch.nn.functional import binary_cross_entropy
 
 from mian.config import OptimizerConfig, Precision
+from mian.contract import Field
+from mian.distributed.collectives import Ranks
+from mian.execution.prefetch import beside
+from mian.execution.threads import default_threads, threads
 from mian.models import build
-from mian.trainer import Ranks
-from mian.trainer.feed import beside
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.step import TrainingStep
-from mian.trainer.threads import default_threads, threads
-from pipeline.contract import Field
+from mian.optim.optimizer import Optimizer
+from mian.training.step import TrainingStep
 
 HISTORY = 30
 EMBEDDING = 16

@@ -22,7 +22,7 @@ from pathlib import Path
 import mlflow
 import yaml
 
-from pipeline.contract import read_contract
+from mian.contract import read_contract
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "conf" / "data" / "demo.yaml"

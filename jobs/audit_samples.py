@@ -10,11 +10,11 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from jobs import command
+from mian.contract import ContractError
 from pipeline.audit import AuditError, Report, audit
 from pipeline.config import DataConfig
-from pipeline.contract import ContractError
-from pipeline.log_errors import LogError, spark_words
-from pipeline.session import spark_session
+from pipeline.io.session import spark_session
+from pipeline.logs.errors import LogError, spark_words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

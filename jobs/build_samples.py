@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from jobs import command
+from mian.contract import Contract, ContractError
 from pipeline.build import BuildReport, PlannedDay, build_samples, generations, plan_build, rollback
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError
 from pipeline.dataset.folder import Generation
-from pipeline.events import days_between
-from pipeline.log_errors import LogError
-from pipeline.schedule import spans
-from pipeline.session import spark_session
+from pipeline.dataset.schedule import spans
+from pipeline.io.session import spark_session
+from pipeline.logs.errors import LogError
+from pipeline.logs.events import days_between
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from mian.checkpoint.retention import kept_checkpoints
+from mian.checkpoint.training_lock import AlreadyRunningError
 from mian.tracking.journal import JOURNALS, Journal
-from mian.trainer import AlreadyRunningError, kept_checkpoints
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs import command
-from pipeline.contract import ContractError
+from mian.contract import ContractError
 from pipeline.describe import DescribeError, describe, write_page
 
 

@@ -10,8 +10,9 @@ import mlflow
 import pandas as pd
 
 from jobs import command
-from mian.baselines import BaselineError
-from mian.evaluation import (
+from mian.contract import ContractError, read_contract
+from mian.evaluation.baselines import BaselineError
+from mian.evaluation.offline import (
     TruthError,
     baseline_scores,
     compare,
@@ -24,8 +25,7 @@ from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
-from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, tracking_uri
-from pipeline.contract import ContractError, read_contract
+from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, tracking_uri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

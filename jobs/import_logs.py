@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobs import command
 from pipeline.importers import IMPORTERS, ImporterError, import_logs
-from pipeline.session import spark_session
+from pipeline.io.session import spark_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from jobs import command
+from mian.checkpoint.retention import CHECKPOINTS, lock_path
+from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
 from mian.config import TrainConfig
-from mian.evaluation import load_model
+from mian.contract import ContractError, read_contract
+from mian.evaluation.offline import load_model
 from mian.models import ModelError
 from mian.serving import ServableError, input_example
 from mian.serving.servable import MODEL_FILE, ModelDescription
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import HIDDEN, TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
 from mian.tracking.journal import JOURNALS
-from mian.tracking.store import STORE_ERRORS
+from mian.tracking.mlflow_store import STORE_ERRORS
 from mian.tracking.tracker import Tracker
-from mian.trainer import CHECKPOINTS, AlreadyRunningError, TrainingLock, lock_path
-from pipeline.contract import ContractError, read_contract
 
 log = logging.getLogger(__name__)
 

@@ -9,26 +9,21 @@ from collections.abc import Sequence
 
 from jobs import command, stop_signal
 from jobs.stop_signal import StopSignal
-from mian.evaluation import TruthError, open_truth
+from mian.checkpoint.store import CheckpointError
+from mian.contract import ContractError, read_contract
+from mian.distributed.collectives import HungRankError, Ranks
+from mian.evaluation.external_sort import SpillError
+from mian.evaluation.offline import TruthError, open_truth
+from mian.execution.device import DeviceError
 from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, send_records, train_all, write_report
-from mian.experiments.scoring import SPLIT
+from mian.experiments.held_out import SPLIT
 from mian.experiments.trials import write
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.tracker import Outcome, Tracker
-from mian.trainer import (
-    CarryOverError,
-    CheckpointError,
-    DeviceError,
-    DisagreementError,
-    HungRankError,
-    Ranks,
-    SpillError,
-    TrainingStopped,
-)
-from pipeline.contract import ContractError, read_contract
+from mian.training import CarryOverError, DisagreementError, TrainingStopped
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from jobs import command
 from pipeline.config import DataConfig
-from pipeline.session import spark_session
-from pipeline.simulate.publish import SimulateError
+from pipeline.io.session import spark_session
+from pipeline.simulate.world_folder import SimulateError
 from pipeline.simulate.write import simulate_logs
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 
 from jobs import command
-from mian.trainer import RankError, TrainingStopped
+from mian.distributed.collectives import RankError
+from mian.training import TrainingStopped
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,14 @@ import torch
 
 from jobs import command, stop_signal
 from jobs.stop_signal import StopSignal
+from mian.checkpoint.retention import CHECKPOINTS, ENDED, lock_path
+from mian.checkpoint.store import CheckpointError, CheckpointStore, key_of_any_epochs, training_key
+from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
 from mian.config import TrainConfig
+from mian.contract import Contract, ContractError, read_contract
+from mian.distributed.collectives import HungRankError, Ranks
+from mian.evaluation.external_sort import SpillError
+from mian.execution.device import DeviceError, choose_device
 from mian.metrics import MetricError, plot_reliability
 from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
@@ -27,34 +34,19 @@ from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
 from mian.tracking.journal import JOURNALS
-from mian.trainer import (
-    CHECKPOINTS,
-    ENDED,
-    AlreadyRunningError,
+from mian.training import (
     CarryOverError,
-    CheckpointError,
-    CheckpointStore,
-    DeviceError,
     DisagreementError,
-    HungRankError,
-    Ranks,
-    SpillError,
     Streams,
     TableMemoryError,
     Trained,
     Trainer,
     TrainingError,
-    TrainingLock,
     TrainingStopped,
     World,
-    choose_device,
-    key_of_any_epochs,
-    lock_path,
     open_streams,
     refuse_large_tables,
-    training_key,
 )
-from pipeline.contract import Contract, ContractError, read_contract
 
 if TYPE_CHECKING:
     from mian.tracking.tracker import Outcome, Tracker
@@ -248,7 +240,7 @@ def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, A
 
 def _initial(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
     """What the training begins with; MLflow takes seconds to import, and other trainings' ranks do without."""
-    from mian.initial_model import initial_weights
+    from mian.tracking.initial_model import initial_weights
 
     return initial_weights(config, contract)
 

@@ -10,18 +10,18 @@ from typing import Literal
 
 from pyspark.sql import SparkSession
 
+from mian.contract import Contract, ContractError
 from pipeline.build_days import SparkBuilder
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError
+from pipeline.dataset.fingerprints import vocabulary_fingerprint
 from pipeline.dataset.folder import DatasetFolder, Generation
 from pipeline.dataset.lock import DatasetLock
 from pipeline.dataset.run import BuildReport, run_build
+from pipeline.dataset.schedule import runs, schedule
 from pipeline.dataset.start import Start, find_start, refuse_loss, refuse_overlap
-from pipeline.events import EventLogs, days_between
-from pipeline.fingerprints import vocabulary_fingerprint
-from pipeline.log_errors import log_errors, refuse_unreachable
-from pipeline.schedule import runs, schedule
-from pipeline.storage import Storage
+from pipeline.io.storage import Storage
+from pipeline.logs.errors import log_errors, refuse_unreachable
+from pipeline.logs.events import EventLogs, days_between
 
 __all__ = ["BuildReport", "PlannedDay", "build_samples", "generations", "plan_build", "rollback"]
 

@@ -13,25 +13,25 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract import Contract, Day, SampleFile, Split
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, Day, SampleFile, Split
+from pipeline.dataset.fingerprints import day_fingerprint
 from pipeline.dataset.folder import DatasetFolder
+from pipeline.dataset.quality import day_quality, in_words, refuse_day
 from pipeline.dataset.run import BuiltDays
 from pipeline.dataset.sample_writer import NAME_DIGITS, Staged, WrittenDay, stage_files
+from pipeline.dataset.schedule import Schedule, passes, schedule, spans
+from pipeline.dataset.vocabulary_store import VocabularyStore
 from pipeline.days import ONE_DAY, day_number, microseconds
-from pipeline.encode import EncodePlan, encode_files
-from pipeline.events import EventLogs, Events
-from pipeline.findings import day_quality, in_words, refuse_day
-from pipeline.fingerprints import day_fingerprint
+from pipeline.encoding.sample_files import EncodePlan, encode_files
+from pipeline.encoding.statistics import total
 from pipeline.join.blobs import ipc_bytes
-from pipeline.join.days import join_days
+from pipeline.join.partition import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
 from pipeline.join.plan import files_of
-from pipeline.join.worker import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
-from pipeline.log_errors import LogError
-from pipeline.matching import refuse_unmatched
-from pipeline.schedule import Schedule, passes, schedule, spans
-from pipeline.statistics import total
-from pipeline.vocabulary_store import VocabularyStore
+from pipeline.join.spark_join import join_days
+from pipeline.join.unmatched import refuse_unmatched
+from pipeline.logs.errors import LogError
+from pipeline.logs.events import EventLogs, Events
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.session import spark_session
+from pipeline.io.session import spark_session
 
 #: Most JVMs here, those that tests start as processes of their own included, live for less than optimizing them takes.
 os.environ["JDK_JAVA_OPTIONS"] = f"-XX:TieredStopAtLevel=1 {os.environ.get('JDK_JAVA_OPTIONS', '')}"

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import torch
 
+from mian.distributed.collectives import Ranks
+from mian.execution.device import choose_device
+from mian.execution.prefetch import beside
+from mian.execution.threads import default_threads, threads
 from mian.experiments.trials import Experiment, Trial, write
 from mian.models import build
-from mian.trainer import Ranks, choose_device
-from mian.trainer.feed import beside
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.step import TrainingStep
-from mian.trainer.streams import training_stream
-from mian.trainer.threads import default_threads, threads
+from mian.optim.optimizer import Optimizer
+from mian.training.data import training_stream
+from mian.training.step import TrainingStep
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mian.evaluation import TRUTH_COLUMNS
-from mian.experiments.attention import GlobalWeights
+from mian.evaluation.offline import TRUTH_COLUMNS
+from mian.experiments.global_weights import GlobalWeights
 
 #: Okabe and Ito's palette, which color-blind readers tell apart; a line style and a marker each besides.
 STYLES = (

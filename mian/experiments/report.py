@@ -13,11 +13,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from mian.experiments import figures, tables
-from mian.experiments.attention import GlobalWeights, global_weights
+from mian.experiments import comparison_tables, figures
+from mian.experiments.comparison_tables import METRICS
 from mian.experiments.efficiency import efficiency
-from mian.experiments.scoring import HeldOutRows, read_held_out_rows, scores
-from mian.experiments.tables import METRICS
+from mian.experiments.global_weights import GlobalWeights, global_weights
+from mian.experiments.held_out import HeldOutRows, read_held_out_rows, scores
 from mian.experiments.trials import Experiment, shown, write
 
 MARKDOWN = "report.md"
@@ -71,8 +71,8 @@ def write_report(experiment: Experiment) -> Path:
     config = experiment.config
     rows = read_held_out_rows(experiment)
     probabilities = {line: [scores(experiment, trial) for trial in experiment.chosen(line)] for line in config.rows}
-    metrics = tables.of_seeds(rows, probabilities)
-    peer = tables.best_peer(metrics, list(config.compared), config.ours)
+    metrics = comparison_tables.of_seeds(rows, probabilities)
+    peer = comparison_tables.best_peer(metrics, list(config.compared), config.ours)
     with figures.style():
         sections = [
             _comparison(experiment, rows, metrics, probabilities, peer),
@@ -113,12 +113,12 @@ def _comparison(
     experiment: Experiment,
     rows: HeldOutRows,
     metrics: Mapping[str, pd.DataFrame],
-    probabilities: tables.Probabilities,
+    probabilities: comparison_tables.Probabilities,
     peer: str,
 ) -> Section:
     config = experiment.config
     lines = list(config.compared)
-    table = tables.comparison(rows, metrics, probabilities, lines, peer)
+    table = comparison_tables.comparison(rows, metrics, probabilities, lines, peer)
     section = Section(
         "Comparison with the peers",
         f"Table 2 of Zhang et al. 2021. Mean and standard deviation over the seeds. Changes are relative to {peer}, the best peer by AUC. "
@@ -143,10 +143,10 @@ def _comparison(
 
 
 def _ablations(
-    experiment: Experiment, rows: HeldOutRows, metrics: Mapping[str, pd.DataFrame], probabilities: tables.Probabilities
+    experiment: Experiment, rows: HeldOutRows, metrics: Mapping[str, pd.DataFrame], probabilities: comparison_tables.Probabilities
 ) -> Section:
     config = experiment.config
-    table = tables.comparison(rows, metrics, probabilities, [config.subject, *config.ablations], config.subject)
+    table = comparison_tables.comparison(rows, metrics, probabilities, [config.subject, *config.ablations], config.subject)
     section = Section(
         f"What {config.subject} is without its parts",
         f"Tables 3 and 4 of Zhang et al. 2021; the columns are those above, held against {config.subject}.",
@@ -168,14 +168,14 @@ def _curve(experiment: Experiment, line: str, number: int) -> figures.Curve:
     return result.curve if result is not None else ()
 
 
-def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: tables.Probabilities, peer: str) -> Section:
+def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: comparison_tables.Probabilities, peer: str) -> Section:
     config = experiment.config
     lines = list(config.compared)
     drawn = list(
         dict.fromkeys([peer, config.timed_against, config.subject, *(line for line in config.ours if line in config.compared)])
     )
     section = Section("Where the models differ", "AUC within parts of the test split, the mean of the seeds.")
-    for number, (title, table) in enumerate(tables.slices(rows, probabilities, lines).items()):
+    for number, (title, table) in enumerate(comparison_tables.slices(rows, probabilities, lines).items()):
         names = [*lines, *(rows.truth or {})]
         texts = [
             (str(part), f"{int(values['rows']):,}", f"{values['rate']:.4f}", *(_number(values[name], 4) for name in names))

@@ -12,10 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+from mian.checkpoint.store import training_key
 from mian.config import Strict, TrainConfig
-from mian.experiments.config import ExperimentConfig, Point
-from mian.trainer import training_key
-from pipeline.contract import Contract
+from mian.contract import Contract
+from mian.experiments.plan_config import ExperimentConfig, Point
 
 RESULT = "result.json"
 MODEL = "model"

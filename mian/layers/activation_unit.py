@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mian.contract import Contract
 from mian.kernels import Packing
 from mian.layers.activations import Activation, make_activation
 from mian.layers.dice import BatchNormalization
 from mian.layers.embedding import FieldEmbedding
 from mian.layers.mlp import MLP
-from pipeline.contract import Contract
 
 
 def shared_fields(contract: Contract, embedding: FieldEmbedding) -> list[tuple[int, int]]:

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mian.contract import PADDING_ID, Contract
+from mian.contract.document import GROUPS, LENGTH_COLUMN, Group
 from mian.kernels import Packing, distinct, field_rows, sum_by_place
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.placement import Exchange, Placement, current_exchange, device_of_tables
 from mian.layers.truncated_normal import truncated_normal
-from pipeline.contract import PADDING_ID, Contract
-from pipeline.contract.document import GROUPS, LENGTH_COLUMN, Group
 
 _ROWS_DRAWN = 1 << 18  # at a time, for what drawing takes beside the table
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from mian.contract.document import Group
 from mian.kernels import Packing, distinct
-from pipeline.contract.document import Group
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mian.metrics.checks import UndefinedMetricError, as_labels, as_scores
+from mian.metrics.validation import UndefinedMetricError, as_labels, as_scores
 
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mian.metrics.checks import UndefinedMetricError
 from mian.metrics.pairs import Counts, Pairs, pairs_won
 from mian.metrics.reliability import reliability_table
+from mian.metrics.validation import UndefinedMetricError
 
 BINS = 20
 _EPSILON = float(np.finfo(np.float32).eps)

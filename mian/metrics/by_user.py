@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mian.metrics.by_score import Outcomes, count_labels
-from mian.metrics.checks import UndefinedMetricError
 from mian.metrics.pairs import Counts, Pairs, pairs_won
+from mian.metrics.validation import UndefinedMetricError
 
 
 @dataclass(frozen=True)

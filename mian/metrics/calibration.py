@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from mian.metrics.checks import UndefinedMetricError, as_labels, as_probabilities
+from mian.metrics.validation import UndefinedMetricError, as_labels, as_probabilities
 
 
 def calibration(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import xlog1py, xlogy
 
-from mian.metrics.checks import as_labels, as_probabilities
+from mian.metrics.validation import as_labels, as_probabilities
 
 
 def logloss(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:

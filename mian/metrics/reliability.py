@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtri
 
-from mian.metrics.checks import MetricError, as_labels, as_probabilities
+from mian.metrics.validation import MetricError, as_labels, as_probabilities
 
 
 def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 20) -> pd.DataFrame:

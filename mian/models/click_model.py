@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import nn
 
+from mian.contract import Contract
+from mian.contract.document import LENGTH_COLUMN
 from mian.layers import EmbeddingTable
-from pipeline.contract import Contract
-from pipeline.contract.document import LENGTH_COLUMN
 
 
 class ClickModel(nn.Module, ABC):

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from mian.contract import Contract
 from mian.layers import MLP, FieldVectors, MatrixCross, VectorCross, initialize
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
-from pipeline.contract import Contract
 
 
 class DCNConfig(Options):

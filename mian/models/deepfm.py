@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from mian.contract import Contract
 from mian.layers import MLP, FieldVectors, LinearPart, initialize, pairwise
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
-from pipeline.contract import Contract
 
 
 class DeepFMConfig(Options):

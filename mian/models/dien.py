@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from pydantic import Field as Option
 from torch import nn
 
+from mian.contract import Contract
+from mian.contract.document import LENGTH_COLUMN
 from mian.kernels import Packing, fits_recurrence, softmax
 from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, initialize, reading_order, shared_fields
 from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
 from mian.models.options import Count, Deviation, Options, Share
-from pipeline.contract import Contract
-from pipeline.contract.document import LENGTH_COLUMN
 
 
 class DIENConfig(Options):

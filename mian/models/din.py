@@ -11,11 +11,11 @@ import torch
 from pydantic import Field as Option
 from torch import nn
 
+from mian.contract import Contract, ContractError
 from mian.kernels import pool
 from mian.layers import MLP, Activation, ActivationUnit, FieldEmbedding, initialize, shared_fields
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
-from pipeline.contract import Contract, ContractError
 
 
 class DINConfig(Options):

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import torch
 
+from mian.contract import Contract
 from mian.layers import FieldVectors, LinearPart, initialize, pairwise
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options
-from pipeline.contract import Contract
 
 
 class FMConfig(Options):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
+from mian.contract import Contract
 from mian.layers import LinearPart, initialize
 from mian.models.click_model import ClickModel
 from mian.models.options import Deviation, Options
-from pipeline.contract import Contract
 
 
 class LRConfig(Options):

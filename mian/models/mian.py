@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mian.contract import Contract, ContractError
 from mian.kernels import Packing, pool
 from mian.layers import (
     MLP,
@@ -28,7 +29,6 @@ from mian.layers import (
 )
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
-from pipeline.contract import Contract, ContractError
 
 #: What Eq. 14 concatenates, in its order.
 PARTS = ("e_i", "e_c", "e_b", "e_u", "R_ibim", "R_iuim", "R_icim")
@@ -60,7 +60,7 @@ class MianConfig(Options):
     Eq. 14 go side by side, unweighted, into Eq. 16, which the paper does not say."""
     score_activation: ScoreActivation = "tanh"
     """Of every attention score but the transformer's, see :class:`mian.layers.score.Score`. ``none`` makes the weights of behaviors
-    independent of the candidate, see :class:`mian.layers.attention.InteractionAttention`."""
+    independent of the candidate, see :class:`mian.layers.candidate_attention.InteractionAttention`."""
     global_fusion: Literal["project", "weighted_concat", "scaled_concat"] = "project"
     """How Eq. 15 adds up parts of different widths, which the paper does not say. ``project``: each is projected to ``global_dim`` first.
     ``weighted_concat``: each is scaled by its weight, and they are concatenated. ``scaled_concat``: by its weight times their number."""

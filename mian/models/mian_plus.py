@@ -9,11 +9,11 @@ import torch
 from pydantic import Field as Option
 from torch import nn
 
+from mian.contract import Contract
 from mian.kernels import Packing
 from mian.layers import ActivationUnit, CompressedInteraction, LinearPart, initialize, pairwise, shared_fields, side_by_side
 from mian.models.mian import Mian, MianConfig
 from mian.models.options import Count, Deviation
-from pipeline.contract import Contract
 
 
 class MianPlusConfig(MianConfig):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ValidationError
 
+from mian.contract import Contract
 from mian.layers import tables_without_memory
 from mian.models.click_model import ClickModel
 from mian.models.dcn import DCN, DCNConfig, DCNv2, DCNv2Config
@@ -21,7 +22,6 @@ from mian.models.mian import Mian, MianConfig
 from mian.models.mian_plus import MianPlus, MianPlusConfig
 from mian.models.wide_deep import WideDeep, WideDeepConfig
 from mian.models.xdeepfm import XDeepFM, XDeepFMConfig
-from pipeline.contract import Contract
 
 
 class ModelError(ValueError):

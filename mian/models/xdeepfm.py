@@ -13,10 +13,10 @@ import torch
 from pydantic import Field as Option
 from torch import nn
 
+from mian.contract import Contract
 from mian.layers import MLP, CompressedInteraction, FieldVectors, LinearPart, initialize
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
-from pipeline.contract import Contract
 
 
 class XDeepFMConfig(Options):

@@ -1,11 +1,11 @@
 """What is served is what was trained: a model that takes raw values and holds its vocabularies.
 
-Its way into MLflow's registry is :mod:`mian.serving.log`: MLflow takes seconds to import, and a training's other ranks do without.
+Its way into MLflow's registry is :mod:`mian.serving.mlflow_export`: MLflow takes seconds to import, and a training's other ranks do without.
 """
 
 from mian.serving.example import input_example
 from mian.serving.explanation import explain, shown
-from mian.serving.rows import ServingInputError
+from mian.serving.request_encoder import ServingInputError
 from mian.serving.servable import Servable, ServableError, load_servable, read_vocabularies, save_servable
 
 __all__ = [

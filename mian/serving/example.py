@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contract import Contract, Field, vocabulary_values
+from mian.contract import Contract, Field, vocabulary_values
 
 
 def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mian.serving.rows import ServingInputError
+from mian.serving.request_encoder import ServingInputError
 from mian.serving.servable import Servable
 
 #: Attentions by the name of their weights, in the order of the paper: its module's name, and what it weighs.
@@ -26,7 +26,7 @@ def explain(servable: Servable, raw: pd.DataFrame) -> list[pd.DataFrame]:
 
     Args:
         servable: a model that has attention.
-        raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+        raw: raw rows, see :class:`mian.serving.request_encoder.RowEncoder`.
 
     Returns:
         A table a row, a line for everything that is weighed: ``module`` (``IBIM``, ``IUIM``, ``ICIM``, ``GIM``), ``name`` (a behavior's

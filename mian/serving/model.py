@@ -17,7 +17,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 try:
     from mian.serving.code import check_code
     from mian.serving.explanation import explain
-    from mian.serving.rows import ServingInputError
+    from mian.serving.request_encoder import ServingInputError
     from mian.serving.servable import load_servable
 except ImportError as missing:
     raise ImportError(
@@ -39,7 +39,7 @@ class ServableModel(PythonModel):
 
         Args:
             context: not used.
-            model_input: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+            model_input: raw rows, see :class:`mian.serving.request_encoder.RowEncoder`.
             params: ``explain``, whether to say what the model looked at.
 
         Returns:

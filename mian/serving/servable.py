@@ -22,9 +22,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from mian.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_values
 from mian.models import ClickModel, restore
-from mian.serving.rows import RowEncoder
-from pipeline.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_values
+from mian.serving.request_encoder import RowEncoder
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
@@ -70,7 +70,7 @@ class Servable:
         """Raw rows as the model reads them, by column: ids as text, numbers, lists of these, None where nothing is known.
 
         Args:
-            raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+            raw: raw rows, see :class:`mian.serving.request_encoder.RowEncoder`.
 
         Raises:
             ServingInputError: the rows are not what the model takes.
@@ -82,7 +82,7 @@ class Servable:
         """The attention weights behind the scores, see :meth:`mian.models.ClickModel.explain`; each of N rows.
 
         Args:
-            raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+            raw: raw rows, see :class:`mian.serving.request_encoder.RowEncoder`.
 
         Raises:
             ServingInputError: the rows are not what the model takes.
@@ -99,7 +99,7 @@ class Servable:
         """The probability of a click.
 
         Args:
-            raw: raw rows, see :class:`mian.serving.rows.RowEncoder`.
+            raw: raw rows, see :class:`mian.serving.request_encoder.RowEncoder`.
 
         Returns:
             Shape ``(N,)``: the sigmoid of the model's float32 logits.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from mian.stream.columns import Tensors
+from mian.stream.schema import Tensors
 from mian.stream.windows import number_of_rows
 
 

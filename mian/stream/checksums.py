@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from mian.stream.errors import StreamError
-from mian.stream.storage import Storage
+from mian.stream.filesystem import Storage
 
 _BLOCK = 1 << 20
 

@@ -12,13 +12,13 @@ from petastorm.reader import Reader
 from petastorm.unischema import UnischemaField
 
 from mian.stream.checksums import Checksums
-from mian.stream.columns import Column
 from mian.stream.errors import StreamError
-from mian.stream.plan import Read, RowGroup
-from mian.stream.pool import OrderedPool, OrderedVentilator
+from mian.stream.filesystem import Storage
+from mian.stream.read_plan import Read, RowGroup
 from mian.stream.row_groups import PieceTask, RowGroupCursor, RowGroupWorker
-from mian.stream.storage import Storage
+from mian.stream.schema import Column
 from mian.stream.windows import WindowRows
+from mian.stream.worker_pool import OrderedPool, OrderedVentilator
 
 _AHEAD = 2  # pieces handed out beyond one a worker, so that no worker waits for the consumer
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from petastorm.cache import CacheBase
 
-from mian.stream.columns import Arrays, Tensors
-from mian.stream.plan import Piece, Read, RowGroup
+from mian.stream.read_plan import Piece, Read, RowGroup
+from mian.stream.schema import Arrays, Tensors
 from mian.stream.windows import WindowRows, number_of_rows
 
 Part = tuple[int, Arrays]

@@ -17,10 +17,10 @@ from petastorm.workers_pool import EmptyResultError
 from pyarrow import parquet as pq
 
 from mian.stream.checksums import Checksums
-from mian.stream.columns import Column, Tensors
 from mian.stream.errors import StreamError
-from mian.stream.plan import Piece
+from mian.stream.read_plan import Piece
 from mian.stream.resident import Part, parts_of
+from mian.stream.schema import Column, Tensors
 from mian.stream.windows import WindowRows, number_of_rows
 
 _ROWS_AT_ONCE = 16384  # few enough to be in the processor's cache still when they are put into their places

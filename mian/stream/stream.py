@@ -9,18 +9,18 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
+from mian.contract import Contract
 from mian.stream.batches import cut_batches
-from mian.stream.checks import check_files, check_rows
 from mian.stream.checksums import Checksums
-from mian.stream.columns import Tensors, columns_of
 from mian.stream.errors import StreamError
-from mian.stream.plan import Read, plan_reads, shuffled_windows, windows_in_order
+from mian.stream.file_checks import check_files, check_rows
+from mian.stream.filesystem import Storage
+from mian.stream.read_plan import Read, plan_reads, shuffled_windows, windows_in_order
 from mian.stream.reader import RowGroupReader
 from mian.stream.resident import Resident
-from mian.stream.shares import Leg, Order, Share, Span, remaining_spans, within
-from mian.stream.storage import Storage
+from mian.stream.schema import Tensors, columns_of
+from mian.stream.sharding import Leg, Order, Share, Span, remaining_spans, within
 from mian.stream.windows import number_of_rows
-from pipeline.contract import Contract
 
 Verify = Literal["never", "epoch"]
 
@@ -34,7 +34,7 @@ class SampleStream:
 
     Args:
         samples: the data set's folder: a local path, or a URL that fsspec opens.
-        contract: what :func:`pipeline.contract.read_contract` read there.
+        contract: what :func:`mian.contract.read_contract` read there.
         split: name of a split of the contract.
         batch_size: rows of a batch on this rank.
         rank: which rank this is, from 0.

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mian.stream.columns import Arrays, Tensors
-from mian.stream.plan import Read
-from mian.stream.shares import Span
+from mian.stream.read_plan import Read
+from mian.stream.schema import Arrays, Tensors
+from mian.stream.sharding import Span
 
 _LARGE_PAGE = 1 << 21  # bytes
 

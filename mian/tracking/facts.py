@@ -14,9 +14,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mian.config import TrainConfig
+from mian.contract import Contract
 from mian.fingerprint import code_fingerprint
 from mian.tracking.errors import TrackingError
-from pipeline.contract import Contract
 
 Record = TypeVar("Record", bound=BaseModel)
 

@@ -14,9 +14,9 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
 
 from mian.config import TrackingConfig
-from mian.serving.log import log_servable
+from mian.serving.mlflow_export import log_servable
 from mian.tracking.facts import TRAINING_TAG, read_training
-from mian.tracking.store import uploading
+from mian.tracking.mlflow_store import uploading
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""

@@ -16,11 +16,11 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
 from mian.config import TrackingConfig
+from mian.contract import CONTRACT_FILE, Contract
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import TRAINING_TAG, flatten, hide_passwords, quality_table, tags
 from mian.tracking.journal import Journal
-from mian.tracking.registry import register
-from mian.tracking.store import (
+from mian.tracking.mlflow_store import (
     STORE_ERRORS,
     check_store,
     find_run,
@@ -31,7 +31,7 @@ from mian.tracking.store import (
     tracking_uri,
     uploading,
 )
-from pipeline.contract import CONTRACT_FILE, Contract
+from mian.tracking.registry import register
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # takes a second, and a training's other ranks do without

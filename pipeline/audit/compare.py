@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from mian.contract import UNKNOWN_ID, Encoder
 from pipeline.audit.draw import Drawn, Facts
 from pipeline.audit.evaluation import Evaluation
-from pipeline.audit.fields import Member, Members
 from pipeline.audit.findings import Finding
-from pipeline.audit.published import Published, same
+from pipeline.audit.published_samples import Published, same
+from pipeline.audit.raw_fields import Member, Members
 from pipeline.audit.recompute import Click, Event, Shown, clicked, first_shown, history_of, negative_allowed, recorded_history_of
 from pipeline.audit.tables import DAY_MICROS, HOUR_MICROS, MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
-from pipeline.contract import UNKNOWN_ID, Encoder
 
 
 class Comparison:

@@ -10,12 +10,12 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.audit.fields import Member, Members
-from pipeline.audit.published import Published
+from mian.contract import UNKNOWN_ID
+from pipeline.audit.published_samples import Published
+from pipeline.audit.raw_fields import Member, Members
 from pipeline.audit.tables import DAY_MICROS, HOUR_MICROS, MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
-from pipeline.contract import UNKNOWN_ID
-from pipeline.rules import DAY
+from pipeline.logs.rules import DAY
 
 
 @dataclass(frozen=True)

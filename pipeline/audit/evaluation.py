@@ -12,14 +12,14 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract import Encoder
 from pipeline.audit.draw import Drawn, Facts
-from pipeline.audit.fields import ITEM_KNOWN, USER_KNOWN, Member, Members
 from pipeline.audit.known import with_lookup
+from pipeline.audit.raw_fields import ITEM_KNOWN, USER_KNOWN, Member, Members
 from pipeline.audit.recompute import Event, KnownRow, Shown, known_at, last_first, once
 from pipeline.audit.tables import MICROS, ONCE, USER_KEY, Tables
 from pipeline.config import AttributeSource, DataConfig
-from pipeline.contract import Encoder
-from pipeline.rules import DAY
+from pipeline.logs.rules import DAY
 
 _NUMBER = "_number"
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from pipeline.audit.published import Published
+from mian.contract import UNKNOWN_ID, Contract
+from mian.contract.document import LENGTH_COLUMN
+from pipeline.audit.published_samples import Published
 from pipeline.config import DataConfig
-from pipeline.contract import UNKNOWN_ID, Contract
-from pipeline.contract.document import LENGTH_COLUMN
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipeline.audit.fields import ITEM_KNOWN, Member
+from mian.contract import Split
 from pipeline.audit.findings import SHOWN, Finding
 from pipeline.audit.known import first_delivery, with_known
-from pipeline.audit.published import Published
+from pipeline.audit.published_samples import Published
+from pipeline.audit.raw_fields import ITEM_KNOWN, Member
 from pipeline.audit.tables import DAY_MICROS, MICROS, ONCE, USER_KEY, Tables
 from pipeline.config import RECORDED, DataConfig, RecordedHistory
-from pipeline.contract import Split
-from pipeline.rules import DAY
+from pipeline.logs.rules import DAY
 
 
 def with_recorded(tables: Tables, config: DataConfig) -> Tables:

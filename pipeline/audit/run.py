@@ -6,19 +6,19 @@ from pyspark.sql import SparkSession
 
 from pipeline.audit.compare import Comparison
 from pipeline.audit.draw import collect, draw
-from pipeline.audit.fields import members
 from pipeline.audit.findings import Report
 from pipeline.audit.indicators import collect_indicators
 from pipeline.audit.leaks import find_leaks
-from pipeline.audit.published import compare_contract, read_published
+from pipeline.audit.published_samples import compare_contract, read_published
+from pipeline.audit.raw_fields import members
 from pipeline.audit.recorded import scan_recorded, with_recorded
 from pipeline.audit.scan_histories import CHECKED, scan_histories
 from pipeline.audit.scan_rows import scan_rows
 from pipeline.audit.scan_vocabularies import VocabularyScan
 from pipeline.audit.tables import read_tables
 from pipeline.config import DataConfig
-from pipeline.fingerprints import settings_fingerprint
-from pipeline.log_errors import refuse_unreachable
+from pipeline.dataset.fingerprints import settings_fingerprint
+from pipeline.logs.errors import refuse_unreachable
 
 
 def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 0) -> Report:

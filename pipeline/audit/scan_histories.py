@@ -17,15 +17,15 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from mian.contract import Contract, Encoder
 from pipeline.audit.compare import moment
-from pipeline.audit.fields import ITEM_KNOWN, Member, Members
 from pipeline.audit.findings import SHOWN, Finding
 from pipeline.audit.known import first_delivery, with_known
-from pipeline.audit.published import Published
+from pipeline.audit.published_samples import Published
+from pipeline.audit.raw_fields import ITEM_KNOWN, Member, Members
 from pipeline.audit.recompute import cutoff
 from pipeline.audit.tables import DAY_MICROS, MICROS, ONCE, USER_KEY, Tables
 from pipeline.config import DataConfig, HistoryConfig
-from pipeline.contract import Contract, Encoder
 
 #: Samples that a Python worker looks at in one go.
 ROWS_PER_GROUP = 50_000

@@ -9,11 +9,11 @@ from pyspark.sql import functions as F
 
 from pipeline.audit.findings import SHOWN, Finding
 from pipeline.audit.known import first_delivery
-from pipeline.audit.published import Published
+from pipeline.audit.published_samples import Published
 from pipeline.audit.recompute import attribution
 from pipeline.audit.tables import MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
-from pipeline.rules import DAY
+from pipeline.logs.rules import DAY
 
 _KEYS = ["_user", "_id", "_time"]
 

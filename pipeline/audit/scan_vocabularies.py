@@ -12,16 +12,16 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.audit.fields import Member, Members
+from mian.contract import Split
 from pipeline.audit.findings import Finding
-from pipeline.audit.published import Published
+from pipeline.audit.published_samples import Published
+from pipeline.audit.raw_fields import Member, Members
 from pipeline.audit.recompute import day_of, midnight
 from pipeline.audit.recorded import recorded_events
 from pipeline.audit.scan_histories import behavior_events
 from pipeline.audit.tables import DAY_MICROS, Tables
 from pipeline.audit.training_rows import possible_values, shown_rows
 from pipeline.config import DataConfig
-from pipeline.contract import Split
 
 #: Of a mean, beside it or the deviation, whichever is greater. Contracts have six digits.
 TOLERANCE = 1e-4

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract import Contract
 from pipeline.config import AttributeSource, DataConfig, Source
-from pipeline.contract import Contract
-from pipeline.ids import text_of
-from pipeline.logs import CORRUPT, LIST_FAULT, PARTITION_DAY, read_source
-from pipeline.rules import DAY, REASON, mark
+from pipeline.logs.ids import text_of
+from pipeline.logs.rules import DAY, REASON, mark
+from pipeline.logs.sources import CORRUPT, LIST_FAULT, PARTITION_DAY, read_source
 
 ONE_DAY = dt.timedelta(days=1)
 DAY_MICROS = 86_400_000_000
@@ -29,7 +29,7 @@ ONCE = "_once"
 class Tables:
     """The logs, all with :data:`USER_KEY` and :data:`MICROS` where they have a user and a time.
 
-    ``impressions`` has :data:`pipeline.rules.DAY`, and ``label`` as int where the log is labeled. ``behaviors`` has ``action``,
+    ``impressions`` has :data:`pipeline.logs.rules.DAY`, and ``label`` as int where the log is labeled. ``behaviors`` has ``action``,
     ``impression_id`` (null where it is not known), ``_seen`` (when it had happened and arrived) and :data:`ONCE`. Rows may be there
     twice. ``users`` and ``items`` have ``_from``, ``_arrived`` and ``_to`` in microseconds, null where the table does not say.
     """

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.audit.fields import ITEM_KNOWN, USER_KNOWN, Member, Members
+from mian.contract import Split
 from pipeline.audit.known import first_delivery, with_known, with_lookup
+from pipeline.audit.raw_fields import ITEM_KNOWN, USER_KNOWN, Member, Members
 from pipeline.audit.recompute import midnight
 from pipeline.audit.tables import MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
-from pipeline.contract import Split
-from pipeline.logs import fits
-from pipeline.rules import DAY
+from pipeline.logs.rules import DAY
+from pipeline.logs.sources import fits
 
 
 def shown_rows(tables: Tables, config: DataConfig, fields: Members, span: Split) -> DataFrame:

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mian.contract import History, Split
 from pipeline.config.fields import FieldConfig, Fields, HistoryConfig, VocabularyConfig
 from pipeline.config.log import Log
 from pipeline.config.names import check_names
+from pipeline.config.simulation import SimulateConfig
 from pipeline.config.sources import AttributeSource, Lookup, Source, Strict
-from pipeline.contract import History, Split
 from pipeline.days import PLAUSIBLE_YEARS, Calendar
-from pipeline.simulate.config import SimulateConfig
 
 
 class Sampling(Strict):

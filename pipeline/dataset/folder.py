@@ -19,9 +19,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from pipeline.contract import CONTRACT_FILE, Contract, ContractError, Publication
+from mian.contract import CONTRACT_FILE, Contract, ContractError, Publication
 from pipeline.dataset.lock import LOCKS, DatasetLock, DatasetLockedError
-from pipeline.files import Files
+from pipeline.io.files import Files
 
 log = logging.getLogger(__name__)
 

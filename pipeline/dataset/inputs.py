@@ -12,13 +12,13 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract.document import fingerprint
 from pipeline.config import DataConfig, Source
-from pipeline.contract.document import fingerprint
 from pipeline.days import ONE_DAY, Calendar
-from pipeline.events import impressions_ahead, impressions_back, reach_back
-from pipeline.files import FileInfo
-from pipeline.logs import read_source
-from pipeline.storage import Storage
+from pipeline.io.files import FileInfo
+from pipeline.io.storage import Storage
+from pipeline.logs.events import impressions_ahead, impressions_back, reach_back
+from pipeline.logs.sources import read_source
 
 #: Kinds of tables whose rows can change while their files, if they have any, do not.
 _VIEWS = ("VIEW", "TEMPORARY")

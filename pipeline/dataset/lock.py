@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from pipeline.contract import ContractError
-from pipeline.files import Files
+from mian.contract import ContractError
+from pipeline.io.files import Files
 
 log = logging.getLogger(__name__)
 

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from mian.contract import Contract, ContractError, Day
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError, Day
-from pipeline.dataset.folder import DatasetFolder
-from pipeline.dataset.lock import DatasetLock, this_process
-from pipeline.dataset.start import Start
-from pipeline.fingerprints import (
+from pipeline.dataset.fingerprints import (
     SAMPLES_VERSION,
     code_fingerprint,
     setting_fingerprints,
     settings_fingerprint,
     vocabulary_fingerprint,
 )
-from pipeline.schedule import Schedule, runs, spans
+from pipeline.dataset.folder import DatasetFolder
+from pipeline.dataset.lock import DatasetLock, this_process
+from pipeline.dataset.schedule import Schedule, runs, spans
+from pipeline.dataset.start import Start
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Builder(Protocol):
     """Makes days and vocabularies."""
 
     def schedule(self, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]) -> Schedule:
-        """Which days are missing or out of date; see :func:`pipeline.schedule.schedule`."""
+        """Which days are missing or out of date; see :func:`pipeline.dataset.schedule.schedule`."""
 
     def extended(self, base: Contract) -> BuiltDays:
         """The vocabularies of a contract, with values of later training days; no days."""

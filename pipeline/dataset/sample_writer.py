@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.contract import ContractError, SampleFile
-from pipeline.encode import EXAMPLES, FACTS, PART, QUARANTINE
-from pipeline.files import literal, plain
-from pipeline.parquet_files import write_files
-from pipeline.statistics import Counts
+from mian.contract import ContractError, SampleFile
+from pipeline.encoding.sample_files import EXAMPLES, FACTS, PART, QUARANTINE
+from pipeline.encoding.statistics import Counts
+from pipeline.io.files import literal, plain
+from pipeline.io.parquet_files import write_files
 
 #: Hexadecimal digits of a checksum that are part of a file's name.
 NAME_DIGITS = 16
@@ -48,7 +48,7 @@ def stage_files(spark: SparkSession, files: DataFrame, folder: str) -> Staged:
 
     Args:
         spark: the session.
-        files: see :func:`pipeline.encode.encode_files`.
+        files: see :func:`pipeline.encoding.sample_files.encode_files`.
         folder: where to; it is not there yet.
 
     Raises:

@@ -11,14 +11,14 @@ from urllib.parse import unquote
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
+from mian.contract import Contract, ContractError, Day, Publication, Split
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError, Day, Publication, Split
+from pipeline.dataset.fingerprints import SAMPLES_VERSION, setting_fingerprints, vocabulary_fingerprint
 from pipeline.dataset.folder import DatasetFolder
-from pipeline.events import days_between
-from pipeline.files import plain
-from pipeline.fingerprints import SAMPLES_VERSION, setting_fingerprints, vocabulary_fingerprint
-from pipeline.schedule import spans
-from pipeline.storage import Storage
+from pipeline.dataset.schedule import spans
+from pipeline.io.files import plain
+from pipeline.io.storage import Storage
+from pipeline.logs.events import days_between
 
 
 @dataclass(frozen=True)

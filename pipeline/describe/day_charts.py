@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from pipeline.describe.charts import NO_SPLIT, PALETTE, WIDE, Chart, chart, figure, grid, percent_axis, split_colors
-from pipeline.describe.facts import DayFacts, Description
+from pipeline.describe.dataset_summary import DayFacts, Description
 from pipeline.describe.intervals import rate_interval
 
 EPOCH = dt.date(1970, 1, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.statistics import shares, stability_index
+from pipeline.encoding.statistics import shares, stability_index
 
 #: Above it a column is commonly called shifted.
 SHIFT = 0.25

@@ -13,17 +13,17 @@ from importlib import resources
 
 import jinja2
 
-from pipeline.contract.encoder import FIRST_ID
-from pipeline.describe import words
+from mian.contract.encoder import FIRST_ID
+from pipeline.describe import formatting
 from pipeline.describe.charts import Chart, style
+from pipeline.describe.dataset_summary import ColumnFacts, DayFacts, Description
 from pipeline.describe.day_charts import broken_chart, days_chart, drift_chart, unknown_chart
 from pipeline.describe.drift import SHIFT
-from pipeline.describe.facts import ColumnFacts, DayFacts, Description
-from pipeline.describe.files import DescribeError
+from pipeline.describe.formatting import DASH
 from pipeline.describe.paper_charts import age_chart, attributes_chart, length_chart, seen_chart
-from pipeline.describe.remarks import CHECKED, remarks
+from pipeline.describe.sample_folder import DescribeError
 from pipeline.describe.value_charts import value_charts
-from pipeline.describe.words import DASH
+from pipeline.describe.warnings import CHECKED, remarks
 
 TEMPLATE = "template.html.j2"
 
@@ -69,7 +69,7 @@ def render(description: Description) -> str:
         description: the figures; the same ones give the same text.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=words.number, percent=words.percent, spans=words.spans)
+    environment.filters.update(number=formatting.number, percent=formatting.percent, spans=formatting.spans)
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
     with style():
         positions, values = value_charts(description)
@@ -91,7 +91,7 @@ def render(description: Description) -> str:
         remarks=remarks(description),
         checked=CHECKED,
         shift=SHIFT,
-        rules=list(words.rules(description.contract)),
+        rules=list(formatting.rules(description.contract)),
         columns=[_column(description, column) for column in description.columns],
         vocabularies=list(_vocabularies(description)),
         broken=list(_broken(description)),
@@ -143,8 +143,8 @@ def _column(description: Description, column: ColumnFacts) -> ColumnRow:
             daily[day.split].append(day.day.quality.drift[column.field.column])
     return ColumnRow(
         column.field.column,
-        words.number(column.size) if column.size is not None else "number",
-        [words.percent(column.unknown.get(name)) for name in names],
+        formatting.number(column.size) if column.size is not None else "number",
+        [formatting.percent(column.unknown.get(name)) for name in names],
         [f"{drift[name]:.3f}" if name in drift else DASH for name in names],
         [column.drift is not None and name in drift and column.drift.is_shift(name) for name in names],
         [f"{statistics.median(daily[name]):.3f}" if daily.get(name) else DASH for name in names],
@@ -173,4 +173,4 @@ def _broken(description: Description) -> Iterator[RuleRow]:
         rows = sum(count for count, _ in found)
         most, worst = max(found, key=lambda pair: pair[0])
         log = of.get(rule.partition(":")[0], 0)
-        yield RuleRow(rule, rows, words.percent(rows / log, 2) if log else DASH, len(found), f"{worst.day.day}: {most:,}")
+        yield RuleRow(rule, rows, formatting.percent(rows / log, 2) if log else DASH, len(found), f"{worst.day.day}: {most:,}")

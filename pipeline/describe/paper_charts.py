@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.contract.document import GROUPS
+from mian.contract.document import GROUPS
 from pipeline.describe.charts import HALF, PALETTE, Chart, chart, figure, grid, percent_axis, split_colors
-from pipeline.describe.facts import Description
-from pipeline.describe.words import percent
+from pipeline.describe.dataset_summary import Description
+from pipeline.describe.formatting import percent
 
 #: What the paper calls old: "more than 50% of user behavior occurred 30 days ago".
 OLD_DAYS = 30

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.contract import Field
+from mian.contract import Field
 from pipeline.describe.charts import PALETTE, THIRD, Chart, chart, figure, grid, label, percent_axis
-from pipeline.describe.facts import Description
+from pipeline.describe.dataset_summary import Description
+from pipeline.describe.formatting import percent
 from pipeline.describe.intervals import rate_interval
-from pipeline.describe.words import percent
-from pipeline.statistics import NAMED_BINS
+from pipeline.encoding.statistics import NAMED_BINS
 
 #: Values with fewer samples do not say how high the scale is.
 ENOUGH_SAMPLES = 200

@@ -23,8 +23,8 @@ import datetime as dt
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from pipeline.importers.canonical import Importer, Log, by_day
-from pipeline.importers.published import JsonLines, Published
+from pipeline.importers.canonical_logs import Importer, Log, by_day
+from pipeline.importers.published_files import JsonLines, Published
 from pipeline.importers.python_lines import PythonLines
 
 FIRST_DAY = dt.date(2014, 8, 1)

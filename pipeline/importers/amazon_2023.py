@@ -14,8 +14,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.importers.canonical import Importer, Log, by_day, with_impression_id
-from pipeline.importers.published import JsonLines, Published
+from pipeline.importers.canonical_logs import Importer, Log, by_day, with_impression_id
+from pipeline.importers.published_files import JsonLines, Published
 
 REVIEWS = JsonLines(
     ("[A-Z]*.jsonl",),

@@ -20,8 +20,8 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.importers.canonical import Importer, Log, by_day, with_impression_id
-from pipeline.importers.published import Delimited, Published
+from pipeline.importers.canonical_logs import Importer, Log, by_day, with_impression_id
+from pipeline.importers.published_files import Delimited, Published
 
 FIRST_DAY = dt.date(2017, 5, 14)
 """The day after the last of the published impressions."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.importers.canonical import Importer, Log, by_day, with_impression_id
-from pipeline.importers.published import Delimited, Published
+from pipeline.importers.canonical_logs import Importer, Log, by_day, with_impression_id
+from pipeline.importers.published_files import Delimited, Published
 
 BEIJING_MILLISECONDS = 8 * 3_600_000
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.importers.published import FILE, MALFORMED
+from pipeline.importers.published_files import FILE, MALFORMED
 
 _TYPES = {
     "string": pa.string(),
@@ -31,7 +31,7 @@ class PythonLines:
     required: Sequence[str]
 
     def read(self, spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-        """See :class:`pipeline.importers.published.Table`."""
+        """See :class:`pipeline.importers.published_files.Table`."""
         lines = spark.read.text(list(paths)).where(F.trim("value") != "")
         kinds = [*self.columns.items(), (MALFORMED, "string"), (FILE, "string")]
         schema = ", ".join(f"`{name}` {kind}" for name, kind in kinds)
@@ -39,7 +39,7 @@ class PythonLines:
         return lines.select("value", F.col("_metadata.file_name").alias(FILE)).mapInArrow(parse, schema)
 
     def written(self) -> str:
-        """See :class:`pipeline.importers.published.Table`."""
+        """See :class:`pipeline.importers.published_files.Table`."""
         return f"a Python dictionary with {', '.join(self.columns)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.importers.amazon_2014 import AMAZON_2014
 from pipeline.importers.amazon_2023 import AMAZON_2023
-from pipeline.importers.canonical import Importer
+from pipeline.importers.canonical_logs import Importer
 from pipeline.importers.dmr import DMR
 from pipeline.importers.kuairand import KUAIRAND
 from pipeline.importers.movielens import MOVIELENS_1M, MOVIELENS_32M, MOVIELENS_100K

@@ -8,11 +8,11 @@ import logging
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.importers.canonical import Log
-from pipeline.importers.publish import ImportFolder, ImportRecord, LogSummary, record_of
-from pipeline.importers.published import ImporterError, Published
+from pipeline.importers.canonical_logs import Log
+from pipeline.importers.import_folder import ImportFolder, ImportRecord, LogSummary, record_of
+from pipeline.importers.published_files import ImporterError, Published
 from pipeline.importers.registry import IMPORTERS
-from pipeline.storage import Storage
+from pipeline.io.storage import Storage
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from pipeline.importers.canonical import Importer, Log, by_day, with_impression_id
-from pipeline.importers.published import Delimited, Published
+from pipeline.importers.canonical_logs import Importer, Log, by_day, with_impression_id
+from pipeline.importers.published_files import Delimited, Published
 
 ACTIONS = ("pv", "cart", "fav", "buy")
 BEIJING_SECONDS = 8 * 3_600

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.contract.encoder import fitted_on, transformed
+from mian.contract.encoder import fitted_on, transformed
 from pipeline.join.blobs import Column, ipc_bytes
 from pipeline.join.occurrences import Occurrences
 from pipeline.join.plan import RawField

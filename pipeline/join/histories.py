@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.contract import History
+from mian.contract import History
 from pipeline.days import DAY_MICROSECONDS, HOUR_MICROSECONDS, Calendar
 from pipeline.join.timelines import BoolArray, IntArray, Timelines
 

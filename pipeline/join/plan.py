@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mian.contract import History, Split
+from mian.contract.document import Group
 from pipeline.config import DataConfig
-from pipeline.contract import History, Split
-from pipeline.contract.document import Group
 from pipeline.days import DAY_MICROSECONDS, ONE_DAY, Calendar, day_number, microseconds
-from pipeline.events import impressions_back
-from pipeline.rows import Rows
+from pipeline.join.rows import Rows
+from pipeline.logs.events import impressions_back
 
 RawKind = Literal["text", "number", "time_gap"]
 
@@ -30,7 +30,7 @@ class RawField:
     vocabulary: str | None
     """Whose values are counted."""
     counts_negatives: bool
-    """Whether a drawn negative counts as an occurrence of its value, see :attr:`pipeline.rows.Rows.own_draws`."""
+    """Whether a drawn negative counts as an occurrence of its value, see :attr:`pipeline.join.rows.Rows.own_draws`."""
     log: bool
     """Whether a number is standardized after a logarithm."""
 
@@ -54,7 +54,7 @@ class FitPlan:
 
 @dataclass(frozen=True)
 class JoinPlan:
-    """What becomes of each row of :class:`pipeline.rows.Rows`."""
+    """What becomes of each row of :class:`pipeline.join.rows.Rows`."""
 
     fields: tuple[RawField, ...]
     history: History
@@ -157,7 +157,7 @@ def raw_fields(config: DataConfig, own_draws: Collection[str]) -> tuple[RawField
 
     Args:
         config: the data set.
-        own_draws: columns whose values a drawn negative draws anew, see :class:`pipeline.rows.Rows`.
+        own_draws: columns whose values a drawn negative draws anew, see :class:`pipeline.join.rows.Rows`.
     """
     kinds: dict[str, RawKind] = {"categorical": "text", "numeric": "number", "time_gap": "time_gap"}
     return tuple(

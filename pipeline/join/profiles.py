@@ -1,4 +1,4 @@
-"""What was known of a user at the time of an impression; the same rule that :mod:`pipeline.attributes` gives to Spark."""
+"""What was known of a user at the time of an impression; the same rule that :mod:`pipeline.logs.attributes` gives to Spark."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.simulate import laws
-from pipeline.simulate.people import People
-from pipeline.simulate.play import POSITION_EFFECTS, Played
+from pipeline.simulate import coefficients
+from pipeline.simulate.clicks import POSITION_EFFECTS, Played
 from pipeline.simulate.sessions import Sessions
+from pipeline.simulate.users import People
 from pipeline.simulate.world import World
 
 Ints = NDArray[np.int64]
@@ -45,10 +45,12 @@ class Held:
 
 def held_by_samples(world: World, people: People, sessions: Sessions, played: Played) -> Held:
     """Leave out of a chunk what no sample holds."""
-    every_us = laws.SNAPSHOT_DAYS * laws.DAY_US
+    every_us = coefficients.SNAPSHOT_DAYS * coefficients.DAY_US
     snapshot_us = world.start_us + (sessions.time_us - world.start_us) // every_us * every_us
     listed = people.listed_us[sessions.user] <= snapshot_us
-    profile = {field: np.where(listed, people.value(field, sessions.user, snapshot_us), UNLISTED) for field in laws.PROFILE_SIGMA}
+    profile = {
+        field: np.where(listed, people.value(field, sessions.user, snapshot_us), UNLISTED) for field in coefficients.PROFILE_SIGMA
+    }
     return Held(sessions.time_us, played.item, sessions.shop_liking, played.interest, snapshot_us, profile)
 
 
@@ -62,26 +64,26 @@ def attainable_probability(world: World, held: Held) -> Floats:
     category, price_z = items.category[held.item], items.price_z[held.item]
     mean, variance, tilt = _profile_effect(world, held, category, price_z)
     logit = (
-        laws.INTERCEPT
+        coefficients.INTERCEPT
         + np.take_along_axis(held.shop_liking, category, axis=1)
         + items.quality[held.item]
-        + laws.PRICE_EFFECT * price_z
+        + coefficients.PRICE_EFFECT * price_z
         + POSITION_EFFECTS
         + held.interest
         + mean
     )
     deviation = np.sqrt(np.maximum(variance, 0.0))
-    need = _need_probability((held.time_us - world.start_us) / laws.DAY_US)[:, None]
+    need = _need_probability((held.time_us - world.start_us) / coefficients.DAY_US)[:, None]
     suits = _shown_for_profile(world)[category]
     clicks = np.zeros(logit.shape)
     for chance, added in (
         ((1.0 - need) * (1.0 - suits), 0.0),
         ((1.0 - need) * suits, tilt),
-        (need * (1.0 - suits), laws.DEMAND_EFFECT),
-        (need * suits, tilt + laws.DEMAND_EFFECT),
+        (need * (1.0 - suits), coefficients.DEMAND_EFFECT),
+        (need * suits, tilt + coefficients.DEMAND_EFFECT),
     ):
         clicks += chance * _mean_click(logit + added, deviation)
-    return clicks * (1.0 - laws.LATE_CLICK_SHARE)
+    return clicks * (1.0 - coefficients.LATE_CLICK_SHARE)
 
 
 def _profile_effect(world: World, held: Held, category: Ints, price_z: Floats) -> tuple[Floats, Floats, Floats]:
@@ -110,19 +112,22 @@ def _profile_effect(world: World, held: Held, category: Ints, price_z: Floats) -
 def _shown_for_profile(world: World) -> Floats:
     """By category, (C,): the share of its impressions that are in slots filled by what suits a profile, the others being by popularity."""
     liking = sum(
-        (np.log(np.array(list(laws.PROFILE[field].values())) @ np.exp(taste)) for field, taste in world.tastes.profile.items()),
-        np.zeros(laws.CATEGORIES),
+        (
+            np.log(np.array(list(coefficients.PROFILE[field].values())) @ np.exp(taste))
+            for field, taste in world.tastes.profile.items()
+        ),
+        np.zeros(coefficients.CATEGORIES),
     )
-    suiting = laws.PROFILE_SLOT_SHARE * np.exp(liking) / np.exp(liking).sum()
-    popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), laws.CATEGORIES)
-    others = (1.0 - laws.PROFILE_SLOT_SHARE) * popularity / popularity.sum()
+    suiting = coefficients.PROFILE_SLOT_SHARE * np.exp(liking) / np.exp(liking).sum()
+    popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), coefficients.CATEGORIES)
+    others = (1.0 - coefficients.PROFILE_SLOT_SHARE) * popularity / popularity.sum()
     share: Floats = suiting / (suiting + others)
     return share
 
 
 def _value_weights(world: World, held: Held, field: str) -> Floats:
     """The probability of each value of a profile field at the time of each session, (S, V)."""
-    drawn = np.array(list(laws.PROFILE[field].values()))
+    drawn = np.array(list(coefficients.PROFILE[field].values()))
     drawn /= drawn.sum()
     count = len(drawn)
     later = np.tile(drawn, (count, 1))  # (V, V): by the value before, the probability of each value after a change
@@ -139,19 +144,19 @@ def _value_weights(world: World, held: Held, field: str) -> Floats:
 
 def _changed(field: str, span_us: Ints) -> Floats:
     """The probability that a field changes within a time."""
-    if field not in laws.CHANGE_DAYS:
+    if field not in coefficients.CHANGE_DAYS:
         return np.zeros(len(span_us))
-    changed: Floats = -np.expm1(-span_us / laws.DAY_US / laws.CHANGE_DAYS[field])
+    changed: Floats = -np.expm1(-span_us / coefficients.DAY_US / coefficients.CHANGE_DAYS[field])
     return changed
 
 
 def _need_probability(days: Floats) -> Floats:
     """That a user needs a given category so many days after the first day: that a need began, and lasts still."""
-    shortest, longest = laws.DEMAND_DAYS
+    shortest, longest = coefficients.DEMAND_DAYS
     late = np.clip(days, shortest, longest)
     # the integral, over the days since a need began, of the probability that it lasts as long
     lasting = np.minimum(days, shortest) + ((longest - shortest) ** 2 - (longest - late) ** 2) / (2 * (longest - shortest))
-    needed: Floats = -np.expm1(-lasting / laws.DEMAND_EVERY_DAYS / laws.CATEGORIES)
+    needed: Floats = -np.expm1(-lasting / coefficients.DEMAND_EVERY_DAYS / coefficients.CATEGORIES)
     return needed
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.simulate import laws
-from pipeline.simulate.config import SimulateConfig
+from pipeline.config.simulation import SimulateConfig
+from pipeline.simulate import coefficients
 from pipeline.simulate.streams import Stream, generator
 
 Ints = NDArray[np.int64]
@@ -89,22 +89,22 @@ def draw_items(config: SimulateConfig, start_us: int, end_us: int) -> Items:
     """The items of a world, from its seed; the first C, one a category, are in the catalog before the period."""
     rng = generator(config.seed, Stream.ITEMS)
     count = config.item_count
-    new = rng.random(count) < laws.NEW_ITEM_SHARE
-    new[: laws.CATEGORIES] = False
+    new = rng.random(count) < coefficients.NEW_ITEM_SHARE
+    new[: coefficients.CATEGORIES] = False
     released = np.where(
         new,
         rng.integers(start_us, end_us, count),
-        start_us - rng.integers(1, int(laws.CATALOG_DAYS * laws.DAY_US), count),
+        start_us - rng.integers(1, int(coefficients.CATALOG_DAYS * coefficients.DAY_US), count),
     )
-    share = 1.0 / (np.arange(laws.CATEGORIES) + laws.CATEGORY_SHIFT)
-    category = rng.choice(laws.CATEGORIES, count, p=share / share.sum())
-    category[: laws.CATEGORIES] = np.arange(laws.CATEGORIES)
-    own = rng.integers(0, config.brand_count // laws.CATEGORIES, count) * laws.CATEGORIES + category
-    brand = np.where(rng.random(count) < laws.HOME_BRAND_SHARE, own, rng.integers(0, config.brand_count, count))
+    share = 1.0 / (np.arange(coefficients.CATEGORIES) + coefficients.CATEGORY_SHIFT)
+    category = rng.choice(coefficients.CATEGORIES, count, p=share / share.sum())
+    category[: coefficients.CATEGORIES] = np.arange(coefficients.CATEGORIES)
+    own = rng.integers(0, config.brand_count // coefficients.CATEGORIES, count) * coefficients.CATEGORIES + category
+    brand = np.where(rng.random(count) < coefficients.HOME_BRAND_SHARE, own, rng.integers(0, config.brand_count, count))
     price_z = rng.normal(size=count)
-    price_mean = rng.normal(*laws.PRICE_LOG_MEAN, laws.CATEGORIES)[category]
-    popularity = 1.0 / (rng.permutation(count) + laws.POPULARITY_SHIFT)
-    quality = rng.normal(0, laws.QUALITY_SIGMA, count)
+    price_mean = rng.normal(*coefficients.PRICE_LOG_MEAN, coefficients.CATEGORIES)[category]
+    popularity = 1.0 / (rng.permutation(count) + coefficients.POPULARITY_SHIFT)
+    quality = rng.normal(0, coefficients.QUALITY_SIGMA, count)
 
     order = np.argsort(released, kind="stable")
     released, category, popularity = released[order], category[order], popularity[order]
@@ -114,13 +114,13 @@ def draw_items(config: SimulateConfig, start_us: int, end_us: int) -> Items:
         released_us=released,
         category=category,
         brand=brand[order],
-        price=np.exp(price_mean + laws.PRICE_LOG_SIGMA * price_z)[order],
+        price=np.exp(price_mean + coefficients.PRICE_LOG_SIGMA * price_z)[order],
         price_z=price_z[order],
         quality=quality[order],
         cumulative=np.cumsum(popularity),
         shelf=shelf,
         shelf_key=category[shelf] * span + (released[shelf] - released[0]),
         shelf_cumulative=np.concatenate([[0.0], np.cumsum(popularity[shelf])]),
-        shelf_start=np.searchsorted(category[shelf], np.arange(laws.CATEGORIES)),
+        shelf_start=np.searchsorted(category[shelf], np.arange(coefficients.CATEGORIES)),
         span_us=span,
     )

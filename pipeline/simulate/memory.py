@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.simulate import laws
+from pipeline.simulate import coefficients
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -16,7 +16,7 @@ NO_CLICK = np.int64(-(1 << 62))
 """The time of an empty place, long before all others."""
 
 #: 0, the weight of each rank, 0: ranks before the first and after the last weigh nothing.
-_RANK_WEIGHT = np.concatenate([[0.0], 1.0 / (1.0 + np.arange(laws.MEMORY_CLICKS) / laws.RECENT_HALF_RANK), [0.0]])
+_RANK_WEIGHT = np.concatenate([[0.0], 1.0 / (1.0 + np.arange(coefficients.MEMORY_CLICKS) / coefficients.RECENT_HALF_RANK), [0.0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +50,11 @@ class ClickMemory:
         now = time_us[:, None]
         pending = (clicks >= now).sum(axis=1)
         rank = np.arange(clicks.shape[1]) - pending[:, None]
-        age_days = (now - clicks) / laws.DAY_US
-        weight = _RANK_WEIGHT[np.clip(rank, -1, laws.MEMORY_CLICKS) + 1] * np.exp(-age_days / laws.INTEREST_DECAY_DAYS)
-        weight[age_days > laws.MEMORY_DAYS] = 0.0
+        age_days = (now - clicks) / coefficients.DAY_US
+        weight = _RANK_WEIGHT[np.clip(rank, -1, coefficients.MEMORY_CLICKS) + 1] * np.exp(
+            -age_days / coefficients.INTEREST_DECAY_DAYS
+        )
+        weight[age_days > coefficients.MEMORY_DAYS] = 0.0
         weight[rank < 0] = 0.0
         return Recall(weight, pending, (clicks != NO_CLICK).sum(axis=1) - pending)
 
@@ -61,8 +63,8 @@ class ClickMemory:
         users = len(recall.weight)
         result = np.zeros(category.shape)
         for effect, remembered, shown in (
-            (laws.CATEGORY_INTEREST, self.category[:users], category),
-            (laws.BRAND_INTEREST, self.brand[:users], brand),
+            (coefficients.CATEGORY_INTEREST, self.category[:users], category),
+            (coefficients.BRAND_INTEREST, self.brand[:users], brand),
         ):
             same = remembered[:, None, :] == shown[:, :, None]  # (U, K, M)
             result -= effect * np.expm1(-np.einsum("ukm,um->uk", same, recall.weight))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.simulate import laws
-from pipeline.simulate.people import People
+from pipeline.simulate import coefficients
 from pipeline.simulate.streams import Stream, generator
+from pipeline.simulate.users import People
 from pipeline.simulate.world import Tastes, World
 
 Ints = NDArray[np.int64]
@@ -53,7 +53,7 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
     """The sessions of a chunk, from the world's seed."""
     rng = generator(world.config.seed, Stream.SESSIONS, chunk)
     impressions = world.user_impressions[people.numbers.start : people.numbers.stop]
-    sessions = -(-impressions // laws.SLATE)
+    sessions = -(-impressions // coefficients.SLATE)
     user = np.repeat(np.arange(len(impressions)), sessions)
     time_us = _times(rng, world, people, user)
     user_order = np.lexsort((time_us, user))
@@ -66,34 +66,38 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
     user, turn, time_us = user[steps], turn[steps], time_us[steps]
 
     n = len(user)
-    day = (time_us - world.start_us) // laws.DAY_US
-    at_home = rng.random(n) < laws.AT_HOME_SHARE
-    city = np.where(at_home, people.value("home_city", user, time_us), rng.integers(0, len(laws.CITIES), n))
-    on_main = rng.random(n) < laws.MAIN_DEVICE_SHARE
-    device = np.where(on_main, people.main_device[user], rng.choice(len(laws.DEVICES), n, p=list(laws.DEVICES.values())))
-    page = rng.choice(len(laws.PAGES), n, p=list(laws.PAGES.values()))
+    day = (time_us - world.start_us) // coefficients.DAY_US
+    at_home = rng.random(n) < coefficients.AT_HOME_SHARE
+    city = np.where(at_home, people.value("home_city", user, time_us), rng.integers(0, len(coefficients.CITIES), n))
+    on_main = rng.random(n) < coefficients.MAIN_DEVICE_SHARE
+    device = np.where(
+        on_main, people.main_device[user], rng.choice(len(coefficients.DEVICES), n, p=list(coefficients.DEVICES.values()))
+    )
+    page = rng.choice(len(coefficients.PAGES), n, p=list(coefficients.PAGES.values()))
     weather = world.weather[city, day]
 
     tastes = world.tastes
-    values = {field: people.value(field, user, time_us) for field in laws.PROFILE}
-    profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, laws.CATEGORIES)))
+    values = {field: people.value(field, user, time_us) for field in coefficients.PROFILE}
+    profile_liking = sum(
+        (table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, coefficients.CATEGORIES))
+    )
     context = {
-        "hours": time_us % laws.DAY_US // (laws.HOURS_PER_BLOCK * laws.HOUR_US),
-        "weekday": (time_us // laws.DAY_US + _MONDAY_OFFSET) % 7,
+        "hours": time_us % coefficients.DAY_US // (coefficients.HOURS_PER_BLOCK * coefficients.HOUR_US),
+        "weekday": (time_us // coefficients.DAY_US + _MONDAY_OFFSET) % 7,
         "device": device,
         "city": city,
         "weather": weather,
         "page": page,
     }
     shop_liking = tastes.category + _context_liking(tastes, context, world.warmth[city, day])
-    shop_liking += np.array(list(laws.PAGE_EFFECT.values()))[page][:, None]
+    shop_liking += np.array(list(coefficients.PAGE_EFFECT.values()))[page][:, None]
     liking = shop_liking + profile_liking
     _add_demands(liking, people, user, time_us)
     return Sessions(
         step_sizes=np.bincount(turn),
         user=user,
-        shown=np.minimum(impressions[user] - turn * laws.SLATE, laws.SLATE),
-        first_impression=world.first_impression[people.numbers.start + user] + turn * laws.SLATE,
+        shown=np.minimum(impressions[user] - turn * coefficients.SLATE, coefficients.SLATE),
+        first_impression=world.first_impression[people.numbers.start + user] + turn * coefficients.SLATE,
         time_us=time_us,
         city=city,
         weather=weather,
@@ -102,7 +106,7 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
         shop_liking=shop_liking,
         profile_liking=profile_liking,
         liking=liking,
-        price_effect=sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, laws.PRICE_EFFECT)),
+        price_effect=sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, coefficients.PRICE_EFFECT)),
     )
 
 
@@ -112,9 +116,13 @@ def _times(rng: np.random.Generator, world: World, people: People, user: Ints) -
     present = rng.random(len(user)) * (world.end_us - people.joined_us - away)[user]
     moment = people.joined_us[user] + present.astype(np.int64)
     moment += np.where(moment >= people.quiet_from_us[user], away[user], 0)
-    weights = np.array(laws.HOUR_WEIGHTS, dtype=np.float64)
+    weights = np.array(coefficients.HOUR_WEIGHTS, dtype=np.float64)
     hour = rng.choice(24, len(user), p=weights / weights.sum())
-    time_us: Ints = moment // laws.DAY_US * laws.DAY_US + hour * laws.HOUR_US + rng.integers(0, laws.HOUR_US, len(user))
+    time_us: Ints = (
+        moment // coefficients.DAY_US * coefficients.DAY_US
+        + hour * coefficients.HOUR_US
+        + rng.integers(0, coefficients.HOUR_US, len(user))
+    )
     return time_us
 
 
@@ -136,4 +144,4 @@ def _add_demands(liking: Floats, people: People, user: Ints, time_us: Ints) -> N
                 & (time_us < people.demand_until_us[user, earlier])
             )
         session = np.flatnonzero(active)
-        liking[session, people.demand_category[user[session], d]] += laws.DEMAND_EFFECT
+        liking[session, people.demand_category[user[session], d]] += coefficients.DEMAND_EFFECT

@@ -9,8 +9,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.simulate import laws
-from pipeline.simulate.config import SimulateConfig
+from pipeline.config.simulation import SimulateConfig
+from pipeline.simulate import coefficients
 from pipeline.simulate.items import Items, draw_items
 from pipeline.simulate.streams import Stream, generator
 
@@ -58,19 +58,19 @@ class World:
     @property
     def chunks(self) -> int:
         """Number of chunks of users."""
-        return -(-self.config.user_count // laws.USERS_PER_CHUNK)
+        return -(-self.config.user_count // coefficients.USERS_PER_CHUNK)
 
     def users_of(self, chunk: int) -> range:
         """Numbers of the users of a chunk."""
-        first = chunk * laws.USERS_PER_CHUNK
-        return range(first, min(first + laws.USERS_PER_CHUNK, self.config.user_count))
+        first = chunk * coefficients.USERS_PER_CHUNK
+        return range(first, min(first + coefficients.USERS_PER_CHUNK, self.config.user_count))
 
 
 @lru_cache(maxsize=2)
 def world_of(config: SimulateConfig) -> World:
     """The world of a configuration; a Spark worker builds it once."""
-    start_us = (config.first_day - _EPOCH).days * laws.DAY_US
-    end_us = start_us + config.days * laws.DAY_US
+    start_us = (config.first_day - _EPOCH).days * coefficients.DAY_US
+    end_us = start_us + config.days * coefficients.DAY_US
     warmth = _warmth(config)
     impressions = _user_impressions(config)
     return World(
@@ -90,22 +90,25 @@ def _tastes(seed: int) -> Tastes:
     rng = generator(seed, Stream.TASTES)
     context_values = {
         "warmth": 1,
-        "hours": 24 // laws.HOURS_PER_BLOCK,
+        "hours": 24 // coefficients.HOURS_PER_BLOCK,
         "weekday": 7,
-        "device": len(laws.DEVICES),
-        "city": len(laws.CITIES),
-        "weather": len(laws.WEATHER),
-        "page": len(laws.PAGES),
+        "device": len(coefficients.DEVICES),
+        "city": len(coefficients.CITIES),
+        "weather": len(coefficients.WEATHER),
+        "page": len(coefficients.PAGES),
     }
     return Tastes(
-        category=rng.normal(0, laws.CATEGORY_SIGMA, laws.CATEGORIES),
+        category=rng.normal(0, coefficients.CATEGORY_SIGMA, coefficients.CATEGORIES),
         profile={
-            field: rng.normal(0, sigma, (len(laws.PROFILE[field]), laws.CATEGORIES))
-            for field, sigma in laws.PROFILE_SIGMA.items()
+            field: rng.normal(0, sigma, (len(coefficients.PROFILE[field]), coefficients.CATEGORIES))
+            for field, sigma in coefficients.PROFILE_SIGMA.items()
         },
-        price={field: rng.normal(0, sigma, len(laws.PROFILE[field])) for field, sigma in laws.PRICE_SIGMA.items()},
+        price={
+            field: rng.normal(0, sigma, len(coefficients.PROFILE[field])) for field, sigma in coefficients.PRICE_SIGMA.items()
+        },
         context={
-            field: rng.normal(0, sigma, (context_values[field], laws.CATEGORIES)) for field, sigma in laws.CONTEXT_SIGMA.items()
+            field: rng.normal(0, sigma, (context_values[field], coefficients.CATEGORIES))
+            for field, sigma in coefficients.CONTEXT_SIGMA.items()
         },
     )
 
@@ -114,13 +117,13 @@ def _warmth(config: SimulateConfig) -> Floats:
     day_of_year = np.array(
         [(config.first_day + dt.timedelta(days=d)).timetuple().tm_yday for d in range(config.days)], dtype=np.float64
     )
-    north = np.cos(2 * np.pi * (day_of_year - laws.WARMEST_DAY) / _YEAR_DAYS)
-    hemisphere = np.array([1.0 if city in laws.CITIES_NORTH else -1.0 for city in laws.CITIES])
+    north = np.cos(2 * np.pi * (day_of_year - coefficients.WARMEST_DAY) / _YEAR_DAYS)
+    hemisphere = np.array([1.0 if city in coefficients.CITIES_NORTH else -1.0 for city in coefficients.CITIES])
     return np.outer(hemisphere, north)
 
 
 def _weather(seed: int, warmth: Floats) -> Ints:
-    base, slope = np.array(list(laws.WEATHER.values())).T
+    base, slope = np.array(list(coefficients.WEATHER.values())).T
     weights = np.maximum(0.0, base + slope * warmth[..., None])  # (cities, days, weathers)
     cumulative = np.cumsum(weights, axis=-1)
     drawn = generator(seed, Stream.WEATHER).random((*warmth.shape, 1)) * cumulative[..., -1:]
@@ -131,10 +134,10 @@ def _weather(seed: int, warmth: Floats) -> Ints:
 def _user_impressions(config: SimulateConfig) -> Ints:
     """Impressions of each user: lognormal shares, the three heaviest raised to their planted share."""
     rng = generator(config.seed, Stream.ACTIVITY)
-    shares = rng.lognormal(0.0, laws.ACTIVITY_SIGMA, config.user_count)
+    shares = rng.lognormal(0.0, coefficients.ACTIVITY_SIGMA, config.user_count)
     shares /= shares.sum()
-    heaviest = np.argsort(-shares, kind="stable")[: len(laws.HEAVIEST_SHARES)]
-    raised = np.maximum(shares[heaviest], laws.HEAVIEST_SHARES)
+    heaviest = np.argsort(-shares, kind="stable")[: len(coefficients.HEAVIEST_SHARES)]
+    raised = np.maximum(shares[heaviest], coefficients.HEAVIEST_SHARES)
     shares[heaviest] = 0.0
     shares *= (1.0 - raised.sum()) / shares.sum()
     shares[heaviest] = raised

@@ -11,14 +11,14 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.simulate.config import SimulateConfig
-from pipeline.simulate.people import USERS_SCHEMA, draw_people, snapshots
-from pipeline.simulate.play import play
-from pipeline.simulate.publish import WorldFolder, WorldRecord, record_of
-from pipeline.simulate.rows import SCHEMA, batches
+from pipeline.config.simulation import SimulateConfig
+from pipeline.simulate.clicks import play
+from pipeline.simulate.log_rows import SCHEMA, batches
 from pipeline.simulate.sessions import draw_sessions
 from pipeline.simulate.summary import summarize
+from pipeline.simulate.users import USERS_SCHEMA, draw_people, snapshots
 from pipeline.simulate.world import world_of
+from pipeline.simulate.world_folder import WorldFolder, WorldRecord, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def simulate_logs(spark: SparkSession, config: SimulateConfig, *, overwrite: boo
 
 
 def simulated_rows(spark: SparkSession, config: SimulateConfig, partitions: int | None = None) -> DataFrame:
-    """All impressions and clicks, duplicates and orphans included, in the columns of ``pipeline.simulate.rows.SCHEMA``.
+    """All impressions and clicks, duplicates and orphans included, in the columns of ``pipeline.simulate.log_rows.SCHEMA``.
 
     Args:
         spark: the session.

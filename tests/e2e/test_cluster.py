@@ -13,9 +13,9 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
+from mian.contract import read_contract
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.contract import read_contract
 from tests.e2e.standalone import python_without_project, standalone_cluster, submit
 from tests.pipeline.small_logs import DAYS, config, write_logs
 from tests.pipeline.test_build import files

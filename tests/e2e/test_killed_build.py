@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.contract import read_contract
+from mian.contract import read_contract
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from jobs.stop_signal import STOPPED
-from mian.trainer import CheckpointStore
-from pipeline.contract import read_contract
+from mian.checkpoint.store import CheckpointStore
+from mian.contract import read_contract
 from tests.e2e.trainings import write_training
 from tests.launcher import ENVIRONMENT, ROOT, processes_with
 from tests.mian.sample_data import SMALL_MODEL, write_samples

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.contract import read_contract
+from mian.contract import read_contract
 
 ROOT = Path(__file__).parents[2]
 WORLD = ["simulate.impressions=40000", "simulate.users=600", "logs=logs", "samples=samples", "rows_per_file=2000"]

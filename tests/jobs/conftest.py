@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from jobs import train
-from pipeline.contract import Contract, read_contract
+from mian.contract import Contract, read_contract
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.stores import new_store
 

@@ -10,8 +10,8 @@ import yaml
 from pyspark.sql import SparkSession
 
 from jobs import audit_samples
+from mian.contract import read_contract
 from pipeline.build import build_samples
-from pipeline.contract import read_contract
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark

@@ -17,9 +17,9 @@ import yaml
 from pyspark.sql import SparkSession
 
 from jobs import build_samples
-from pipeline.contract import read_contract
+from mian.contract import read_contract
 from pipeline.dataset.lock import DatasetLock
-from pipeline.files import LocalFiles
+from pipeline.io.files import LocalFiles
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark

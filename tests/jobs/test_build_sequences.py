@@ -17,8 +17,8 @@ import yaml
 from pyspark.sql import SparkSession
 
 from jobs import build_samples
-from pipeline.contract import Contract, read_contract
-from pipeline.files import LocalFiles
+from mian.contract import Contract, read_contract
+from pipeline.io.files import LocalFiles
 from tests.pipeline.dataset.builder import Killed
 from tests.pipeline.small_logs import CLICKS, DAYS, config, write_logs
 

@@ -11,10 +11,11 @@ import pytest
 
 from jobs import checkpoints, train
 from jobs.stop_signal import STOPPED
+from mian.checkpoint.retention import lock_path
+from mian.checkpoint.store import NOTES
+from mian.checkpoint.training_lock import TrainingLock
+from mian.contract import CONTRACT_FILE
 from mian.models import Mian
-from mian.trainer import TrainingLock, lock_path
-from mian.trainer.checkpoints import NOTES
-from pipeline.contract import CONTRACT_FILE
 from tests.jobs.conftest import Workplace
 from tests.jobs.test_train import before_each_report, one_error
 

@@ -16,7 +16,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from jobs import evaluate, train
-from pipeline.contract import Contract, NumericTransform
+from mian.contract import Contract, NumericTransform
 from tests.jobs.conftest import Finished, damaged_contracts, one_error
 from tests.timeouts import seconds
 

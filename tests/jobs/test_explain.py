@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from jobs import explain
-from mian.evaluation import load_model
+from mian.evaluation.offline import load_model
 from mian.serving import explain as explain_rows
 from tests.jobs.conftest import Finished, one_error
 from tests.mian.sample_data import read_examples

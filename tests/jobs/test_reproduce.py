@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from jobs import reproduce
-from mian.evaluation import load_model
+from mian.evaluation.offline import load_model
 from mian.experiments.trials import RESULT, Result, Trial
 from tests.jobs.conftest import one_error, working_in
 from tests.launcher import ENVIRONMENT, ROOT, on_ranks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.contract import CONTRACT_FILE
+from mian.contract import CONTRACT_FILE
 from tests.jobs.conftest import Workplace, assert_trace
 from tests.launcher import Launched, on_ranks, processes_with
 from tests.mian.trainer.spoiled import spoil

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch.func import functional_call
 
+from mian.contract.document import LABEL_COLUMN, USER_COLUMN
 from mian.metrics import evaluate
 from mian.models import ClickModel
-from pipeline.contract.document import LABEL_COLUMN, USER_COLUMN
 
 UNIT = 2.0**-24
 """The largest relative error of one rounding to float32."""

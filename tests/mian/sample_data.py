@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mian.stream import SampleStream
-from pipeline.contract import (
+from mian.contract import (
     CONTRACT_FILE,
     Contract,
     Day,
@@ -28,6 +27,7 @@ from pipeline.contract import (
     Vocabulary,
     vocabulary_to_parquet,
 )
+from mian.stream import SampleStream
 
 T = 6
 FIRST_DAY = dt.date(2026, 3, 1)

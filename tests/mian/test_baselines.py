@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mian.baselines import LogisticRegressionBaseline, PopularityBaseline, SparseFeatures
+from mian.contract import Contract, ContractError, Field, History, Label, NumericTransform, Vocabulary
+from mian.evaluation.baselines import LogisticRegressionBaseline, PopularityBaseline, SparseFeatures
 from mian.metrics import auc
-from pipeline.contract import Contract, ContractError, Field, History, Label, NumericTransform, Vocabulary
 
 IDENTITY = NumericTransform(kind="identity", mean=0, std=1)
 

@@ -9,12 +9,12 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.events import EventLogs, days_between
 from pipeline.join.blobs import unpack
 from pipeline.join.matches import merged
+from pipeline.join.partition import MATCHES, SAMPLES, join_by_user
 from pipeline.join.plan import join_plan
-from pipeline.join.worker import MATCHES, SAMPLES, join_by_user
-from pipeline.rows import all_rows
+from pipeline.join.rows import all_rows
+from pipeline.logs.events import EventLogs, days_between
 
 EPOCH = dt.date(1970, 1, 1)
 

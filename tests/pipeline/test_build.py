@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import Contract, ContractError, read_contract
 from pipeline.build import BuildReport, build_samples
-from pipeline.contract import Contract, ContractError, read_contract
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.lock import DatasetLock
 from tests.pipeline.small_logs import DAYS, config, write_logs

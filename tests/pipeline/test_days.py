@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract import read_contract
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.contract import read_contract
 from pipeline.days import HOUR_MICROSECONDS, ONE_DAY, Calendar, day_number
-from pipeline.log_errors import LogError
+from pipeline.logs.errors import LogError
 from tests.pipeline.small_logs import EVENT, IMPRESSIONS, config, write_day
 
 ZONES = ["Europe/Zurich", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Kathmandu", "UTC"]

@@ -10,8 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.config import AttributeSource, Lookup, Source
-from pipeline.log_errors import LogError
-from pipeline.logs import evaluate, fits, read_source
+from pipeline.logs.errors import LogError
+from pipeline.logs.sources import evaluate, fits, read_source
 from tests.pipeline.bad_logs.conftest import log  # noqa: F401
 from tests.pipeline.bad_logs.shop import COLUMNS, Refusals
 

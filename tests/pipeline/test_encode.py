@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.contract import Field, Vocabulary
-from pipeline.encode import worker_encoder
+from mian.contract import Field, Vocabulary
+from pipeline.encoding.sample_files import worker_encoder
 
 CITY = Field(group="user", name="city", vocabulary="city")
 

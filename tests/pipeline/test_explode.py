@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig, Source
-from pipeline.log_errors import LogError
-from pipeline.logs import read_source
+from pipeline.logs.errors import LogError
+from pipeline.logs.sources import read_source
 from tests.pipeline.small_logs import DAYS, TIMESTAMP
 
 SHOWN = pa.list_(pa.struct([("item", pa.string()), ("clicked", pa.int32())]))

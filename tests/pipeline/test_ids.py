@@ -14,13 +14,13 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract.canonical import canonical_text
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig, Source
-from pipeline.contract.canonical import canonical_text
-from pipeline.ids import text_of
-from pipeline.log_errors import LogError
-from pipeline.logs import read_source
+from pipeline.logs.errors import LogError
+from pipeline.logs.ids import text_of
+from pipeline.logs.sources import read_source
 from tests.pipeline.bad_logs.conftest import log  # noqa: F401
 from tests.pipeline.bad_logs.shop import COLUMNS, DAYS, SCHEMA, Refusals, good_rows
 from tests.pipeline.small_logs import DAYS as SMALL_DAYS

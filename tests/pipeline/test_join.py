@@ -10,11 +10,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.events import EventLogs, days_between
 from pipeline.join.blobs import unpack
+from pipeline.join.partition import SAMPLES, join_by_user
 from pipeline.join.plan import join_plan
-from pipeline.join.worker import SAMPLES, join_by_user
-from pipeline.rows import all_rows
+from pipeline.join.rows import all_rows
+from pipeline.logs.events import EventLogs, days_between
 from tests.pipeline import oracle
 from tests.pipeline.oracle import Rules
 from tests.pipeline.worlds import FIRST, LAST, Worlds

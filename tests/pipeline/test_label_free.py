@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import UNKNOWN_ID, Day, read_contract
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.contract import UNKNOWN_ID, Day, read_contract
 from tests.pipeline.small_logs import CLICKS, DAYS, EVENT, IMPRESSIONS, config, write_day
 
 pytestmark = pytest.mark.spark

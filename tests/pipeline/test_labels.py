@@ -14,9 +14,9 @@ from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.events import EventLogs
-from pipeline.log_errors import LogError
-from pipeline.rows import all_rows
+from pipeline.join.rows import all_rows
+from pipeline.logs.errors import LogError
+from pipeline.logs.events import EventLogs
 from tests.pipeline.joined import join
 from tests.pipeline.small_logs import CLICKS, DAYS, EVENT, TIMESTAMP
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract.encoder import LARGEST_NUMBER
 from pipeline.audit import audit
 from pipeline.build import build_samples
-from pipeline.contract.encoder import LARGEST_NUMBER
-from pipeline.log_errors import LogError
-from pipeline.vocabularies import quantiles
+from pipeline.encoding.vocabularies import quantiles
+from pipeline.logs.errors import LogError
 from tests.pipeline.small_logs import DAYS, IMPRESSIONS, config, write_logs
 
 

@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.log_errors import LogError
-from pipeline.matching import refuse_unmatched
+from pipeline.join.unmatched import refuse_unmatched
+from pipeline.logs.errors import LogError
 from tests.pipeline.joined import join
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 

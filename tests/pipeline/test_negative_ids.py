@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
-from pipeline.events import EventLogs
+from pipeline.logs.events import EventLogs
 from tests.pipeline.joined import join
 from tests.pipeline.small_logs import CLICKS, DAYS, EVENT
 

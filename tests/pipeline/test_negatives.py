@@ -18,10 +18,10 @@ from pipeline.build import build_samples
 from pipeline.config import DataConfig, Negatives
 from pipeline.config.dataset import Quality
 from pipeline.days import Calendar
-from pipeline.events import EventLogs
-from pipeline.log_errors import LogError
-from pipeline.negatives import draw_negatives
-from pipeline.rows import all_rows
+from pipeline.join.rows import all_rows
+from pipeline.logs.errors import LogError
+from pipeline.logs.events import EventLogs
+from pipeline.logs.negatives import draw_negatives
 from tests.pipeline.small_logs import EVENT, TIMESTAMP
 
 pytestmark = pytest.mark.spark

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import Contract, ContractError, Publication, Split, read_contract
 from pipeline.build import build_samples, plan_build
-from pipeline.contract import Contract, ContractError, Publication, Split, read_contract
-from pipeline.log_errors import LogError
+from pipeline.logs.errors import LogError
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 
 pytestmark = pytest.mark.spark

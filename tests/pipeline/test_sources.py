@@ -17,11 +17,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mian.contract import Contract
 from pipeline.build import build_samples
 from pipeline.config import DataConfig, Source
-from pipeline.contract import Contract
-from pipeline.log_errors import LogError, log_errors
-from pipeline.logs import CORRUPT, read_source
+from pipeline.logs.errors import LogError, log_errors
+from pipeline.logs.sources import CORRUPT, read_source
 from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
 
 pytestmark = pytest.mark.spark

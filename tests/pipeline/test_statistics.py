@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.contract import Field, NumericTransform, Reference
-from pipeline.statistics import NAMED_BINS, SMALLEST_SHARE, binned, shares, stability_index, total
+from mian.contract import Field, NumericTransform, Reference
+from pipeline.encoding.statistics import NAMED_BINS, SMALLEST_SHARE, binned, shares, stability_index, total
 
 CITY = Field(group="user", name="city", vocabulary="city")
 PRICE = Field(group="candidate", name="price", transform=NumericTransform(kind="identity", mean=0.0, std=1.0))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import read_contract
 from pipeline.build import build_samples, rollback
-from pipeline.contract import read_contract
-from pipeline.files import Files, LocalFiles
-from pipeline.storage import HadoopFiles
+from pipeline.io.files import Files, LocalFiles
+from pipeline.io.storage import HadoopFiles
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark

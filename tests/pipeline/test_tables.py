@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import Contract
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.contract import Contract
-from pipeline.log_errors import LogError
+from pipeline.logs.errors import LogError
 from tests.pipeline.small_logs import DAYS, TIMESTAMP, config, write_logs
 
 SCHEMA = pa.schema([("user_id", pa.string()), ("city", pa.string()), ("since", TIMESTAMP), ("there", TIMESTAMP)])

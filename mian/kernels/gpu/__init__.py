@@ -6,9 +6,9 @@ on a few samples, so many positions at a time, so that histories of any length f
 
 import torch
 
-from mian.kernels.gpu.attention import attention, attention_backward
-from mian.kernels.gpu.pool import pool, pool_backward, softmax, softmax_backward
+from mian.kernels.gpu.attention_pooling import pool, pool_backward, softmax, softmax_backward
 from mian.kernels.gpu.recurrence import recurrence, recurrence_backward
+from mian.kernels.gpu.self_attention import attention, attention_backward
 
 _OPERATORS = (
     *(attention, attention_backward),

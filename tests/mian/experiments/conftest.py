@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from mian.contract import Contract
 from mian.experiments import Experiment, ExperimentConfig
-from pipeline.contract import Contract
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 
 #: Two lines, a line below, and an ablation that trains like its subject at one point of the grid.

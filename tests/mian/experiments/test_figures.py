@@ -12,10 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mian.evaluation import TRUTH_COLUMNS
+from mian.evaluation.offline import TRUTH_COLUMNS
 from mian.experiments import figures
-from mian.experiments.attention import GlobalWeights
-from mian.experiments.tables import COUNTS, GAPS, LONGEST_GAP
+from mian.experiments.comparison_tables import COUNTS, GAPS, LONGEST_GAP
+from mian.experiments.global_weights import GlobalWeights
 
 LINES = ("xDeepFM", "DIN", "MIAN", "MIAN, wide", "MIAN-plus")
 AUC = np.linspace(0.7, 0.8, len(LINES) + 1)

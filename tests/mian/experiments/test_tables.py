@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mian.evaluation import ATTAINABLE, UPPER_BOUND
-from mian.experiments import tables
-from mian.experiments.scoring import HeldOutRows
+from mian.evaluation.offline import ATTAINABLE, UPPER_BOUND
+from mian.experiments import comparison_tables
+from mian.experiments.held_out import HeldOutRows
 
 ROWS = 4000
 
@@ -37,9 +37,9 @@ def world() -> tuple[HeldOutRows, dict[str, list[Any]]]:
 
 def test_means_and_deviations_are_over_the_seeds(world: Any) -> None:
     rows, models = world
-    metrics = tables.of_seeds(rows, models)
-    assert tables.best_peer(metrics, list(models), ["MIAN"]) == "DIN"
-    table = tables.comparison(rows, metrics, models, list(models), "DIN")
+    metrics = comparison_tables.of_seeds(rows, models)
+    assert comparison_tables.best_peer(metrics, list(models), ["MIAN"]) == "DIN"
+    table = comparison_tables.comparison(rows, metrics, models, list(models), "DIN")
     aucs = {line: [roc_auc_score(rows.labels, p) for p in arrays] for line, arrays in models.items()}
     losses = {line: [log_loss(rows.labels, p.astype(float)) for p in arrays] for line, arrays in models.items()}
     for line in models:
@@ -65,7 +65,7 @@ def test_means_and_deviations_are_over_the_seeds(world: Any) -> None:
 def test_with_one_seed_there_is_no_deviation_and_no_p(world: Any) -> None:
     rows, models = world
     ones = {line: arrays[:1] for line, arrays in models.items()}
-    table = tables.comparison(rows, tables.of_seeds(rows, ones), ones, list(ones), "LR")
+    table = comparison_tables.comparison(rows, comparison_tables.of_seeds(rows, ones), ones, list(ones), "LR")
     assert table[["auc_sd", "p"]].isna().all(axis=None)
     assert table.loc["MIAN", "low"] > 0
 
@@ -73,15 +73,15 @@ def test_with_one_seed_there_is_no_deviation_and_no_p(world: Any) -> None:
 def test_without_a_truth_there_is_no_share(world: Any) -> None:
     rows, models = world
     blind = HeldOutRows(rows.labels, rows.users, None, None, None, None, None)
-    table = tables.comparison(blind, tables.of_seeds(blind, models), models, list(models), "LR")
+    table = comparison_tables.comparison(blind, comparison_tables.of_seeds(blind, models), models, list(models), "LR")
     assert "share" not in table
     assert not {ATTAINABLE, UPPER_BOUND} & set(table.index)
-    assert tables.slices(blind, models, list(models)) == {}
+    assert comparison_tables.slices(blind, models, list(models)) == {}
 
 
 def test_parts_are_disjoint_and_make_up_all_rows(world: Any) -> None:
     rows, models = world
-    parts = tables.slices(rows, models, list(models))
+    parts = comparison_tables.slices(rows, models, list(models))
     assert list(parts) == ["behaviors in the history", "time since the latest behavior", "candidate and history"]
     for table in parts.values():
         assert table["rows"].sum() == ROWS
@@ -102,7 +102,7 @@ def test_a_part_of_one_class_has_no_auc_and_nothing_is_logged_of_it(world: Any, 
     rows, models = world
     labels = np.where(rows.lengths == 0, 0, rows.labels).astype(np.int32)
     other = HeldOutRows(labels, rows.users, rows.lengths, None, None, None, None)
-    table = tables.slices(other, models, list(models))["behaviors in the history"]
+    table = comparison_tables.slices(other, models, list(models))["behaviors in the history"]
     assert np.isnan(table.loc["0", "DIN"])
     assert not caplog.records
     assert table.loc["0", "rate"] == 0

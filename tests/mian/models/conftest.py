@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mian.contract import Contract
 from mian.models import ClickModel, Mian, MianConfig
-from pipeline.contract import Contract
 from tests.mian.models.contracts import CONTRACTS, SIZES
 
 Batch = dict[str, torch.Tensor]

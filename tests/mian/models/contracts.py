@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.contract import Contract, Field, History, Label, NumericTransform, Vocabulary
+from mian.contract import Contract, Field, History, Label, NumericTransform, Vocabulary
 
 SIZES = {"items": 40, "shop.category": 9, "age": 7, "hour": 26}
 NUMBER = NumericTransform(kind="identity", mean=0.0, std=1.0)

@@ -11,9 +11,9 @@ from unittest import mock
 import requests
 import torch
 
+from mian.contract import Contract, Field
 from mian.layers import GRU, ActivationUnit, FieldVectors, LinearPart
 from mian.layers.embedding import FieldEmbedding
-from pipeline.contract import Contract, Field
 
 _running = set(threading.enumerate())
 with mock.patch.object(requests, "get", side_effect=requests.ConnectionError("tests ask no network")):

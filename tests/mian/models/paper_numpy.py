@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mian.contract import Contract, Field
+from mian.contract.document import GROUPS
 from mian.models import MianConfig
-from pipeline.contract import Contract, Field
-from pipeline.contract.document import GROUPS
 
 Array = npt.NDArray[np.float64]
 

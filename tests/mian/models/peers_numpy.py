@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.contract import Contract, Field
-from pipeline.contract.document import GROUPS
+from mian.contract import Contract, Field
+from mian.contract.document import GROUPS
 
 Array = npt.NDArray[np.float64]
 Sample = Mapping[str, Any]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from mian.contract import Contract
 from mian.models import Mian
-from pipeline.contract import Contract
 
 
 def test_thinned_negatives_are_undone_where_the_model_does_not_learn(

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from mian.contract import ContractError
 from mian.models import Mian, MianConfig
 from mian.models.mian import PARTS
-from pipeline.contract import ContractError
 from tests.mian.arithmetic import assert_float32_scores
 from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 from tests.mian.models.paper_numpy import Paper

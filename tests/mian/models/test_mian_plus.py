@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from mian.contract import Contract
 from mian.models import build
-from pipeline.contract import Contract
 from tests.mian.arithmetic import assert_float32_scores
 from tests.mian.models.contracts import CONTRACTS
 from tests.mian.models.paper_numpy import Array, Paper

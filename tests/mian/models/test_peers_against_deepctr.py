@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from mian.contract import Contract
 from mian.models import ClickModel, build
-from pipeline.contract import Contract
 from tests.mian.arithmetic import UNIT
 from tests.mian.models import deepctr
 from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, USER, categorical, contract_of

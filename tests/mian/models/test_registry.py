@@ -4,8 +4,8 @@ import pytest
 
 from jobs.command import load_config
 from mian.config import TrainConfig
+from mian.contract import ContractError
 from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns
-from pipeline.contract import ContractError
 from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 
 CONFIGURATIONS = Path(__file__).parents[3] / "conf" / "train"

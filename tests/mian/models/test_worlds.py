@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from mian.contract import Contract
 from mian.models import MODELS, ClickModel, build
-from pipeline.contract import Contract
 from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, contract_of
 from tests.mian.models.worlds import World, fields_of, make_contract, make_world, train
 

@@ -18,11 +18,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mian.config import OptimizerConfig
+from mian.contract import Contract, Field, History, Label, Vocabulary
+from mian.distributed.collectives import Ranks
 from mian.models import ClickModel
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.ranks import Ranks
-from mian.trainer.step import TrainingStep
-from pipeline.contract import Contract, Field, History, Label, Vocabulary
+from mian.optim.optimizer import Optimizer
+from mian.training.step import TrainingStep
 
 STRENGTH = 2.2
 VALUES = 8

@@ -11,9 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from mian.models import ClickModel, build
-from mian.serving import read_vocabularies, save_servable
-from pipeline.contract import (
+from mian.contract import (
     CONTRACT_FILE,
     Contract,
     Field,
@@ -23,6 +21,8 @@ from pipeline.contract import (
     Vocabulary,
     vocabulary_to_parquet,
 )
+from mian.models import ClickModel, build
+from mian.serving import read_vocabularies, save_servable
 
 VALUES = {"item": [f"i{n}" for n in range(40)], "category": ["books", "toys", "7"], "age": ["20s", "30s"], "hour": ["9", "17"]}
 PRICE = NumericTransform(kind="log", mean=2.0, std=1.5)

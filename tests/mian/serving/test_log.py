@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import convert_input_example_to_serving_input
 from mlflow.pyfunc.scoring_server import invocations
 
-from mian.evaluation import load_model
+from mian.contract import Day, SampleFile
+from mian.evaluation.offline import load_model
 from mian.serving import explain, input_example, load_servable
 from mian.serving.code import code_digest, imported_packages
-from mian.serving.log import log_servable
-from pipeline.contract import Day, SampleFile
+from mian.serving.mlflow_export import log_servable
 
 MODEL = "models:/ctr/1"
 ROOT = Path(__file__).resolve().parents[3]
@@ -155,7 +155,7 @@ def test_it_loads_where_the_project_is_not_installed(registered: Any, store: str
     assert modules, "the model's code was imported"
     assert not {name: file for name, file in modules.items() if Path(file).is_relative_to(ROOT)}
     used = {".".join(name.split(".")[:2]) for name in modules}
-    assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "pipeline", "pipeline.contract"}
+    assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "pipeline", "mian.contract"}
 
 
 def test_code_that_differs_from_what_is_imported_is_refused(registered: Any, raw: pd.DataFrame, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_code_that_differs_from_what_is_imported_is_refused(registered: Any, raw
     np.testing.assert_allclose(
         mlflow.pyfunc.load_model(str(model)).predict(raw)["probability"], registered.probabilities(raw), atol=1e-6
     )
-    for name in ("mian/layers/score.py", "pipeline/contract/encoder.py"):
+    for name in ("mian/layers/score.py", "mian/contract/encoder.py"):
         other = shutil.copytree(model, tmp_path / Path(name).stem)
         changed = other / "code" / name
         changed.write_text(changed.read_text() + "\n# other code\n")

@@ -20,11 +20,11 @@ import pytest
 import torch
 from mlflow.pyfunc.scoring_server import init
 
+from mian.contract import CONTRACT_FILE, Contract, Encoder, Field, Vocabulary, vocabulary_from_parquet
+from mian.contract.canonical import canonical_text
 from mian.models import ClickModel, build
 from mian.serving import input_example, load_servable, read_vocabularies, save_servable
-from mian.serving.log import log_servable
-from pipeline.contract import CONTRACT_FILE, Contract, Encoder, Field, Vocabulary, vocabulary_from_parquet
-from pipeline.contract.canonical import canonical_text
+from mian.serving.mlflow_export import log_servable
 from tests.mian.serving.conftest import GAP, HISTORY, OPTIONS, PRICE, VALUES, train
 
 REQUESTS = int(os.environ.get("MIAN_REQUESTS", "12"))

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from mian.contract import read_contract
 from mian.layers import embedding
 from mian.models import MODELS, build
 from mian.serving import Servable, ServableError, ServingInputError, load_servable, read_vocabularies, save_servable
 from mian.serving import servable as module
-from pipeline.contract import read_contract
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.contract import Contract, Day, Field, History, Label, NumericTransform, SampleFile, Split, Vocabulary
+from mian.contract import Contract, Day, Field, History, Label, NumericTransform, SampleFile, Split, Vocabulary
 
 T = 3
 FIRST_DAY = dt.date(2026, 1, 1)

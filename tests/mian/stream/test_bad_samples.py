@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mian.contract import ContractError
 from mian.stream import SampleStream, StreamError
-from pipeline.contract import ContractError
 
 SIZES = [20, 20, 20]
 

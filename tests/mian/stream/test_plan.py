@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mian.stream.plan import Piece, RowGroup, Window, plan_reads, shuffled_windows, window_seed, windows_in_order
-from mian.stream.shares import Leg, Share, remaining_spans, within
+from mian.stream.read_plan import Piece, RowGroup, Window, plan_reads, shuffled_windows, window_seed, windows_in_order
+from mian.stream.sharding import Leg, Share, remaining_spans, within
 
 DAY = dt.date(2026, 1, 1)
 

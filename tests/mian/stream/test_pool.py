@@ -4,7 +4,7 @@ import time
 import pytest
 from petastorm.workers_pool import EmptyResultError
 
-from mian.stream.pool import OrderedPool, OrderedVentilator
+from mian.stream.worker_pool import OrderedPool, OrderedVentilator
 
 
 class Sleeper:

@@ -1,10 +1,10 @@
 import pytest
 
-from mian.stream.checks import check_files
-from mian.stream.columns import columns_of
-from mian.stream.plan import plan_reads, shuffled_windows
+from mian.stream.file_checks import check_files
+from mian.stream.filesystem import Storage
+from mian.stream.read_plan import plan_reads, shuffled_windows
 from mian.stream.reader import RowGroupReader
-from mian.stream.storage import Storage
+from mian.stream.schema import columns_of
 
 
 @pytest.mark.parametrize(("size", "mixed", "ahead"), [(1, 1, 4), (4, 4, 4), (6, 6, 6), (2, 12, 12), (1, 24, 24)])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mian.stream import StreamError
-from mian.stream.columns import Column
 from mian.stream.row_groups import column_values
+from mian.stream.schema import Column
 
 IDS = Column("behavior_item_id", torch.int32, length=3)
 PRICE = Column("candidate_price", torch.float32)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
+from mian.contract import read_contract
 from mian.stream import SampleStream, StreamError
-from pipeline.contract import read_contract
 
 BUCKET = "clicks"
 

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 import mian.tracking.registry
 from mian.config import TrackingConfig
+from mian.contract import Day, Quality
 from mian.tracking.errors import TrackingError
 from mian.tracking.facts import TrainingRecord, flatten, quality_table, write_record
-from mian.tracking.store import DEFAULT_URI, STORE_ERRORS, check_store
+from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, check_store
 from mian.tracking.tracker import FLUSH_SECONDS, Tracker
-from pipeline.contract import Day, Quality
 from tests.mian.models.contracts import CONTRACTS
 from tests.stores import new_store
 from tests.timeouts import seconds

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import TrainConfig
-from mian.trainer import CheckpointStore, Ranks, Trainer, open_streams
-from pipeline.contract import Contract
+from mian.contract import Contract
+from mian.distributed.collectives import Ranks
+from mian.training import Trainer, open_streams
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.mian.trainer.curves import Curves
 from tests.mian.trainer.launches import Launches

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mian.trainer import Ranks
-from mian.trainer.compression import packing16
+from mian.distributed.collectives import Ranks
+from mian.distributed.compression import packing16
 
 DENSE, ROWS, TABLE_ROWS, WIDTH = 300_001, 6_000, 10_000, 16
 #: Of the cases with so many numbers, the parts by which gradients are multiplied.

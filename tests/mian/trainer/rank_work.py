@@ -21,22 +21,15 @@ from typing import Any
 
 import torch
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import TrainConfig
+from mian.contract import read_contract
+from mian.distributed.collectives import RankError, Ranks
+from mian.evaluation.scoring import evaluate_split
 from mian.layers import split_tables
 from mian.models import build
 from mian.stream import StreamError
-from mian.trainer import (
-    CheckpointStore,
-    DisagreementError,
-    RankError,
-    Ranks,
-    Trainer,
-    TrainingError,
-    TrainingStopped,
-    open_streams,
-)
-from mian.trainer.evaluation import evaluate_split
-from pipeline.contract import read_contract
+from mian.training import DisagreementError, Trainer, TrainingError, TrainingStopped, open_streams
 from tests.mian.trainer import exchange_work, scored_work
 from tests.mian.trainer.curves import Curves
 

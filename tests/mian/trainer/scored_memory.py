@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mian.trainer import Ranks
-from mian.trainer.scored_rows import ScoredRows
+from mian.distributed.collectives import Ranks
+from mian.evaluation.distributed_metrics import ScoredRows
 
 BATCH = 4096
 

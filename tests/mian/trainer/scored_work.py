@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mian.distributed.collectives import Ranks
+from mian.evaluation.distributed_metrics import ScoredRows
 from mian.metrics import MetricError
-from mian.trainer import Ranks
-from mian.trainer.scored_rows import ScoredRows
 
 BATCH = 37
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contract import CONTRACT_FILE, Contract
+from mian.contract import CONTRACT_FILE, Contract
 
 
 def spoil(folder: Path, contract: Contract, path: str, column: str, rows: Sequence[int], value: float) -> Contract:

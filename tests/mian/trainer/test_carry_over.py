@@ -6,16 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import OptimizerConfig
-from mian.initial_model import initial_model
+from mian.contract import Contract, Field, Vocabulary
+from mian.distributed.collectives import Ranks
 from mian.layers import FieldEmbedding
 from mian.models import MODELS, ClickModel, build
+from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
-from mian.trainer import CarryOverError, CheckpointStore, Ranks
-from mian.trainer.carry_over import carry_over, carry_over_moments
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.step import TrainingStep
-from pipeline.contract import Contract, Field, Vocabulary
+from mian.tracking.initial_model import initial_model
+from mian.training import CarryOverError
+from mian.training.carry_over import carry_over, carry_over_moments
+from mian.training.step import TrainingStep
 from tests.mian.trainer.curves import Curves
 from tests.mian.trainer.test_checkpoints import store_of, trainer_of
 

@@ -15,18 +15,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mian.models import Mian
-from mian.seeds import mixed_seed
-from mian.trainer import (
+from mian.checkpoint.store import (
+    CONTENT,
+    MANIFEST,
+    TRAINER_VERSION,
     CheckpointError,
     CheckpointStore,
-    Trained,
-    Trainer,
-    TrainingStopped,
     key_of_any_epochs,
     training_key,
 )
-from mian.trainer.checkpoints import CONTENT, MANIFEST, TRAINER_VERSION
+from mian.models import Mian
+from mian.seeds import mixed_seed
+from mian.training import Trained, Trainer, TrainingStopped
 from tests.mian.trainer.curves import Curves
 
 STEPS = 63  # an epoch of 2036 samples in batches of 32
@@ -419,7 +419,7 @@ def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path)
     path = store.folder / "step-000000030"
     torch.save({"weight": Stranger()}, path / CONTENT)
     manifest = (path / MANIFEST).read_text()
-    from mian.trainer.checkpoints import Manifest, _sha256
+    from mian.checkpoint.store import Manifest, _sha256
 
     changed = Manifest.model_validate_json(manifest).model_copy(update={"sha256": _sha256(path / CONTENT)})
     (path / MANIFEST).write_text(changed.model_dump_json())
@@ -438,7 +438,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_leaves_nothing(store: 
 
 FILL_THE_DISK = """
 import pathlib, resource, sys, torch
-from mian.trainer import CheckpointError, CheckpointStore
+from mian.training import CheckpointError, CheckpointStore
 store = CheckpointStore(pathlib.Path(sys.argv[1]), 2)
 store.save("step", 1, {"weight": torch.zeros(10)}, 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -489,7 +489,7 @@ def test_a_training_is_known_by_the_code_that_decides_its_weights(samples: Any, 
     config, contract = samples.config(), samples.contract
     keys = {training_key(config, contract)}
     with monkeypatch.context() as patch:
-        patch.setattr("mian.trainer.checkpoints.TRAINER_VERSION", TRAINER_VERSION + 1)
+        patch.setattr("mian.checkpoint.store.TRAINER_VERSION", TRAINER_VERSION + 1)
         keys.add(training_key(config, contract))
     din = training_key(samples.config(model={"name": "din"}), contract)
     monkeypatch.setattr(Mian, "weights_version", Mian.weights_version + 1)

@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import OptimizerConfig
+from mian.distributed.collectives import Ranks
+from mian.execution.device import DeviceError
 from mian.models import ClickModel, build
+from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, DeviceError, Ranks, Trainer, TrainingStopped
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.step import TrainingStep
+from mian.training import Trainer, TrainingStopped
+from mian.training.step import TrainingStep
 from tests.mian.sample_data import SMALL_MODEL
 
 SIZES = (32, 32, 40, 48, 32)  # of batches, one after the other

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mian.trainer.compression import BFloat16, Packing16, ScaledFloat16, blocks, from_blocks, packing16
+from mian.distributed.compression import BFloat16, Packing16, ScaledFloat16, blocks, from_blocks, packing16
 
 PACKINGS = [(ScaledFloat16(), 11), (BFloat16(), 8)]  # with the bits of a number that are kept, the first one included
 

@@ -12,15 +12,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mian.checkpoint.store import training_key
 from mian.config import OptimizerConfig
+from mian.distributed.collectives import Ranks
+from mian.execution.device import DeviceError, choose_device, warn_of_slow_products
+from mian.execution.device_batch import sent
+from mian.execution.prefetch import AHEAD, Batch, beside, fed, prepared, reading_ahead
 from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
+from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
-from mian.trainer import DeviceError, Ranks, training_key
-from mian.trainer.device import choose_device, warn_of_slow_products
-from mian.trainer.feed import AHEAD, Batch, beside, fed, prepared, reading_ahead
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.sent import sent
 from tests.mian.sample_data import SMALL_MODEL
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")

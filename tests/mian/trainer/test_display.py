@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mian.trainer import display
-from mian.trainer.display import ProgressDisplay
-from mian.trainer.progress import Progress
+from mian.checkpoint.progress import Progress
+from mian.training import display
+from mian.training.display import ProgressDisplay
 
 SHARES = {"waiting": 0.0, "computing": 0.7, "exchanging": 0.3}
 

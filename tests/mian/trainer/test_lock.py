@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mian.trainer import AlreadyRunningError, TrainingLock
+from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
 
 HOLD = """
 import pathlib, sys
-from mian.trainer.lock import TrainingLock
+from mian.checkpoint.training_lock import TrainingLock
 with TrainingLock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import TrainConfig
+from mian.contract import Contract
+from mian.distributed.collectives import Ranks
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, Ranks, Trainer, TrainingError, open_streams
-from pipeline.contract import Contract
+from mian.training import Trainer, TrainingError, open_streams
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.mian.trainer.curves import Curves
 from tests.mian.trainer.spoiled import rows_with_history, spoil

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from mian.checkpoint.store import CheckpointStore
+from mian.distributed.collectives import Ranks
+from mian.evaluation.scoring import scores
+from mian.execution.prefetch import fed
 from mian.kernels import Packing, attention, pool
 from mian.kernels.load import fits_gpu
 from mian.layers import GRU, reading_order
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, Ranks, Trained, Trainer, TrainingStopped
-from mian.trainer.evaluation import scores
-from mian.trainer.feed import fed
-from mian.trainer.streams import held_out_stream
+from mian.training import Trained, Trainer, TrainingStopped
+from mian.training.data import held_out_stream
 from tests.mian.trainer.curves import Curves
 from tests.mian.trainer.launches import work_on
 

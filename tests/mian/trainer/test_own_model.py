@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from mian.distributed.collectives import Ranks
 from mian.models import MODELS
 from mian.models.registry import Entry
-from mian.trainer import Ranks, Trainer, open_streams
+from mian.training import Trainer, open_streams
 from tests.mian.trainer.curves import Curves
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "models.md"

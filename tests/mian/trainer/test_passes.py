@@ -7,14 +7,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from mian.checkpoint.store import CheckpointStore
 from mian.config import OptimizerConfig
+from mian.distributed.collectives import Ranks
 from mian.kernels import distinct
 from mian.models import ClickModel, build
 from mian.models.dien import DIEN
+from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
-from mian.trainer import CheckpointStore, Ranks, Trainer, TrainingError, open_streams
-from mian.trainer.optimizer import Optimizer
-from mian.trainer.step import TrainingStep
+from mian.training import Trainer, TrainingError, open_streams
+from mian.training.step import TrainingStep
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 from tests.mian.trainer.conftest import Samples
 from tests.mian.trainer.curves import Curves

@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 import torch
 
+from mian.checkpoint.store import CheckpointStore
 from mian.models import ClickModel
 from mian.serving import load_servable, read_vocabularies, save_servable
-from mian.trainer import CheckpointStore, Trained, Trainer, TrainingStopped
+from mian.training import Trained, Trainer, TrainingStopped
 from tests.mian.arithmetic import assert_metrics_of
 from tests.mian.sample_data import whole_split
 

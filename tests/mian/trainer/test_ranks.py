@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from mian.contract import Contract, read_contract
 from mian.models import ClickModel, build
-from pipeline.contract import Contract, read_contract
 from tests.mian.arithmetic import assert_metrics_of
 from tests.mian.sample_data import whole_split
 from tests.mian.trainer.launches import STEPS, Launches, configuration

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from mian.config import OptimizerConfig
-from mian.trainer.schedule import FINAL_SHARE, rate_factor
+from mian.optim.lr_schedule import FINAL_SHARE, rate_factor
 from tests.mian.trainer.launches import Launches
 
 

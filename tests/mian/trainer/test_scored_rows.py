@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mian.distributed.collectives import Ranks
+from mian.evaluation.distributed_metrics import ScoredRows
+from mian.evaluation.external_sort import SpillError
 from mian.metrics import MetricError, evaluate, reliability
-from mian.trainer import Ranks, SpillError
-from mian.trainer.scored_rows import ScoredRows
 from tests.launcher import ROOT
 from tests.mian.trainer import scored_memory
 from tests.mian.trainer.launches import Launches

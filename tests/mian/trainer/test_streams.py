@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mian.checkpoint.store import CheckpointStore
+from mian.distributed.collectives import Ranks
 from mian.models import ModelError
 from mian.stream import StreamError
-from mian.trainer import CheckpointStore, Ranks, Streams, open_streams
+from mian.training import Streams, open_streams
 from tests.mian.trainer.test_checkpoints import assert_same, stopped, trainer_of
 
 

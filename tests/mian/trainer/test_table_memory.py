@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mian.config import TrainConfig
-from mian.trainer.table_memory import TableMemoryError, refuse_large_tables
-from pipeline.contract import Contract, Field, History, Label, Vocabulary
+from mian.contract import Contract, Field, History, Label, Vocabulary
+from mian.training.table_memory import TableMemoryError, refuse_large_tables
 
 GIB = 2**30
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mian.trainer.threads import default_threads, threads, usable_cores
+from mian.execution.threads import default_threads, threads, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_a_container_has_the_cores_that_its_quota_pays_for(
     for name, content in {"own": own, **{f"cgroup/{name}": content for name, content in files.items()}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr("mian.trainer.threads.CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr("mian.trainer.threads.OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr("mian.execution.threads.CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr("mian.execution.threads.OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     assert usable_cores() == expected
 
 
 def test_a_machine_that_does_not_say_which_cores_a_process_has_lends_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mian.trainer.threads.OWN_CGROUPS", tmp_path / "none")
+    monkeypatch.setattr("mian.execution.threads.OWN_CGROUPS", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     assert usable_cores() == 6
@@ -63,7 +63,7 @@ def test_a_training_scores_with_the_threads_of_its_larger_batches(
     samples: Any, monkeypatch: pytest.MonkeyPatch, given: int | None, of_steps: int, of_evaluation: int
 ) -> None:
     used = []
-    monkeypatch.setattr("mian.trainer.trainer.evaluate_split", lambda *_: used.append(torch.get_num_threads()))
+    monkeypatch.setattr("mian.training.trainer.evaluate_split", lambda *_: used.append(torch.get_num_threads()))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     before = torch.get_num_threads()
     try:

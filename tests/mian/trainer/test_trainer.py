@@ -8,10 +8,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mian.config import TrainConfig
-from mian.evaluation import score
+from mian.distributed.collectives import Ranks
+from mian.evaluation.offline import score
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
-from mian.trainer import Ranks, Trained, Trainer, open_streams
+from mian.training import Trained, Trainer, open_streams
 from tests.mian.trainer.curves import Curves
 
 STEPS = 63  # an epoch of 2036 samples in batches of 32

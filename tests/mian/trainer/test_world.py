@@ -7,7 +7,8 @@ import pytest
 import torch
 from horovod.common.exceptions import HorovodInternalError
 
-from mian.trainer import Ranks, Trained, Trainer, open_streams
+from mian.distributed.collectives import Ranks
+from mian.training import Trained, Trainer, open_streams
 from tests.mian.trainer.curves import Curves
 
 

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import CONTRACT_FILE, Day, read_contract
 from pipeline.audit import Report, audit
 from pipeline.audit.indicators import collect_indicators
-from pipeline.audit.published import read_published
+from pipeline.audit.published_samples import read_published
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from pipeline.contract import CONTRACT_FILE, Day, read_contract
 from tests.pipeline.audit import shop
 from tests.pipeline.oracle import Rules
 from tests.pipeline.small_logs import DAYS

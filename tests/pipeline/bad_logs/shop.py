@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from jobs import build_samples as job
+from mian.contract import Contract
 from pipeline.config import DataConfig
-from pipeline.contract import Contract
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contract.canonical import canonical_text, canonical_value
+from mian.contract.canonical import canonical_text, canonical_value
 
 
 @given(st.integers(-(2**53) + 1, 2**53 - 1))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contract import (
+from mian.contract import (
     Encoder,
     Field,
     NumericTransform,
@@ -24,7 +24,7 @@ from pipeline.contract import (
     vocabulary_to_parquet,
     vocabulary_values,
 )
-from pipeline.contract.encoder import LARGEST_NUMBER, padded, padding
+from mian.contract.encoder import LARGEST_NUMBER, padded, padding
 
 CITY = Field(group="user", name="city", vocabulary="city")
 

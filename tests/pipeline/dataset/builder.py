@@ -9,12 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from mian.contract import Contract, Day, Field, History, Label, SampleFile, Split, Vocabulary
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, Day, Field, History, Label, SampleFile, Split, Vocabulary
+from pipeline.dataset.fingerprints import SAMPLES_VERSION, day_fingerprint, vocabulary_fingerprint
 from pipeline.dataset.run import BuiltDays
-from pipeline.files import LocalFiles
-from pipeline.fingerprints import SAMPLES_VERSION, day_fingerprint, vocabulary_fingerprint
-from pipeline.schedule import Schedule
+from pipeline.dataset.schedule import Schedule
+from pipeline.io.files import LocalFiles
 
 Logs = dict[dt.date, list[str]]
 

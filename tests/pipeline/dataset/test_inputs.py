@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from mian.contract import ContractError, read_contract
 from pipeline.build import build_samples, plan_build
 from pipeline.config import DataConfig
-from pipeline.contract import ContractError, read_contract
 from pipeline.dataset.inputs import find_inputs
 from tests.pipeline.small_logs import CLICKS, DAYS, EVENT, TIMESTAMP, config, write_logs
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.dataset import lock as locks
 from pipeline.dataset.lock import DatasetLock, DatasetLockedError
-from pipeline.files import LocalFiles
+from pipeline.io.files import LocalFiles
 
 
 class NoFiles(LocalFiles):

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from mian.contract import Contract, ContractError, read_contract
 from pipeline.config import DataConfig
-from pipeline.contract import Contract, ContractError, read_contract
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.lock import DatasetLock, DatasetLockedError
 from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.start import find_start, refuse_loss
-from pipeline.events import days_between
-from pipeline.files import LocalFiles
+from pipeline.io.files import LocalFiles
+from pipeline.logs.events import days_between
 from tests.pipeline.dataset.builder import Killed, Logs, MortalFiles, PlainBuilder
 from tests.pipeline.small_logs import DAYS, config
 

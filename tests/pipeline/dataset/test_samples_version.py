@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples
-from pipeline.fingerprints import SAMPLES_VERSION
+from pipeline.dataset.fingerprints import SAMPLES_VERSION
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
@@ -31,5 +31,5 @@ def test_samples_are_those_of_their_version(spark: SparkSession, tmp_path: Path)
             table = pq.read_table(tmp_path / "samples" / file.path, partitioning=None)
             digest.update(repr(sorted(table.to_pydict().items())).encode())
     assert KNOWN.get(SAMPLES_VERSION) == digest.hexdigest(), (
-        "the same logs give other samples than before: add one to SAMPLES_VERSION in pipeline/fingerprints.py, and a line here"
+        "the same logs give other samples than before: add one to SAMPLES_VERSION in pipeline/dataset/fingerprints.py, and a line here"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.contract import (
+from mian.contract import (
     CONTRACT_FILE,
     Contract,
     Day,

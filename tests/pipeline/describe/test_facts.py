@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.contract import CONTRACT_FILE, ContractError, Field, Label, Reference, Vocabulary
-from pipeline.describe import DescribeError, describe, files
+from mian.contract import CONTRACT_FILE, ContractError, Field, Label, Reference, Vocabulary
+from pipeline.describe import DescribeError, describe, sample_folder
 from pipeline.describe.intervals import rate_interval
 from pipeline.describe.value_charts import value_rates
 from tests.pipeline.describe.small_set import FIELDS, REFERENCE, SMALL, VALUES, Plan, days, write_set
@@ -29,7 +29,7 @@ def test_table_1_counts_each_user_once_and_the_ids_of_items_and_categories(tmp_p
 
 
 def test_users_are_told_apart_however_many_wait_to_be_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "WAITING", 0)
+    monkeypatch.setattr(sample_folder, "WAITING", 0)
     write_set(tmp_path)
     assert describe(str(tmp_path)).table1.users == 6
 

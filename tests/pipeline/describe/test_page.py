@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.contract import History, Label
+from mian.contract import History, Label
 from pipeline.describe import DescribeError, describe, render, write_page
-from pipeline.describe.words import rules
+from pipeline.describe.formatting import rules
 from tests.pipeline.describe.small_set import DUPLICATE, SMALL, VALUES, Plan, days, table, write_set
 
 DASH = "\N{EN DASH}"

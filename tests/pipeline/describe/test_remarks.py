@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.contract import Label, Split
+from mian.contract import Label, Split
 from pipeline.describe import describe
-from pipeline.describe.remarks import remarks
+from pipeline.describe.warnings import remarks
 from tests.pipeline.describe.small_set import DUPLICATE, SMALL, Plan, days, write_set
 
 

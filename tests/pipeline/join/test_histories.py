@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.contract import History
+from mian.contract import History
 from pipeline.days import DAY_MICROSECONDS, HOUR_MICROSECONDS, Calendar
 from pipeline.join import histories
 from pipeline.join.histories import cutoffs, find_histories

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline.simulate.config import SimulateConfig
+from pipeline.config.simulation import SimulateConfig
 from pipeline.simulate.write import simulate_logs
 
 

@@ -14,13 +14,13 @@ from scipy.integrate import quad
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from pipeline.simulate import attainable, laws
+from pipeline.config.simulation import SimulateConfig
+from pipeline.simulate import attainable, coefficients
 from pipeline.simulate.attainable import UNLISTED, Held, attainable_probability, held_by_samples
-from pipeline.simulate.config import SimulateConfig
+from pipeline.simulate.clicks import Played, play
 from pipeline.simulate.memory import NO_CLICK
-from pipeline.simulate.people import NEVER, People, draw_people
-from pipeline.simulate.play import Played, play
 from pipeline.simulate.sessions import Sessions, draw_sessions
+from pipeline.simulate.users import NEVER, People, draw_people
 from pipeline.simulate.world import World, world_of
 
 
@@ -45,9 +45,9 @@ def test_what_no_sample_holds_changes_nothing(simulated: tuple[World, People, Se
     world, people, sessions, played = simulated
     rng = np.random.default_rng(0)
     order = rng.permutation(len(people.numbers))
-    last_snapshot = world.start_us + (world.end_us - 1 - world.start_us) // (7 * laws.DAY_US) * 7 * laws.DAY_US
+    last_snapshot = world.start_us + (world.end_us - 1 - world.start_us) // (7 * coefficients.DAY_US) * 7 * coefficients.DAY_US
     first, later = dict(people.first), dict(people.later)
-    for field in laws.PROFILE:
+    for field in coefficients.PROFILE:
         in_no_snapshot = people.listed_us == NEVER
         after_all_snapshots = people.change_us[field] > last_snapshot
         assert in_no_snapshot.any()
@@ -77,8 +77,8 @@ def test_it_is_calibrated_and_better_than_a_fitted_model_and_worse_than_the_trut
     simulated: tuple[World, People, Sessions, Played], held: Held
 ) -> None:
     world, _, sessions, played = simulated
-    shown = np.arange(laws.SLATE) < sessions.shown[:, None]
-    in_time = played.click_us - sessions.time_us[:, None] <= laws.ATTRIBUTION_HOURS * laws.HOUR_US
+    shown = np.arange(coefficients.SLATE) < sessions.shown[:, None]
+    in_time = played.click_us - sessions.time_us[:, None] <= coefficients.ATTRIBUTION_HOURS * coefficients.HOUR_US
     labels = ((played.click_us != NO_CLICK) & in_time)[shown]
     predicted, truth = attainable_probability(world, held)[shown], played.probability[shown]
 
@@ -93,14 +93,14 @@ def test_it_is_calibrated_and_better_than_a_fitted_model_and_worse_than_the_trut
 
     columns = [
         *(of_session(column) for column in (sessions.city, sessions.weather, sessions.device, sessions.page)),
-        of_session(held.time_us % laws.DAY_US // laws.HOUR_US),
+        of_session(held.time_us % coefficients.DAY_US // coefficients.HOUR_US),
         *(of_session(column) for column in held.profile.values()),
-        np.broadcast_to(np.arange(laws.SLATE), shown.shape)[shown],
+        np.broadcast_to(np.arange(coefficients.SLATE), shown.shape)[shown],
         *(table[held.item][shown] for table in (world.items.category, world.items.price_z)),
         held.interest[shown],
     ]
     features = np.column_stack(columns)
-    test = of_session(held.time_us) >= world.start_us + 55 * laws.DAY_US
+    test = of_session(held.time_us) >= world.start_us + 55 * coefficients.DAY_US
     model = HistGradientBoostingClassifier(random_state=0).fit(features[~test], labels[~test])
     fitted = roc_auc_score(labels[test], model.predict_proba(features[test])[:, 1])
     assert 0.6 < fitted < roc_auc_score(labels[test], predicted[test]) < roc_auc_score(labels[test], truth[test])
@@ -109,10 +109,10 @@ def test_it_is_calibrated_and_better_than_a_fitted_model_and_worse_than_the_trut
 @pytest.mark.parametrize("days", [0.5, 2.0, 5.0, 40.0])
 def test_needs_are_as_frequent_as_it_says(simulated: tuple[World, People, Sessions, Played], days: float) -> None:
     world, people, _, _ = simulated
-    time_us = world.start_us + days * laws.DAY_US
+    time_us = world.start_us + days * coefficients.DAY_US
     active = (people.demand_from_us <= time_us) & (time_us < people.demand_until_us)
     needed = {(user, people.demand_category[user, d]) for user, d in zip(*np.nonzero(active), strict=True)}
-    trials = len(people.numbers) * laws.CATEGORIES
+    trials = len(people.numbers) * coefficients.CATEGORIES
     expected = attainable._need_probability(np.array([days]))[0]
     low, high = stats.binom.interval(1 - 1e-5, trials, expected)
     assert low <= len(needed) <= high

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 from scipy import stats
 
-from pipeline.simulate.config import SimulateConfig
+from pipeline.config.simulation import SimulateConfig
 from pipeline.simulate.write import simulated_rows, user_snapshots
 
 if TYPE_CHECKING:

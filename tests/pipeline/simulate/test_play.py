@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.simulate import laws
-from pipeline.simulate.config import SimulateConfig
-from pipeline.simulate.people import People, draw_people
-from pipeline.simulate.play import Played, play
-from pipeline.simulate.rows import batches, opaque_ids
+from pipeline.config.simulation import SimulateConfig
+from pipeline.simulate import coefficients
+from pipeline.simulate.clicks import Played, play
+from pipeline.simulate.log_rows import batches, opaque_ids
 from pipeline.simulate.sessions import Sessions, draw_sessions
+from pipeline.simulate.users import People, draw_people
 from pipeline.simulate.world import World, world_of
 
 
@@ -85,11 +85,11 @@ def test_the_probability_is_the_logistic_function_of_the_documented_parts() -> N
         time_us, user = int(sessions.time_us[session]), int(sessions.user[session])
         when = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=time_us)
         city = int(sessions.city[session])
-        north = laws.CITIES[city] in laws.CITIES_NORTH
+        north = coefficients.CITIES[city] in coefficients.CITIES_NORTH
         warmth = (1 if north else -1) * math.cos(2 * math.pi * (when.timetuple().tm_yday - 196) / 365.25)
         profile = {
             field: int((people.later if time_us >= people.change_us[field][user] else people.first)[field][user])
-            for field in laws.PROFILE
+            for field in coefficients.PROFILE
         }
         needs = {
             int(people.demand_category[user, d])
@@ -113,7 +113,7 @@ def test_the_probability_is_the_logistic_function_of_the_documented_parts() -> N
 
 def test_quiet_users_are_away_for_weeks_and_come_back() -> None:
     _, people, sessions, _ = simulate(config_of(40_000, 74))
-    away_days = (people.quiet_until_us - people.quiet_from_us) / laws.DAY_US
+    away_days = (people.quiet_until_us - people.quiet_from_us) / coefficients.DAY_US
     assert 0.1 < (away_days >= 14).mean() < 0.3
     time_us, user = sessions.time_us, sessions.user
     assert not ((people.quiet_from_us[user] <= time_us) & (time_us < people.quiet_until_us[user])).any()
@@ -144,7 +144,7 @@ def test_items_are_drawn_from_their_category_among_the_released_and_by_popularit
     world = world_of(config_of(100_000, 30))
     items = world.items
     rng = np.random.default_rng(1)
-    category = rng.integers(0, laws.CATEGORIES, 20_000)
+    category = rng.integers(0, coefficients.CATEGORIES, 20_000)
     time_us = rng.integers(world.start_us, world.end_us, 20_000)
     for chance in (rng.random(20_000), np.zeros(20_000), np.full(20_000, np.nextafter(1, 0))):
         drawn = items.draw_in(category, time_us, chance)

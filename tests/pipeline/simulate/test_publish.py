@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
-from pipeline.simulate.config import SimulateConfig
-from pipeline.simulate.publish import RECORD_FILE, SimulateError
+from pipeline.config.simulation import SimulateConfig
+from pipeline.simulate.world_folder import RECORD_FILE, SimulateError
 from pipeline.simulate.write import simulate_logs
 
 

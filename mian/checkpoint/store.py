@@ -1,0 +1,385 @@
+"""What a training needs to go on where it was stopped, kept in files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mian.config import TrainConfig
+from mian.contract import Contract
+from mian.models import weights_version
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "checkpoint.json"
+CONTENT = "state.pt"
+NOTES = "checkpoints.json"
+"""Beside the checkpoints of a training: its settings, the contract of its samples, and the versions of the code that decides weights."""
+TRAINER_VERSION = 1
+"""Raised by hand where a change of the trainer or the stream makes other weights of the same settings and samples: checkpoints and trials
+of before are then not gone on from."""
+_PART = ".part"
+_OLD = ".old"
+
+Kind = Literal["step", "best"]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, or none of those that are there can be read."""
+
+
+class Manifest(BaseModel):
+    """What ``checkpoint.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["mian-checkpoint"] = "mian-checkpoint"
+    version: Literal[1] = 1
+    step: int
+    best_step: int
+    """Of the best weights up to then, which are in a checkpoint of their own; 0 where there were none."""
+    sha256: str
+
+
+class CheckpointStore:
+    """Checkpoints of one training, each a folder: ``step-000000120/`` with the state, and the file that vouches for it.
+
+    A folder appears under its name when it is complete and on the disk. Tensors and plain values are all that a state may hold, and all
+    that is read: no code comes out of a file. ``best-000000063/`` is what had the best validation up to then. A checkpoint whose best one
+    cannot be read is used without it.
+
+    Args:
+        folder: a local path.
+        keep: so many of the newest that can be read are kept, with the best ones that they name.
+        config: the training's settings, which are noted beside its checkpoints, see :data:`NOTES`.
+        contract: of its samples, which is noted without its days.
+        ended: where checkpoints stay when the training has ended, for one of more epochs; None keeps none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        config: TrainConfig | None = None,
+        contract: Contract | None = None,
+        ended: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self._keep = keep
+        self._config = config
+        self._contract = contract
+        self._ended = ended
+        self._whole: dict[Path, bool] = {}
+
+    def save(self, kind: Kind, step: int, state: Mapping[str, Any], best_step: int) -> None:
+        """Write a checkpoint; one of that kind and step that is there is replaced.
+
+        Args:
+            kind: ``step``, or ``best``, whose state is ``{"model": weights, "validation": metrics}``.
+            step: after which it is taken.
+            state: tensors and plain values, nested as one likes.
+            best_step: of the best one up to then.
+
+        Raises:
+            CheckpointError: it cannot be written; nothing of it is left, and one that was there is still there.
+        """
+        target = self._path(kind, step)
+        part, old = (target.with_name(target.name + suffix) for suffix in (_PART, _OLD))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._note()
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            with (part / CONTENT).open("wb") as content:
+                torch.save(dict(state), content)
+                os.fsync(content.fileno())
+            with (part / MANIFEST).open("w", encoding="utf-8") as file:
+                manifest = Manifest(step=step, best_step=best_step, sha256=_sha256(part / CONTENT))
+                file.write(manifest.model_dump_json(indent=1) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+            part.rename(target)
+            _sync_folder(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
+            self._whole[target] = True
+        except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
+            shutil.rmtree(part, ignore_errors=True)
+            self._put_back()
+            self._forget_notes_of_nothing()
+            raise CheckpointError(f"{target}: the checkpoint cannot be written ({' '.join(str(error).split())})") from error
+
+    def tidy(self, newest: int) -> None:
+        """Remove what is not needed any more, with halves of killed ones; nothing that can be read goes for something that cannot.
+
+        Args:
+            newest: the step of the newest checkpoint. Of those up to it so many as are to be kept and can be read stay, and with each the
+                best one that it names, or else the one that :meth:`newest` takes in its place. Damaged ones among them stay as long.
+                Later ones go: they were damaged, or the training would have gone on from them.
+        """
+        up_to_newest = [step for step in self.steps() if step <= newest]
+        readable = [step for step in up_to_newest if self.is_readable("step", step)][-self._keep :]
+        kept = {self._path("step", step) for step in up_to_newest if not readable or step >= readable[0]}
+        for step in readable:
+            kept.update(self._path("best", best) for best in self._bests(self._manifest(self._path("step", step)).best_step))
+        for path in self.folder.iterdir():
+            if path not in kept and path.name != NOTES:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def steps(self, kind: Kind = "step") -> list[int]:
+        """The steps that have a checkpoint of a kind, ascending."""
+        found = (re.fullmatch(rf"{kind}-(\d+)", path.name) for path in self.folder.glob(f"{kind}-*"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest state that can be read, with its best; None where no checkpoint is there. One that is damaged is named, and skipped.
+
+        Where there is none, that of a training that has ended after fewer epochs is one to go on from.
+
+        Where the best one that it names cannot be read, its own weights take the place if they are those; else the best one before, with
+        the metrics that it had; else there is none. Its progress says which.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        self._put_back()
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                state = self.read("step", step)
+                return self._with_best(state, step, self._manifest(self._path("step", step)).best_step)
+            except CheckpointError as error:
+                log.warning("%s; the checkpoint before it is used", error)
+        if steps:
+            raise CheckpointError(
+                f"{self.folder}: none of its {len(steps)} checkpoints can be read; remove the folder to start anew"
+            )
+        return self._of_fewer_epochs()
+
+    def is_readable(self, kind: Kind, step: int) -> bool:
+        """Whether a checkpoint is there and whole. What this store has written or looked at before is not read again."""
+        path = self._path(kind, step)
+        if path not in self._whole or not path.exists():
+            try:
+                self._whole[path] = _sha256(path / CONTENT) == self._manifest(path).sha256
+            except (OSError, CheckpointError):
+                self._whole[path] = False
+        return self._whole[path]
+
+    def read(self, kind: Kind, step: int) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: it is missing, cut off or changed.
+        """
+        path = self._path(kind, step)
+        self._whole[path] = False
+        manifest = self._manifest(path)
+        try:
+            if _sha256(path / CONTENT) != manifest.sha256:
+                raise CheckpointError(f"{path / CONTENT}: cut off or changed, its checksum is not that of {MANIFEST}")
+            state: dict[str, Any] = torch.load(path / CONTENT, map_location="cpu", weights_only=True, mmap=True)
+        except CheckpointError:
+            raise
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{path / CONTENT}: cannot be read ({' '.join(str(error).split())})") from error
+        self._whole[path] = True
+        return state
+
+    def _of_fewer_epochs(self) -> dict[str, Any] | None:
+        """The last state of a training that ended, which more epochs go on from."""
+        if self._ended is None or self._config is None or not self._ended.exists():
+            return None
+        before = noted_config(self._ended)
+        if before is None or before.epochs >= self._config.epochs:
+            return None
+        state = CheckpointStore(self._ended, 1).newest()
+        if state is None:
+            return None
+        progress = {name: value for name, value in state["progress"].items() if name not in ("planned_samples", "run_id")}
+        if progress["bad_evaluations"] >= before.patience:
+            progress["bad_evaluations"] = 0
+        if self._config.max_steps is not None and progress["step"] >= self._config.max_steps:
+            return None  # as many steps as are asked for are done: begin anew
+        log.info("%s: goes on from the training of %d epochs that has ended", self._ended, before.epochs)
+        return state | {"progress": progress | {"finished": False}}
+
+    def _note(self) -> None:
+        if self._config is not None and not (self.folder / NOTES).exists():
+            notes: dict[str, Any] = {
+                "config": self._config.model_dump(mode="json", exclude={"tracking"})
+                | {"samples": _absolute(self._config.samples)},
+                "versions": code_versions(self._config.model.name),
+            }
+            if self._contract is not None:
+                notes["contract"] = self._contract.model_copy(update={"days": ()}).to_json()
+            part = self.folder / f"{NOTES}{_PART}"
+            part.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+            part.replace(self.folder / NOTES)
+
+    def _forget_notes_of_nothing(self) -> None:
+        if not self.steps() and not self.steps("best"):
+            for name in (NOTES, f"{NOTES}{_PART}"):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+
+    def _with_best(self, state: dict[str, Any], step: int, best_step: int) -> dict[str, Any]:
+        """A state with the weights that were best."""
+        if not best_step:
+            return state | {"best": {}}
+        try:
+            return state | {"best": self.read("best", best_step)["model"]}
+        except CheckpointError as error:
+            if step == best_step:
+                return state | {"best": state["model"]}
+            why = error
+        for before in reversed([before for before in self.steps("best") if before < best_step]):
+            with contextlib.suppress(CheckpointError):
+                best = self.read("best", before)
+                if "validation" in best:
+                    log.warning(
+                        "%s; the training goes on after step %s with the best weights before, of step %s", why, step, before
+                    )
+                    progress = state["progress"] | {"best_step": before, "best": best["validation"]}
+                    return state | {"best": best["model"], "progress": progress}
+        log.warning("%s; the training goes on after step %s without best weights, the next evaluation finds some", why, step)
+        progress = {name: value for name, value in state["progress"].items() if name not in ("best_step", "best")}
+        return state | {"best": {}, "progress": progress}
+
+    def _bests(self, best_step: int) -> list[int]:
+        """The best checkpoint that is named, and the one that takes its place where it cannot be read."""
+        if not best_step or self.is_readable("best", best_step):
+            return [best_step]
+        before = [step for step in self.steps("best") if step < best_step and self.is_readable("best", step)]
+        return [best_step, *before[-1:]]
+
+    def _put_back(self) -> None:
+        """Where a process was killed while it replaced a checkpoint, the one from before is there again."""
+        for old in self.folder.glob(f"*{_OLD}"):
+            if not (target := old.with_suffix("")).exists():
+                with contextlib.suppress(OSError):
+                    old.rename(target)
+
+    def clear(self) -> None:
+        """Remove all, and the folder above where no other training has any: this one has ended, and its model is elsewhere.
+
+        The last checkpoint stays where it is to be kept, in the place of one that was kept before, unless that one got further.
+        """
+        if self._ended is not None and self.steps() and not self._ended_later(self._ended, self.steps()[-1]):
+            self.tidy(self.steps()[-1])
+            with contextlib.suppress(OSError):
+                self._ended.parent.mkdir(parents=True, exist_ok=True)
+                before = self._ended.with_name(f"{self._ended.name}{_OLD}")
+                shutil.rmtree(before, ignore_errors=True)
+                if self._ended.exists():
+                    self._ended.rename(before)
+                self.folder.rename(self._ended)
+                shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
+
+    @staticmethod
+    def _ended_later(folder: Path, step: int) -> bool:
+        """Whether a training of more steps is kept already."""
+        kept = CheckpointStore(folder, 1)
+        later = [other for other in kept.steps() if other > step and kept.is_readable("step", other)]
+        if later:
+            log.info(
+                "%s: the checkpoint of step %s stays, this training ended after step %s", folder, f"{later[-1]:,}", f"{step:,}"
+            )
+        return bool(later)
+
+    def _path(self, kind: Kind, step: int) -> Path:
+        return self.folder / f"{kind}-{step:09d}"
+
+    def _manifest(self, path: Path) -> Manifest:
+        try:
+            return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise CheckpointError(f"{path / MANIFEST}: cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _absolute(samples: str) -> str:
+    """The folder of samples as it is named from any working folder."""
+    return samples if "://" in samples else str(Path(samples).absolute())
+
+
+def noted_config(folder: Path) -> TrainConfig | None:
+    """The settings that are noted beside checkpoints; None where they are missing, or of another release."""
+    try:
+        return TrainConfig.model_validate(json.loads((folder / NOTES).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def noted_contract(folder: Path) -> Contract | None:
+    """The contract that is noted beside checkpoints, without days; None where it is missing, or of another release."""
+    try:
+        return Contract.from_json(json.loads((folder / NOTES).read_text(encoding="utf-8"))["contract"], str(folder / NOTES))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def training_key(config: TrainConfig, contract: Contract) -> str:
+    """A name for a training: the same for the same settings on the same samples, whatever other days the data set has, by the same code.
+
+    Raises:
+        ModelError: the model is unknown.
+        ContractError: a split is not there.
+    """
+    samples = trained_days(config, contract).to_json()
+    text = json.dumps([config.settings(), samples, code_versions(config.model.name)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def key_of_any_epochs(config: TrainConfig, contract: Contract) -> str:
+    """A name for all trainings that differ in nothing but their number of epochs; errors are those of :func:`training_key`."""
+    return training_key(config.model_copy(update={"epochs": 0}), contract)
+
+
+def code_versions(model: str) -> dict[str, int]:
+    """The versions of the code that decides weights: of the trainer, and of a model by its name.
+
+    Raises:
+        ModelError: the model is unknown.
+    """
+    return {"trainer": TRAINER_VERSION, model: weights_version(model)}
+
+
+def trained_days(config: TrainConfig, contract: Contract) -> Contract:
+    """The contract with those days alone that a training uses."""
+    splits = {config.train_split, config.validation_split, config.test_split} - {None}
+    days = {day.day: day for split in splits if split is not None for day in contract.split(split)}
+    return contract.model_copy(update={"days": tuple(days[day] for day in sorted(days))})
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on the disk when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,238 @@
+"""A trained model on a split of samples, beside what it has to beat and beside the best that is possible."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Literal
+
+import fsspec
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from mlflow.models import Model
+
+from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
+from mian.contract.document import ID_COLUMN, LABEL_COLUMN
+from mian.evaluation.baselines import BaselineError, LogisticRegressionBaseline, PopularityBaseline
+from mian.evaluation.scoring import Scores, scores
+from mian.metrics import evaluate
+from mian.models import ClickModel
+from mian.serving import Servable, ServableError, load_servable, read_vocabularies
+from mian.serving.servable import MODEL_FILE
+from mian.stream import SampleStream
+from mian.stream.schema import Tensors
+from mian.tracking.mlflow_store import check_store
+
+BATCH_SIZE = 4096
+UPPER_BOUND = "upper bound"
+"""The true probabilities of a simulated world, given all that decides a click; also what no sample holds."""
+ATTAINABLE = "attainable"
+"""The probabilities given the world's laws and what samples hold; shares are of its AUC."""
+TRUTH_COLUMNS = {ATTAINABLE: "attainable", UPPER_BOUND: "probability"}
+"""By predictor, its column beside ``impression_id`` in the table of true probabilities."""
+BaselineName = Literal["logistic_regression", "popularity"]
+
+
+class TruthError(ValueError):
+    """The table of true probabilities does not fit the samples."""
+
+
+def load_model(uri: str) -> Servable:
+    """A servable model from a folder that a training kept, or from MLflow: ``models:/mian/1``, ``models:/mian@newest``.
+
+    Raises:
+        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+        ServableError: it is no such model, or is damaged.
+        TrackingError: MLflow can never answer there.
+    """
+    folder = pathlib.Path(uri)
+    if ":" in uri and not folder.exists():
+        check_store(mlflow.get_tracking_uri())
+        with tempfile.TemporaryDirectory() as copy:
+            return _load(_servable_in(pathlib.Path(mlflow.artifacts.download_artifacts(uri, dst_path=copy))), uri)
+    return _load(folder, uri)
+
+
+def _load(folder: pathlib.Path, uri: str) -> Servable:
+    if not (folder / MODEL_FILE).exists():
+        raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
+    return load_servable(folder)
+
+
+def _servable_in(model: pathlib.Path) -> pathlib.Path:
+    """Where in a model of MLflow the servable folder is; the model itself where it has none."""
+    flavor = Model.load(str(model)).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
+    artifacts = flavor.get("artifacts", {})
+    return model / artifacts["servable"]["path"] if "servable" in artifacts else model
+
+
+def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:
+    """Score a split in the order of the contract's files and their rows.
+
+    The samples' vocabularies may have been extended since the model was trained: what came later is unknown to the model, here as when it
+    is served.
+
+    Raises:
+        ContractError: the model was trained on other fields or vocabularies, there is no such split, or its negatives were thinned.
+        StreamError: samples cannot be read.
+    """
+    contract.check_unthinned(split)
+    extended = extended_vocabularies(servable.contract, servable.vocabularies, contract, samples)
+    known = tuple(servable.contract.vocabulary(v.name) if v.name in extended else v for v in contract.vocabularies)
+    differences = list(servable.contract.differences(contract.model_copy(update={"vocabularies": known})))
+    if differences:
+        raise ContractError(
+            f"the model was not trained on what {samples} holds: {'; '.join(differences[:5])}; "
+            "train on these samples, or evaluate on those it was trained on"
+        )
+    sizes = {
+        field.column: servable.contract.vocabulary(field.vocabulary).size
+        for field in contract.fields
+        if field.vocabulary is not None and field.vocabulary in extended
+    }
+    return score(servable.model, _stream(contract, samples, split), sizes)
+
+
+def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], contract: Contract, samples: str) -> set[str]:
+    """The vocabularies of samples that begin with all values of a model's own, and have more behind them.
+
+    Args:
+        own: what the model was trained on.
+        values_of: by vocabulary the model's values, as far as they are known.
+        contract: of the samples.
+        samples: where they are.
+    """
+    mine = {v.name: v.sha256 for v in own.vocabularies}
+    others = tuple(v for v in contract.vocabularies if v.kind == "table" and v.sha256 != mine.get(v.name))
+    found = set()
+    for vocabulary in others:
+        with contextlib.suppress(ServableError):  # one that is not there has other contents
+            contents = read_vocabularies(contract.model_copy(update={"vocabularies": (vocabulary,)}), samples)
+            values = vocabulary_values(io.BytesIO(contents[vocabulary.name]))
+            known = values_of.get(vocabulary.name)
+            if known is not None and values.slice(0, len(known)).equals(known):
+                found.add(vocabulary.name)
+    return found
+
+
+def score(model: ClickModel, stream: SampleStream, sizes: Mapping[str, int] | None = None) -> Scores:
+    """Score a stream, all of it in memory.
+
+    Args:
+        model: the model.
+        stream: the split.
+        sizes: by column how many ids the model knows, where samples may have more; those are unknown then.
+    """
+
+    def known(batch: Tensors) -> Tensors:
+        changed = {name: batch[name].masked_fill(batch[name] >= size, UNKNOWN_ID) for name, size in (sizes or {}).items()}
+        return {**batch, **changed}
+
+    # copies: as views, they would keep the whole samples in memory
+    batches = [[column.copy() for column in batch] for batch in scores(model, stream, change=known)]
+    return Scores(*map(np.concatenate, zip(*batches, strict=True)))
+
+
+def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[np.object_]:
+    """The impression ids of a split, in the order of :func:`score_split`."""
+    parts = []
+    for day in contract.split(split):
+        for file in day.files:
+            with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:
+                parts.append(pq.read_table(handle, columns=[ID_COLUMN]).column(0))
+    ids: npt.NDArray[np.object_] = pa.chunked_array([c for part in parts for c in part.chunks], pa.string()).to_numpy()
+    return ids
+
+
+def open_truth(path: str) -> ds.Dataset:
+    """The table of true probabilities of a simulated world; nothing is read yet.
+
+    Raises:
+        TruthError: there is no such folder, or it is no such table.
+    """
+    try:
+        dataset = ds.dataset(path, format="parquet", partitioning="hive")
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise TruthError(f"{path}: no table of true probabilities: {error}") from error
+    missing = [name for name in ("impression_id", *TRUTH_COLUMNS.values()) if name not in dataset.schema.names]
+    if missing:
+        raise TruthError(
+            f"{path}: no table of true probabilities: it has no column {missing[0]}; "
+            "logs of an older simulator are made again by jobs/simulate_logs.py --overwrite"
+        )
+    return dataset
+
+
+def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> dict[str, npt.NDArray[np.float64]]:
+    """The probabilities of label 1 that a simulated world knows, for each impression.
+
+    Args:
+        path: folder of Parquet files with ``impression_id`` and the columns of :data:`TRUTH_COLUMNS`.
+        ids: impression ids, shape ``(N,)``.
+
+    Returns:
+        An array of shape ``(N,)`` for each predictor: :data:`ATTAINABLE` and :data:`UPPER_BOUND`.
+
+    Raises:
+        TruthError: there is no such folder, or an impression has no probability there.
+    """
+    wanted = ds.field("impression_id").isin(list(ids))
+    table = open_truth(path).to_table(columns=["impression_id", *TRUTH_COLUMNS.values()], filter=wanted)
+    known = table.to_pandas().drop_duplicates("impression_id").set_index("impression_id").reindex(ids)
+    unknown = known.isna().any(axis=1).to_numpy()
+    if unknown.any():
+        first = ids[unknown][0]
+        raise TruthError(f"{path}: {unknown.sum()} of {len(ids)} impressions have no true probability, the first {first!r}")
+    return {name: known[column].to_numpy(np.float64) for name, column in TRUTH_COLUMNS.items()}
+
+
+def baseline_scores(name: BaselineName, contract: Contract, samples: str, train: str, split: str) -> npt.NDArray[np.float64]:
+    """Fit a baseline on the training split; its probabilities for another, in the order of :func:`score_split`.
+
+    Raises:
+        BaselineError: all rows of the training split have one label.
+    """
+    baseline = PopularityBaseline(contract) if name == "popularity" else LogisticRegressionBaseline(contract)
+    columns = read_columns(contract, samples, train)
+    try:
+        baseline.fit(columns, columns[LABEL_COLUMN])
+    except BaselineError as error:
+        raise BaselineError(f"{name}, fitted on split {train!r} of {samples}: {error}; name a split that has both") from error
+    return baseline.predict_proba(read_columns(contract, samples, split))
+
+
+def read_columns(contract: Contract, samples: str, split: str) -> dict[str, npt.NDArray[np.generic]]:
+    """All columns of a split at once, ``(N,)`` or ``(N, T)``."""
+    batches = list(_stream(contract, samples, split).epoch(0))
+    return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
+
+
+def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd.DataFrame:
+    """Metrics of several probabilities for the same rows.
+
+    Args:
+        scored: labels and users of the rows, and the model's probabilities.
+        others: probabilities by name; :data:`ATTAINABLE` among them where they are known.
+
+    Returns:
+        A row a name, ``model`` first; with ``share`` where :data:`ATTAINABLE` is known: ``(AUC - 0.5) / (its AUC - 0.5)``.
+    """
+    everything: dict[str, npt.ArrayLike] = {"model": scored.probabilities, **others}
+    table = pd.DataFrame({name: evaluate(scored.labels, p, scored.users) for name, p in everything.items()}).T
+    if ATTAINABLE in table.index:
+        ceiling = table.loc[ATTAINABLE, "auc"] - 0.5
+        table["share"] = (table["auc"] - 0.5) / ceiling if ceiling > 0 else math.nan
+    return table
+
+
+def _stream(contract: Contract, samples: str, split: str) -> SampleStream:
+    return SampleStream(samples, contract, split, BATCH_SIZE, shuffle=False, drop_last=False)

@@ -1,0 +1,256 @@
+"""Do the trainings of an experiment, one after the other, on one process or on many ranks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mian.checkpoint.store import CheckpointError, CheckpointStore
+from mian.contract import Contract, ContractError
+from mian.distributed.collectives import RankError, Ranks
+from mian.evaluation.external_sort import SpillError
+from mian.execution.device import DeviceError
+from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
+from mian.models import ClickModel, ModelError
+from mian.serving import ServableError, read_vocabularies, save_servable
+from mian.stream import StreamError
+from mian.tracking.errors import TrackingError
+from mian.tracking.initial_model import initial_weights
+from mian.tracking.tracker import Outcome, Tracker
+from mian.training import CarryOverError, DisagreementError, Trainer, TrainingError, TrainingStopped, open_streams
+
+log = logging.getLogger(__name__)
+
+CURVE = "curve.jsonl"
+JOURNAL = "tracking"
+WAIT_SECONDS = 2.0
+ERRORS = (
+    CarryOverError,
+    CheckpointError,
+    ContractError,
+    DeviceError,
+    DisagreementError,
+    ModelError,
+    ServableError,
+    SpillError,
+    StreamError,
+)
+
+
+def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stopping: Callable[[], bool]) -> None:
+    """Do every training that has not ended; those that other processes have are waited for.
+
+    Args:
+        experiment: which.
+        ranks: who takes part in each training; all call this.
+        parent_run: of MLflow, that the trainings' runs are nested in; on the first rank.
+        stopping: asked whether to stop.
+
+    Raises:
+        TrainingStopped: it was asked to stop. What has ended is kept; the training that has not goes on from its checkpoint next time.
+        ExperimentError, ContractError, StreamError and others of a training that cannot begin.
+    """
+    vocabularies = ranks.together(lambda: _vocabularies(experiment, ranks), ERRORS)
+    claim = partial(_claim, experiment, stopping) if ranks.is_first else _nothing
+    while True:
+        ranks.limit_exchanges(math.inf)  # as long as another process takes
+        claimed = ranks.together(claim, (ExperimentError, TrainingStopped))
+        chosen = ranks.from_first(None if claimed is None else (claimed[0].line, claimed[0].point, claimed[0].seed))
+        if chosen is None:
+            return
+        with ExitStack() as stack:
+            if claimed is not None:
+                stack.callback(claimed[1].release)
+            _train(experiment, experiment.trial(*chosen), ranks, parent_run, vocabularies, stopping)
+
+
+def _claim(experiment: Experiment, stopping: Callable[[], bool]) -> tuple[Trial, FileLock] | None:
+    waited = False
+    while True:
+        if stopping():
+            raise TrainingStopped("asked to stop between two trainings")
+        with suppress(Timeout):
+            return experiment.claim()
+        if not waited:
+            log.info("waiting for the trainings of other processes")
+            waited = True
+        time.sleep(WAIT_SECONDS)
+
+
+def _nothing() -> None:
+    """What the other ranks have to say."""
+
+
+def _vocabularies(experiment: Experiment, ranks: Ranks) -> dict[str, bytes]:
+    return read_vocabularies(experiment.contract, experiment.config.samples) if ranks.is_first else {}
+
+
+def _train(
+    experiment: Experiment,
+    trial: Trial,
+    ranks: Ranks,
+    parent_run: str | None,
+    vocabularies: Mapping[str, bytes],
+    stopping: Callable[[], bool],
+) -> None:
+    config, contract = trial.config, experiment.contract
+    streams = ranks.together(lambda: open_streams(config, contract, ranks), ERRORS)
+    store = None
+    if ranks.is_first:
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        where = " ".join(f"{key}={value}" for key, value in shown(trial.point).items())
+        log.info("%s %s seed=%d: %s", trial.line, where, trial.seed, trial.folder)
+        if config.checkpoint.enabled:
+            store = CheckpointStore(trial.folder / "checkpoints", config.checkpoint.keep)
+    tracker = Tracker(config.tracking, trial.folder / JOURNAL, parent_run)
+    curve = _Curve(trial.folder / CURVE, tracker)
+    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
+    resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
+    if config.init_from is not None and not resumed:
+        trainer.begin_with(*ranks.together(lambda: initial_weights(config, contract) if ranks.is_first else (None, None), ERRORS))
+    outcome: Outcome = "FAILED"
+    kept = False
+
+    def begin() -> None:
+        if ranks.is_first:
+            curve.forget_after(trainer.progress.step)
+            tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
+            trainer.progress.run_id = tracker.run_id
+
+    try:
+        ranks.together(begin, (TrackingError,))
+        trainer.progress.run_id = ranks.from_first(trainer.progress.run_id)
+        failed = None
+        try:
+            trained = trainer.run()
+        except (TrainingError, RankError) as error:
+            failed = str(error)
+            ranks.wait()  # or another rank is gone, and that is another error
+        model = trainer.whole_model() if failed is None else None
+        if ranks.is_first:
+            result = Result(failed=failed, ranks=ranks.size, run_id=tracker.run_id, curve=curve.points())
+            if model is not None:
+                dense, tables = parameters(model)
+                result = result.model_copy(
+                    update={
+                        "validation": trained.validation,
+                        "best_step": trained.best_step,
+                        "steps": trained.steps,
+                        "samples": trainer.progress.samples,
+                        "dense_parameters": dense,
+                        "table_parameters": tables,
+                    }
+                )
+                try:
+                    save_servable(trial.model, model, config.model.name, config.model.options, contract, vocabularies)
+                except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
+                    why = " ".join(str(error).split())
+                    raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error
+                tracker.report(
+                    {f"best_validation_{name}": value for name, value in trained.validation.items()}, trained.best_step
+                )
+                outcome = "FINISHED"
+            else:
+                log.warning("%s: this point of the grid has failed: %s", trial.line, failed)
+            trial.keep(result)
+            kept = True
+            shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
+    except TrainingStopped:
+        outcome = "KILLED"
+        raise
+    finally:
+        if ranks.is_first and tracker.end(outcome) and kept:
+            tracker.journal.remove()
+
+
+def send_records(experiment: Experiment, parent_run: str | None) -> None:
+    """Send what the tracking store lacks of trainings that have ended: it was away then, or the process was killed.
+
+    Args:
+        experiment: which.
+        parent_run: that the trainings' runs are nested in; None: the store is still away, and nothing is done.
+
+    Raises:
+        ExperimentError: what came of a training is damaged.
+    """
+    for line, point in experiment.config.lines() if parent_run is not None else ():
+        for seed in experiment.config.seeds:
+            trial = experiment.trial(line, point, seed)
+            if (trial.folder / JOURNAL).exists():
+                with suppress(Timeout), experiment.lock(f"trials/{trial.folder.name}/lock").acquire(timeout=0):
+                    if not _send_record(trial, experiment.contract, parent_run):
+                        return
+
+
+def _send_record(trial: Trial, contract: Contract, parent_run: str | None) -> bool:
+    """Whether the store answers."""
+    result = trial.result()
+    if result is None:
+        return True  # the training goes on
+    tracker = Tracker(trial.config.tracking, trial.folder / JOURNAL, parent_run)
+    try:
+        params = trial.config.model_dump() | {"ranks": result.ranks}
+        tracker.start(params, contract, trial.config.samples, result.run_id)
+    except TrackingError as error:
+        log.warning("%s: the record of this training cannot be sent: %s", trial.folder, error)
+    finally:
+        sent = tracker.end("FINISHED" if result.failed is None else "FAILED")
+    if sent:
+        tracker.journal.remove()
+    return tracker.failure is None
+
+
+def parameters(model: ClickModel) -> tuple[int, int]:
+    """How many numbers a model has outside of its embedding tables, and in them."""
+    dense = sum(parameter.numel() for parameter in model.dense_parameters().values())
+    return dense, sum(table.weight.numel() for table in model.tables().values())
+
+
+def forget_others(experiment: Experiment) -> None:
+    """Delete the models of trainings that no line has chosen.
+
+    Raises:
+        ExperimentError: a line's best point is not known yet.
+    """
+    chosen = {trial.folder for line in experiment.config.rows for trial in experiment.chosen(line)}
+    if not chosen:
+        raise ExperimentError("the grid has not been searched to its end")
+    for line, point in experiment.config.lines():
+        trial = experiment.trial(line, point, experiment.config.seeds[0])
+        if trial.folder not in chosen:
+            shutil.rmtree(trial.model, ignore_errors=True)
+
+
+class _Curve:
+    """What a training reports, also kept in a file, so that one that is stopped and goes on has all of it."""
+
+    def __init__(self, path: Path, tracker: Tracker) -> None:
+        self._path = path
+        self._tracker = tracker
+
+    def report(self, metrics: Mapping[str, float], step: int) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([step, metrics]) + "\n")
+        self._tracker.report(metrics, step)
+
+    def forget_after(self, step: int) -> None:
+        """What was reported behind the checkpoint that the training goes on from is reported again."""
+        kept = [json.dumps(point) + "\n" for point in self.points() if point[0] <= step and step]
+        self._path.write_text("".join(kept), encoding="utf-8")
+
+    def points(self) -> tuple[tuple[int, dict[str, float]], ...]:
+        if not self._path.exists():
+            return ()
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may have been cut off
+        points = {(step, *metrics): (step, metrics) for step, metrics in whole}  # a split that was scored again is there twice
+        return tuple(points.values())

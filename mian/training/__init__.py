@@ -1,0 +1,22 @@
+"""Training on one process or on many Horovod ranks."""
+
+from mian.training.agreement import DisagreementError
+from mian.training.carry_over import CarryOverError
+from mian.training.data import Streams, open_streams
+from mian.training.elastic import World
+from mian.training.table_memory import TableMemoryError, refuse_large_tables
+from mian.training.trainer import Trained, Trainer, TrainingError, TrainingStopped
+
+__all__ = [
+    "CarryOverError",
+    "DisagreementError",
+    "Streams",
+    "TableMemoryError",
+    "Trained",
+    "Trainer",
+    "TrainingError",
+    "TrainingStopped",
+    "World",
+    "open_streams",
+    "refuse_large_tables",
+]

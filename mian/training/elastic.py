@@ -1,0 +1,154 @@
+"""Ranks that come and go: in each new world the training goes on with what those that stayed have in memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import horovod.torch as hvd
+from horovod.common.elastic import State, run_fn
+from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrupt
+
+from mian.distributed.collectives import Ranks
+from mian.distributed.rendezvous import Rendezvous
+from mian.distributed.watchdog import gloo_timeout
+from mian.training.trainer import Trainer, TrainingError, TrainingStopped
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+
+class World(State):  # type: ignore[misc]
+    """The ranks that take part now, and what this process takes along into the next world.
+
+    Launched with ``horovodrun --host-discovery-script``, ranks may be killed, asked to stop, or come, at any moment; then those that are
+    there make a new world, in which the job is done again from its beginning and goes on where :meth:`saved` says. Launched otherwise,
+    there is one world.
+
+    Nothing is copied for that while a training runs: what is taken along is the training's own tensors, which no exchange between ranks
+    that fails has touched. A rank that comes gets them from the first one, which is the one that has been there longest.
+
+    Args:
+        asked: whether this process was asked to stop.
+
+    Attributes:
+        ranks: who takes part.
+        elastic: whether there may be another world.
+    """
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        super().__init__(bcast_object=None, get_rank=None)
+        self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
+        self._rendezvous: Rendezvous | None = None
+        if self.elastic and not hvd.nccl_built():  # Horovod's NCCL must be told that it is elastic, and then does as Horovod does
+            self._rendezvous = Rendezvous(gloo_timeout())
+            del os.environ["HOROVOD_ELASTIC"]  # else Horovod asks for a place by itself
+            self._rendezvous.meet(again=False)
+        self.ranks = Ranks()
+        self._asked = asked
+        self._hosts_changed = threading.Event()
+        self._held: tuple[str, Trainer] | None = None
+
+    def run(self, job: Callable[[], Value]) -> Value:
+        """Do the job; anew in every new world, whenever the one that it is done in ends.
+
+        Raises:
+            HorovodInternalError: another rank ended, and no other world can be.
+        """
+
+        def in_this_world(_: State) -> Value:
+            self.ranks = Ranks()
+            return job()
+
+        return run_fn(in_this_world, self._meet_again)(self) if self.elastic else job()
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """See :meth:`Ranks.needed`, of the ranks that take part when the error comes."""
+        try:
+            yield
+        except HorovodInternalError as error:
+            with self.ranks.needed():
+                raise error
+
+    def _meet_again(self) -> None:
+        hvd.shutdown()
+        if self._rendezvous is not None:
+            self._rendezvous.meet(again=True)
+        hvd.init()
+
+    def stopping(self) -> bool:
+        """Whether this rank wants the training to pause after a step; see :class:`Trainer`."""
+        return self._asked() or self._hosts_changed.is_set()
+
+    def hold(self, key: str, trainer: Trainer) -> None:
+        """Take a trainer's state along, in the place of what was held.
+
+        Args:
+            key: of the training, see :func:`training_key`.
+            trainer: as it is when the world ends.
+        """
+        self._held = key, trainer
+
+    def saved(self, key: str) -> dict[str, Any] | None:
+        """What was taken along from the world before, for :meth:`Trainer.resume`.
+
+        None where this process is new; and where tables are split, for a rank that is gone took its rows with it.
+
+        Raises:
+            TrainingError: the samples are others than when the training began.
+        """
+        if self._held is None:
+            return None
+        if self._held[0] != key:
+            raise TrainingError("the samples were built anew while they were trained on; start the training again")
+        if self._held[1].model.is_split:
+            return None
+        return self._held[1].state()
+
+    @contextmanager
+    def changes(self) -> Iterator[None]:
+        """Round what may be broken off by another world.
+
+        Raises:
+            TrainingStopped: this process was asked to stop; where there is but one world, any process was.
+            HostsUpdatedInterrupt: ranks come or leave, and this one stays.
+        """
+        try:
+            yield
+            if self.elastic:
+                self.ranks.limit_exchanges(math.inf)  # however long the model takes to be kept
+                self.ranks.wait()  # for the first one, which keeps the model: when it is killed, another one does
+        except TrainingStopped:
+            if not self.elastic:
+                raise
+            if self._asked():
+                raise
+            self._hosts_changed.clear()
+            raise HostsUpdatedInterrupt(skip_sync=False) from None
+
+    @property
+    def ends(self) -> tuple[type[Exception], ...]:
+        """The errors by which a world ends, and another one begins."""
+        return (HorovodInternalError, HostsUpdatedInterrupt) if self.elastic else ()
+
+    def on_hosts_updated(self, timestamp: int, update: int) -> None:
+        """The launcher says so to the first rank, in a thread of its own; it travels to the others with the gradients."""
+        self._hosts_changed.set()
+
+    def restore(self) -> None:
+        """Another rank has ended; nothing is to be undone."""
+        log.warning("rank %d: another rank has ended; those that are left go on", self.ranks.rank)
+        self._hosts_changed.clear()
+
+    def sync(self) -> None:
+        """Nothing: :meth:`Trainer.resume` gives every rank what the first one has."""
+
+    def on_reset(self) -> None:
+        """Nothing: Horovod's own would forget what the launcher said while it waited for a new rank."""

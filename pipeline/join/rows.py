@@ -1,0 +1,301 @@
+"""One table of all that is known of each user: what was shown, clicked and done, and the user's profiles.
+
+Attributes of items and lookups are joined, fields are evaluated, nothing is encoded. The table is what :mod:`pipeline.join` takes
+apart by user.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BinaryType, MapType, NumericType, StringType, StructType, VariantType
+
+from mian.contract.canonical import LONGEST_VALUE
+from mian.contract.document import ID_COLUMN, USER_COLUMN
+from pipeline.config import AttributeSource, DataConfig, FieldConfig
+from pipeline.days import ONE_DAY
+from pipeline.hashing import impression_hash
+from pipeline.join.matches import matched_column
+from pipeline.logs.attributes import join_attributes, join_lookup
+from pipeline.logs.errors import LogError
+from pipeline.logs.events import Events, reach_back
+from pipeline.logs.ids import refuse_faults, text_of
+from pipeline.logs.recorded import HAPPENED, LIST, PLACE
+from pipeline.logs.rules import table_fault
+from pipeline.logs.sources import CORRUPT, LIST_FAULT, PARTITION_DAY, evaluate, fits, read_source
+
+#: What a row is; a click can be a behavior too.
+ROLE = "_role"
+IMPRESSION, CLICK, BEHAVIOR, PROFILE, EARLIER = 1, 2, 4, 8, 16
+
+#: A hash of an impression: of its user, id and day. For its file and its place in there, and for all that is drawn by chance.
+ORDER_HASH = "_order_hash"
+
+#: Columns that fields often are, as they are.
+_IDS = ("user_id", "item_id")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The table, and which of its columns are of whom.
+
+    Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
+    microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it matters; of what
+    Spark joined whether it found a row (:func:`pipeline.join.matches.matched_column`); of recorded histories
+    :data:`pipeline.logs.recorded.LIST` and ``PLACE``; then ``text_0``, ``number_0`` ...: the fields, text or double. A column that a role has
+    not is null. A row has fields of its own role alone, so that those of impressions, profiles and behaviors share columns.
+    """
+
+    frame: DataFrame
+    profile_columns: tuple[str, ...]
+    """Fields that come with the user's profiles."""
+    places: Mapping[str, str]
+    """For each field but time gaps the column that it is in; fields that are an id are in that id's."""
+    own_draws: frozenset[str] = frozenset()
+    """Where negatives are drawn: fields made of the item and of more than the item, so that a negative's value is a draw of its own.
+    A field of the item alone has a value of some other event, one without the item that of its positive."""
+    behaviors_need_items: bool = False
+    """Whether a field of behaviors is made of what ``items`` says."""
+
+
+def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
+    """Bring the events of a range of days, and the profiles of their users, into one table.
+
+    Raises:
+        LogError: a table cannot be used, an expression cannot be evaluated, a numeric field is no number.
+    """
+    impressions = _with_items(config, events, events.impressions, events.first)
+    for i, lookup in enumerate(config.lookups):
+        name = f"lookups.{i}"
+        table = _unbroken(read_source(spark, name, lookup), name)
+        refuse_faults(name, table)
+        events.ids.add(name, table)
+        table = table.withColumn(matched_column(name), F.lit(True))
+        impressions = join_lookup(impressions, table, lookup.keys, name)
+    profiles = None
+    if config.users is not None:
+        profiles = _table(events, "users", config.users, events.first)
+        if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
+            impressions = _joined(impressions, profiles, config.users, "user_id", "users")
+            profiles = None
+    visible = _like(impressions.drop("label"))  # no field may be made of it
+    known = _like(profiles) if profiles is not None else None
+    shown, of_profiles = _Fields(), _Fields()
+    for column, group, field in config.columns():
+        text, where = _expression(column, group, field)
+        if group != "behaviors":
+            theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
+            (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
+    behaviors = _with_items(config, events, events.behaviors, events.first - reach_back(config))
+    if HAPPENED in behaviors.columns:  # attributes were looked up at the impression's time
+        behaviors = behaviors.withColumn("time", F.col(HAPPENED)).drop(HAPPENED)
+    done, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
+    for column, group, field in config.columns():
+        if group == "behaviors" and field.kind != "time_gap":
+            text, where = _expression(column, group, field)
+            done.add(column, field, text, where, like)
+    parts = [_impressions(config, impressions, shown), *_behaviors_and_clicks(config, events, behaviors, done)]
+    if profiles is not None:
+        moments = _moments(profiles, "valid_from", "valid_to", "arrived")
+        parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *of_profiles.columns))
+    frame = parts[0]
+    for part in parts[1:]:
+        frame = frame.unionByName(part, allowMissingColumns=True)
+    places = {**shown.places, **of_profiles.places, **done.places}
+    need_items = any(
+        group == "behaviors" and field.kind != "time_gap" and not fits(bare, _expression(column, group, field)[0])
+        for column, group, field in config.columns()
+    )
+    return Rows(frame, tuple(of_profiles.places), places, _own_draws(config, visible), need_items)
+
+
+class _Fields:
+    """The fields of one role: ``places`` as in :class:`Rows`, and the columns that they make."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, str] = {}
+        self.columns: list[Column] = []
+        self._made = {"text": 0, "number": 0}
+
+    def add(self, column: str, field: FieldConfig, text: str, where: str, frame: DataFrame) -> None:
+        """Add a field: an id, or an expression over a frame.
+
+        Raises:
+            LogError: see :func:`_field`.
+        """
+        if _is_id(text, field):
+            self.places[column] = text.strip("`")
+            return
+        kind = "text" if field.kind == "categorical" else "number"
+        self.places[column] = f"{kind}_{self._made[kind]}"
+        self._made[kind] += 1
+        self.columns.append(_field(frame, where, text, field).alias(self.places[column]))
+
+
+def _is_id(text: str, field: FieldConfig) -> bool:
+    return field.kind == "categorical" and text.strip("`") in _IDS
+
+
+def _impressions(config: DataConfig, impressions: DataFrame, fields: _Fields) -> DataFrame:
+    sources = {"items": config.items, "users": config.users}
+    wanted = [f"_{name}_known" for name, source in sources.items() if source is not None and source.missing == "quarantine"]
+    return impressions.select(
+        F.lit(IMPRESSION).alias(ROLE),
+        ID_COLUMN,
+        "user_id",
+        "item_id",
+        *_moments(impressions, "time"),
+        *[c for c in ("label", *wanted, *_matched(config)) if c in impressions.columns],
+        F.xxhash64("user_id").alias(USER_COLUMN),
+        impression_hash(config.calendar, config.seed).alias(ORDER_HASH),
+        *fields.columns,
+        *[LIST] * (LIST in impressions.columns),
+    )
+
+
+def _matched(config: DataConfig) -> list[str]:
+    return [matched_column(name) for name in ("items", "users", *(f"lookups.{i}" for i in range(len(config.lookups))))]
+
+
+def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFrame, fields: _Fields) -> list[DataFrame]:
+    twice = events.clicks is not None and not config.log.has_behaviors  # then a behavior is a click, and comes once
+    names = (ID_COLUMN, "user_id", "item_id", "action", "_once", LIST, PLACE, matched_column("items"))
+    ids = [c for c in names if c in behaviors.columns]
+    role = F.lit(BEHAVIOR | CLICK * twice).alias(ROLE)
+    parts = [behaviors.select(role, *ids, *_moments(behaviors, "time", "arrived"), *fields.columns)]
+    if events.clicks is not None:
+        ids = [c for c in (ID_COLUMN, "user_id", "item_id") if c in events.clicks.columns]
+        clicks = events.clicks
+        if twice:  # those after the last day, which are labels and nothing else
+            clicks = clicks.where(F.col("time") >= F.expr(config.calendar.start_sql(events.last + ONE_DAY)))
+        parts.append(clicks.select(F.lit(CLICK).alias(ROLE), *ids, *_moments(clicks, "time")))
+    if events.earlier is not None:
+        earlier = events.earlier
+        parts.append(earlier.select(F.lit(EARLIER).alias(ROLE), ID_COLUMN, "user_id", "item_id", *_moments(earlier, "time")))
+    return parts
+
+
+def _with_items(config: DataConfig, events: Events, rows: DataFrame, first: dt.date) -> DataFrame:
+    """Rows of days from ``first`` on with what ``items`` says of them."""
+    if config.items is None:
+        return rows
+    return _joined(rows, _table(events, "items", config.items, first), config.items, "item_id", "items")
+
+
+def _joined(events: DataFrame, table: DataFrame, source: AttributeSource, key: str, name: str) -> DataFrame:
+    """Add what was known at the time, and whether the table has a row of the key at all."""
+    joined = join_attributes(events, table, source, key, name)
+    if "valid_from" not in source.columns:
+        return joined.withColumn(matched_column(name), F.col(f"_{name}_known"))
+    return joined.join(table.select(key).distinct().withColumn(matched_column(name), F.lit(True)), key, "left")
+
+
+def _table(events: Events, name: str, source: AttributeSource, first: dt.date) -> DataFrame:
+    """What is known of users or items at the times of events from a day on."""
+    frame = events.tables[name]
+    if source.day_column is not None and source.reach is not None:
+        frame = frame.where((F.col(PARTITION_DAY) >= F.lit(first - source.reach)) | F.col(PARTITION_DAY).isNull())
+    frame = _unbroken(frame, name)
+    fault = table_fault(frame, "user_id" if name == "users" else "item_id")
+    return frame.where(fault.isNull()).select(*source.columns)
+
+
+def _unbroken(frame: DataFrame, name: str) -> DataFrame:
+    """A table none of whose lines is broken: unlike an event's, such a line has no day whose quarantine it could go to.
+
+    A list that is null, or an element of one that is, says nothing and gives no row.
+
+    Raises:
+        LogError: one is.
+    """
+    if LIST_FAULT in frame.columns:
+        frame = frame.where(F.col(LIST_FAULT).isNull()).drop(LIST_FAULT)
+    if CORRUPT not in frame.columns:
+        return frame
+    broken = frame.where(F.col(CORRUPT).isNotNull()).agg(F.count("*"), F.first(F.substring(CORRUPT, 1, 80))).collect()[0]
+    if broken[0]:
+        raise LogError(
+            f"{name}: {broken[0]} lines cannot be parsed, such as {broken[1]!r}; mend them, or leave them out, as with "
+            "`options: {mode: DROPMALFORMED}`"
+        )
+    return frame.drop(CORRUPT)
+
+
+def _like(frame: DataFrame) -> DataFrame:
+    """A frame of the same columns and no rows, over which expressions are checked without planning all that is behind the frame."""
+    return frame.sparkSession.createDataFrame([], frame.schema)
+
+
+def _mixed(config: DataConfig, impressions: DataFrame, profiles: DataFrame) -> bool:
+    """Whether a field is made of columns of both, which Spark then has to join; else profiles come along to the join by user."""
+    texts = [_expression(column, group, field)[0] for column, group, field in config.columns() if group != "behaviors"]
+    return any(not fits(impressions, text) and not fits(profiles, text) for text in texts)
+
+
+def _own_draws(config: DataConfig, impressions: DataFrame) -> frozenset[str]:
+    """See :class:`Rows`; ``impressions`` has the columns that fields can be made of."""
+    if config.log.kind != "positives_only":
+        return frozenset()
+    item_columns = {"item_id", *(config.items.attributes if config.items is not None else [])}
+    dependent = set(item_columns)
+    for lookup in config.lookups:
+        added = set(lookup.columns) - set(lookup.keys)
+        dependent |= added if dependent & set(lookup.keys) else set()
+        item_columns |= added if item_columns >= set(lookup.keys) else set()
+    item = impressions.select(*[c for c in impressions.columns if c in item_columns])
+    others = impressions.select(*[c for c in impressions.columns if c not in dependent])
+    for column, group, field in config.columns():
+        text, where = _expression(column, group, field)
+        if group == "candidate" and fits(others, text) and not fits(item, text):
+            raise LogError(
+                f"{where}: it is made of columns of log.impressions, which say something of the item that was shown; a drawn negative is "
+                "another item. Bring what is known of items along in a table `items`, or, where it says nothing of the item, make it a "
+                "field of context"
+            )
+    return frozenset(
+        column
+        for column, group, field in config.columns()
+        if group != "behaviors" and fits(impressions, text := _expression(column, group, field)[0])
+        if not fits(item, text) and not fits(others, text)
+    )
+
+
+def _expression(column: str, group: str, field: FieldConfig) -> tuple[str, str]:
+    """A field's expression, and its place in the configuration."""
+    name = column.split("_", 1)[1]
+    return field.expression if field.expression is not None else f"`{name}`", f"fields.{group}.{name}"
+
+
+def _field(frame: DataFrame, where: str, text: str, field: FieldConfig) -> Column:
+    """A field's raw value over the joined columns: string, or double.
+
+    Raises:
+        LogError: the expression cannot be evaluated, a numeric field is no number, or a categorical one has parts.
+    """
+    column = evaluate(frame, where, text)
+    kind = frame.select(column.alias("value")).schema["value"].dataType
+    if field.kind == "categorical":
+        if isinstance(kind, (ArrayType, MapType, StructType, VariantType)):
+            raise LogError(
+                f"{where}: a categorical field is {kind.simpleString()}, which is many values; give it an expression that picks or "
+                f"joins them, such as try_element_at({text}, 1) or array_join({text}, ',') of an array"
+            )
+        value = text_of(column, kind)
+        if not isinstance(kind, (StringType, BinaryType)):
+            return value
+        return F.when((F.octet_length(value) <= LONGEST_VALUE) & F.is_valid_utf8(value), value)
+    if not isinstance(kind, NumericType):
+        raise LogError(
+            f"{where}: a numeric field is {kind.simpleString()}; give it an expression such as try_cast({text} AS DOUBLE), "
+            "or make the field categorical"
+        )
+    return column.cast("double")
+
+
+def _moments(frame: DataFrame, *names: str) -> list[Column]:
+    """Timestamps as int64 microseconds since 1970-01-01 UTC; those that the frame has."""
+    return [F.unix_micros(name).alias(name) for name in names if name in frame.columns]

@@ -1,0 +1,273 @@
+"""From the logs, whatever their kind, to three tables: impressions, clicks, behaviors."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipeline.config import DataConfig, Source
+from pipeline.days import ONE_DAY as ONE_DAY
+from pipeline.days import Calendar, microseconds
+from pipeline.logs.attributes import known_spans
+from pipeline.logs.errors import LogError
+from pipeline.logs.ids import IdColumns, refuse_faults, text_of
+from pipeline.logs.negatives import draw_negatives
+from pipeline.logs.recorded import take_histories
+from pipeline.logs.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse, refuse_broken, table_fault
+from pipeline.logs.sources import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
+
+
+def days_between(first: dt.date, last: dt.date) -> list[dt.date]:
+    """All days from the first to the last, both included."""
+    return [first + i * ONE_DAY for i in range((last - first).days + 1)]
+
+
+@dataclass(frozen=True)
+class Events:
+    """What happened on a range of days; rows that break a rule are left out.
+
+    ``impressions``: columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``label`` where the log has it, and the
+    log's others. Where there are clicks, those of the attribution window after the last day are there too: a click belongs to the
+    latest impression. ``earlier``: where there are clicks, the ids and times of impressions before the first day, which clicks may
+    belong to. ``clicks``: ``impression_id`` where it is known, ``user_id``, ``item_id``, ``time``. ``behaviors``: ``impression_id``
+    where it is known, ``user_id``, ``item_id``, ``time``, ``arrived`` where it is known, ``action`` and others, from the history's
+    reach before the first day on, and ``_once``: rows that agree in it, in user, item, action and impression are one event. Rows of
+    all may be there twice.
+
+    ``rows``: about how many impressions there are a day. ``facts``: of each log, and of the tables of users and items, whose rows are of
+    no day. ``quarantine``: the rows that break a
+    rule: ``day``, ``reason`` and ``row``, a JSON text.
+    """
+
+    impressions: DataFrame
+    earlier: DataFrame | None
+    clicks: DataFrame | None
+    behaviors: DataFrame
+    rows: Mapping[dt.date, int]
+    facts: Mapping[str, LogFacts]
+    quarantine: DataFrame
+    first: dt.date
+    last: dt.date
+    ids: IdColumns
+    """Of the logs, for the tables that are joined to them."""
+    tables: Mapping[str, DataFrame]
+    """``users`` and ``items``, as far as they are needed, see :func:`pipeline.logs.sources.read_source`."""
+
+
+def reach_back(config: DataConfig) -> dt.timedelta:
+    """How many whole days before an impression's day the events lie that its sample can depend on."""
+    no_join = config.recorded is not None and config.log.negatives is None
+    reach = dt.timedelta(0) if no_join else _whole_days(config.history.reach)
+    if config.log.negatives is not None:
+        reach = max(reach, _whole_days(config.log.negatives.window))
+    return reach + config.calendar.slack
+
+
+def impressions_ahead(config: DataConfig) -> dt.timedelta:
+    """How far after a day the impressions lie that its labels can depend on."""
+    log = config.log
+    return log.attribution + config.calendar.slack if log.clicks is not None else dt.timedelta(0)
+
+
+def impressions_back(config: DataConfig) -> dt.timedelta:
+    """How many whole days before a day impressions are read that its clicks may belong to; a day at most, for it is for counting."""
+    return min(_whole_days(config.log.attribution), ONE_DAY) if config.log.clicks is not None else dt.timedelta(0)
+
+
+class EventLogs:
+    """The event logs of a data set, checked as they are read.
+
+    Args:
+        spark: the session.
+        config: the data set.
+    """
+
+    def __init__(self, spark: SparkSession, config: DataConfig) -> None:
+        self._spark = spark
+        self._config = config
+        self._start = min(split.first for split in config.splits.values())
+
+    def read(self, first: dt.date, last: dt.date) -> Events:
+        """Read and check the events that the samples of ``first`` to ``last`` are made of.
+
+        Raises:
+            LogError: a log cannot be used, or a day has no impressions.
+        """
+        config, log = self._config, self._config.log
+        back = reach_back(config)
+        facts: dict[str, LogFacts] = {}
+        broken: list[DataFrame] = []
+        ids = IdColumns()
+
+        def events(name: str, source: Source, begin: dt.date, end: dt.date, days: list[dt.date]) -> DataFrame:
+            frame = read_source(self._spark, name, source, days=(begin, end))
+            marked = mark(frame, source, self._config.quality, self._config.calendar)
+            found = count(marked)
+            facts[name] = found.within(begin, end)
+            refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}", judged=first)
+            ids.add(name, frame)
+            broken.append(self._broken(name, marked, facts[name], first, last))
+            # where no row breaks a rule there is no need to look at each a second time
+            good = marked.where(F.col(REASON).isNull()) if found.broken else frame
+            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY, LIST_FAULT), begin, end, self._config.calendar)
+
+        days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
+        from_log = log.clicks is None and not log.has_behaviors
+        begin = first - (back if from_log or log.kind == "positives_only" else impressions_back(config))
+        impressions = events(
+            "log.impressions", log.impression_source, begin, last + _whole_days(impressions_ahead(self._config)), days
+        )
+        clicks = None
+        if log.clicks is not None:
+            begin = first if log.has_behaviors else first - back
+            # a day more than labels need: whether there is one says whether the labels of the last day are final
+            clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
+        tables = self._tables(first, last)
+        for name, table in tables.items():
+            marked = _marked(name, table)
+            facts[name] = count(marked.select(DAY, REASON))
+            if facts[name].broken:
+                refuse_faults(name, table)
+            refuse_broken(name, marked, facts[name], self._config.quality, first)
+            ids.add(name, table)
+        if any(facts[name].broken for name in tables) and first <= self._start <= last:
+            # the first day has what it needs itself, whichever days are built with it
+            for name, table in self._tables(self._start, self._start).items():
+                broken.append(self._broken(name, _marked(name, table), facts[name], first, last))
+        if config.recorded:
+            impressions, behaviors = take_histories(config, impressions)
+        else:
+            behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
+        begins = F.expr(self._config.calendar.start_sql(first))
+        asked = impressions.where(F.col("time") >= begins).drop(LABEL_TIME)
+        if log.label_ties == "refuse":
+            self._refuse_ties(asked)
+        earlier = impressions.where(F.col("time") < begins) if log.clicks is not None else None
+        rows = {day: n for day, n in self._rows(facts).items() if first <= day <= last}
+        if log.kind == "labeled":
+            asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
+        if log.kind == "positives_only":
+            assert log.negatives is not None
+            known = self._items_known(first, last)
+            start, reach = self._config.calendar.start(first), self._config.history.reach
+            asked = draw_negatives(
+                asked, impressions, known, log.negatives, start, reach, self._config.seed, self._config.calendar
+            )
+        quarantine = broken[0]
+        for other in broken[1:]:
+            quarantine = quarantine.unionByName(other)
+        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last, ids, tables)
+
+    def _refuse_ties(self, impressions: DataFrame) -> None:
+        day = F.expr(self._config.calendar.number_sql("time")).alias("day")
+        label = is_positive(F.col("label"))
+        both = impressions.groupBy("user_id", "impression_id", day).agg(F.min(label).alias("least"), F.max(label).alias("most"))
+        found = both.where("least < most").select("impression_id", "user_id").limit(3).collect()
+        if found:
+            shown = ", ".join(f"{row['impression_id']!r} of user {row['user_id']!r}" for row in found)
+            raise LogError(
+                f"log.impressions: the log holds an impression of a day twice, with label 0 and with label 1, such as {shown}; correct "
+                "the log, or take the label 1 where there is one, with log.label_ties: max"
+            )
+
+    def _items_known(self, first: dt.date, last: dt.date) -> DataFrame | None:
+        """From when to when ``items`` knows each item, as far as it matters to some days; None where it does not say."""
+        items, negatives = self._config.items, self._config.log.negatives
+        if items is None or negatives is None or "valid_from" not in items.columns:
+            return None
+        back = items.reach
+        days = (first - back - _whole_days(negatives.window), last) if back is not None else None
+        table = read_source(self._spark, "items", items, days=days)
+        return known_spans(table.where(table_fault(table, "item_id").isNull()), items, "item_id")
+
+    def _tables(self, first: dt.date, last: dt.date) -> dict[str, DataFrame]:
+        """The tables of users and items; with a ``day_column`` the partitions that some days can need."""
+        tables = {}
+        for name, source in (("users", self._config.users), ("items", self._config.items)):
+            if source is not None:
+                back = source.reach
+                days = (first - reach_back(self._config) - back, last) if back is not None else None
+                tables[name] = read_source(self._spark, name, source, days=days)
+        return tables
+
+    def _behaviors(
+        self, impressions: DataFrame, clicks: DataFrame | None, last: dt.date, read: Callable[[str, Source], DataFrame]
+    ) -> DataFrame:
+        log = self._config.log
+        if log.behaviors:
+            frames = [
+                read(f"log.behaviors.{action}", source).withColumns({"_action": F.lit(action), "_once": F.unix_micros("time")})
+                for action, source in log.behaviors.items()
+            ]
+        elif clicks is not None:
+            frames = [clicks.withColumns({"_action": F.lit("click"), "_once": F.unix_micros("time")})]
+        else:
+            positive = self._positives(impressions) if log.kind == "labeled" else impressions
+            # an impression of a day is one, also where a second delivery says another time
+            day = F.expr(self._config.calendar.number_sql("time")).cast("long")
+            frames = [positive.withColumns({"_action": F.lit("click"), "_once": day})]
+        frames = [_with_action(frame) for frame in frames]
+        behaviors = frames[0].drop("_action")
+        for frame in frames[1:]:
+            behaviors = behaviors.unionByName(frame.drop("_action"), allowMissingColumns=True)
+        # what happened after the last day is no behavior of these days, nor a word of their vocabularies
+        return behaviors.where(F.col("time") < F.expr(self._config.calendar.start_sql(last + ONE_DAY)))
+
+    def _positives(self, impressions: DataFrame) -> DataFrame:
+        """The positives of a labeled log as behaviors: they count from when their labels were known."""
+        positive = impressions.where(is_positive(F.col("label"))).drop("label")
+        delay = self._config.log.label_delay
+        moments = [F.col(c) for c in ("arrived", LABEL_TIME) if c in positive.columns]
+        if delay:
+            moments.append(F.timestamp_micros(F.unix_micros("time") + microseconds(delay)))
+        return positive.withColumn("arrived", F.greatest("time", *moments)).drop(LABEL_TIME) if moments else positive
+
+    def _rows(self, facts: Mapping[str, LogFacts]) -> dict[dt.date, int]:
+        """About how many samples a day has: after sampling, with drawn negatives, before duplicates are left out."""
+        config, shown = self._config, facts["log.impressions"]
+        positives = facts["log.clicks"].rows if "log.clicks" in facts else shown.positives
+        drawn = config.log.negatives.uniform + config.log.negatives.popularity if config.log.negatives is not None else 0
+        rows = {}
+        for day, n in shown.rows.items():
+            if day is not None:
+                good = n - sum(shown.broken.get(day, {}).values())
+                clicked = good if drawn else min(good, positives.get(day, 0))
+                rows[day] = clicked + round((good - clicked + drawn * good) * config.sampled(day))
+        return rows
+
+    def _broken(self, name: str, marked: DataFrame, facts: LogFacts, first: dt.date, last: dt.date) -> DataFrame:
+        """The rows that break a rule, as text; those that no day can be said of are with the first day of all splits."""
+        values = [c for c in marked.columns if c not in (DAY, REASON, PARTITION_DAY, LIST_FAULT)]
+        rows = marked.where(F.col(REASON).isNotNull()) if facts.broken else marked.limit(0)
+        return rows.select(
+            F.coalesce(F.col(DAY), F.lit(self._start)).alias("day"),
+            F.concat(F.lit(f"{name}: "), F.col(REASON)).alias("reason"),
+            F.to_json(F.struct(*[F.substring(F.col(c).cast("string"), 1, 10_000).alias(c) for c in values])).alias("row"),
+        ).where(F.col("day").between(F.lit(first), F.lit(last)))
+
+
+def _marked(name: str, table: DataFrame) -> DataFrame:
+    """A table of users or items with the rules that rows break; no row is of a day. A line that is broken is refused later."""
+    rows = table.where(F.col(CORRUPT).isNull()) if CORRUPT in table.columns else table
+    fault = table_fault(rows, "user_id" if name == "users" else "item_id")
+    return rows.withColumns({REASON: fault, DAY: F.lit(None).cast("date")})
+
+
+def _with_action(frame: DataFrame) -> DataFrame:
+    """The log's own column of actions as text, or else what the log is of."""
+    if "action" not in frame.columns:
+        return frame.withColumnRenamed("_action", "action")
+    return frame.withColumn("action", text_of(F.col("action"), frame.schema["action"].dataType))
+
+
+def _whole_days(span: dt.timedelta) -> dt.timedelta:
+    return -(-span // ONE_DAY) * ONE_DAY
+
+
+def _during(frame: DataFrame, first: dt.date, last: dt.date, calendar: Calendar) -> DataFrame:
+    begin, end = F.expr(calendar.start_sql(first)), F.expr(calendar.start_sql(last + ONE_DAY))
+    return frame.where((F.col("time") >= begin) & (F.col("time") < end))
