@@ -13,9 +13,9 @@ from pipeline.build import BuildReport, PlannedDay, build_samples, generations, 
 from pipeline.config import DataConfig
 from pipeline.dataset.folder import Generation
 from pipeline.dataset.schedule import spans
+from pipeline.days import days_between
 from pipeline.io.session import spark_session
 from pipeline.logs.errors import LogError
-from pipeline.logs.events import days_between
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,20 +12,13 @@ import pandas as pd
 from jobs import command
 from mian.contract import ContractError, read_contract
 from mian.evaluation.baselines import BaselineError
-from mian.evaluation.offline import (
-    TruthError,
-    baseline_scores,
-    compare,
-    impression_ids,
-    load_model,
-    score_split,
-    true_probabilities,
-)
+from mian.evaluation.offline import TruthError, baseline_scores, compare, impression_ids, score_split, true_probabilities
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, tracking_uri
+from mian.tracking.registry import load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,12 +13,12 @@ import pandas as pd
 
 from jobs import command
 from mian.contract import ContractError
-from mian.evaluation.offline import load_model
 from mian.models import ModelError
 from mian.serving import ServableError, ServingInputError, explain, shown
 from mian.serving.explanation_plot import plot_explanation
 from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, tracking_uri
+from mian.tracking.registry import load_model
 
 ERRORS = (ContractError, ModelError, ServableError, ServingInputError, TrackingError, *STORE_ERRORS)
 

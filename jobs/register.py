@@ -13,7 +13,6 @@ from mian.checkpoint.retention import CHECKPOINTS, lock_path
 from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
 from mian.config import TrainConfig
 from mian.contract import ContractError, read_contract
-from mian.evaluation.offline import load_model
 from mian.models import ModelError
 from mian.serving import ServableError, input_example
 from mian.serving.servable import MODEL_FILE, ModelDescription
@@ -21,6 +20,7 @@ from mian.tracking.errors import TrackingError
 from mian.tracking.facts import HIDDEN, TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
 from mian.tracking.journal import JOURNALS
 from mian.tracking.mlflow_store import STORE_ERRORS
+from mian.tracking.registry import load_model
 from mian.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)

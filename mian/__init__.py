@@ -1,1 +1,1 @@
-"""All that runs in PyTorch: from samples to a trained, registered model. Never imports pyspark."""
+"""The model: from samples to a trained, registered and served model in PyTorch. Never imports ``pipeline`` or pyspark."""

@@ -1,1 +1,1 @@
-"""All that runs in Spark: from raw click logs to samples. Never imports torch or ``mian``."""
+"""All that runs in Spark: from raw click logs to samples. Of ``mian`` it imports ``mian.contract`` and ``mian.fingerprint`` alone."""

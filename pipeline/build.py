@@ -19,9 +19,10 @@ from pipeline.dataset.lock import DatasetLock
 from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.schedule import runs, schedule
 from pipeline.dataset.start import Start, find_start, refuse_loss, refuse_overlap
+from pipeline.days import days_between
 from pipeline.io.storage import Storage
 from pipeline.logs.errors import log_errors, refuse_unreachable
-from pipeline.logs.events import EventLogs, days_between
+from pipeline.logs.events import EventLogs
 
 __all__ = ["BuildReport", "PlannedDay", "build_samples", "generations", "plan_build", "rollback"]
 

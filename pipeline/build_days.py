@@ -25,8 +25,8 @@ from pipeline.dataset.vocabulary_store import VocabularyStore
 from pipeline.days import ONE_DAY, day_number, microseconds
 from pipeline.encoding.sample_files import EncodePlan, encode_files
 from pipeline.encoding.statistics import total
-from pipeline.join.blobs import ipc_bytes
-from pipeline.join.partition import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
+from pipeline.io.arrow_ipc import ipc_bytes
+from pipeline.join.outputs import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
 from pipeline.join.plan import files_of
 from pipeline.join.spark_join import join_days
 from pipeline.join.unmatched import refuse_unmatched

@@ -108,3 +108,8 @@ def _beginnings(zone: str) -> IntArray:
     origin = dt.datetime(1970, 1, 1, tzinfo=utc)
     midnights = (dt.datetime.combine(first + n * ONE_DAY, dt.time(), info) for n in range((last - first).days + 1))
     return np.array([microseconds(midnight.astimezone(utc) - origin) for midnight in midnights], np.int64)
+
+
+def days_between(first: dt.date, last: dt.date) -> list[dt.date]:
+    """All days from the first to the last, both included."""
+    return [first + i * ONE_DAY for i in range((last - first).days + 1)]

@@ -1,4 +1,4 @@
-"""The one thing that both halves know: what a sample is.
+"""What a sample is: the one thing that ``pipeline`` and ``mian`` both know.
 
 ``build_samples`` writes a :class:`Contract` beside the Parquet files. Training, scoring and serving read it and nothing else.
 This package needs neither Spark nor torch.

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Literal
 
 import fsspec
-import mlflow
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from mlflow.models import Model
 
 from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN
@@ -26,11 +22,9 @@ from mian.evaluation.baselines import BaselineError, LogisticRegressionBaseline,
 from mian.evaluation.scoring import Scores, scores
 from mian.metrics import evaluate
 from mian.models import ClickModel
-from mian.serving import Servable, ServableError, load_servable, read_vocabularies
-from mian.serving.servable import MODEL_FILE
+from mian.serving import Servable, ServableError, read_vocabularies
 from mian.stream import SampleStream
 from mian.stream.schema import Tensors
-from mian.tracking.mlflow_store import check_store
 
 BATCH_SIZE = 4096
 UPPER_BOUND = "upper bound"
@@ -44,35 +38,6 @@ BaselineName = Literal["logistic_regression", "popularity"]
 
 class TruthError(ValueError):
     """The table of true probabilities does not fit the samples."""
-
-
-def load_model(uri: str) -> Servable:
-    """A servable model from a folder that a training kept, or from MLflow: ``models:/mian/1``, ``models:/mian@newest``.
-
-    Raises:
-        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
-        ServableError: it is no such model, or is damaged.
-        TrackingError: MLflow can never answer there.
-    """
-    folder = pathlib.Path(uri)
-    if ":" in uri and not folder.exists():
-        check_store(mlflow.get_tracking_uri())
-        with tempfile.TemporaryDirectory() as copy:
-            return _load(_servable_in(pathlib.Path(mlflow.artifacts.download_artifacts(uri, dst_path=copy))), uri)
-    return _load(folder, uri)
-
-
-def _load(folder: pathlib.Path, uri: str) -> Servable:
-    if not (folder / MODEL_FILE).exists():
-        raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
-    return load_servable(folder)
-
-
-def _servable_in(model: pathlib.Path) -> pathlib.Path:
-    """Where in a model of MLflow the servable folder is; the model itself where it has none."""
-    flavor = Model.load(str(model)).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
-    artifacts = flavor.get("artifacts", {})
-    return model / artifacts["servable"]["path"] if "servable" in artifacts else model
 
 
 def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:

@@ -1,6 +1,6 @@
 """What is served is what was trained: a model that takes raw values and holds its vocabularies.
 
-Its way into MLflow's registry is :mod:`mian.serving.mlflow_export`: MLflow takes seconds to import, and a training's other ranks do without.
+Its way into MLflow's registry is :mod:`mian.serving.mlflow_export`, apart: MLflow takes seconds to import, and other ranks do without.
 """
 
 from mian.serving.example import input_example

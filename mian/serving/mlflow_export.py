@@ -14,7 +14,7 @@ import pandas as pd
 from mlflow.models.model import ModelInfo
 
 from mian.contract import read_contract
-from mian.serving.code import code_digest, imported_packages
+from mian.serving.code import code_digest, imported_package
 from mian.serving.signature import signature
 
 #: What serving needs beside the code that the model carries.
@@ -41,11 +41,11 @@ def log_servable(
                 name="model",
                 python_model=str(Path(__file__).with_name("model.py")),
                 artifacts={"servable": Path(folder).resolve().as_uri()},  # a bare path with % in it would be decoded
-                code_paths=[str(package) for package in _stage_code(Path(staging))],
+                code_paths=[str(_stage_code(Path(staging)))],
                 signature=signature(read_contract(str(folder))),
                 input_example=input_example,
                 pip_requirements=requirements(),
-                metadata={"code": code_digest(imported_packages())},
+                metadata={"code": code_digest(imported_package())},
                 registered_model_name=registered_name,
                 tags=dict(tags or {}),
             )
@@ -59,12 +59,6 @@ def requirements() -> list[str]:
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
-def _stage_code(folder: Path) -> list[Path]:
-    """Copies of ``mian``, and of ``pipeline`` with nothing but the contract."""
-    without_caches = shutil.ignore_patterns("__pycache__")
-    packages = imported_packages()
-    (folder / "pipeline").mkdir()
-    shutil.copytree(packages["mian"], folder / "mian", ignore=without_caches)
-    shutil.copy(packages["pipeline"] / "__init__.py", folder / "pipeline")
-    shutil.copytree(packages["pipeline"] / "contract", folder / "pipeline" / "contract", ignore=without_caches)
-    return [folder / "mian", folder / "pipeline"]
+def _stage_code(folder: Path) -> Path:
+    """A copy of ``mian`` without caches."""
+    return Path(shutil.copytree(imported_package(), folder / "mian", ignore=shutil.ignore_patterns("__pycache__")))

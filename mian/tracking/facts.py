@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mian.config import TrainConfig
 from mian.contract import Contract
-from mian.fingerprint import code_fingerprint
+from mian.fingerprint import package_fingerprint
 from mian.tracking.errors import TrackingError
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -127,7 +127,7 @@ def tags(contract: Contract, samples: str, training: str) -> dict[str, str]:
     return {
         TRAINING_TAG: training,
         "mian.version": importlib.metadata.version("mian"),
-        "mian.code": code_fingerprint(),
+        "mian.code": package_fingerprint("mian"),
         "mian.samples": samples,
         "mian.contract": contract.name,
         "mian.contract.fields": contract.fields_fingerprint,

@@ -15,11 +15,12 @@ import torch
 from mian.checkpoint.store import NOTES, CheckpointError, CheckpointStore, noted_config, noted_contract
 from mian.config import TrainConfig
 from mian.contract import Contract, ContractError, vocabulary_values
-from mian.evaluation.offline import extended_vocabularies, load_model
+from mian.evaluation.offline import extended_vocabularies
 from mian.models import ClickModel, restore
 from mian.serving import ServableError, read_vocabularies
 from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import STORE_ERRORS, tracking_uri
+from mian.tracking.registry import load_model
 
 
 @dataclass(frozen=True)

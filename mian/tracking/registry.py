@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,14 @@ import mlflow
 import pandas as pd
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model
 
 from mian.config import TrackingConfig
+from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
+from mian.serving.servable import MODEL_FILE
 from mian.tracking.facts import TRAINING_TAG, read_training
-from mian.tracking.mlflow_store import uploading
+from mian.tracking.mlflow_store import check_store, uploading
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""
@@ -111,3 +115,32 @@ def _time_for(folder: Path) -> Iterator[None]:
             del os.environ[TIMEOUT]
         else:
             os.environ[TIMEOUT] = before
+
+
+def load_model(uri: str) -> Servable:
+    """A servable model from a folder that a training kept, or from MLflow: ``models:/mian/1``, ``models:/mian@newest``.
+
+    Raises:
+        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+        ServableError: it is no such model, or is damaged.
+        TrackingError: MLflow can never answer there.
+    """
+    folder = Path(uri)
+    if ":" in uri and not folder.exists():
+        check_store(mlflow.get_tracking_uri())
+        with tempfile.TemporaryDirectory() as copy:
+            return _load(_servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=copy))), uri)
+    return _load(folder, uri)
+
+
+def _load(folder: Path, uri: str) -> Servable:
+    if not (folder / MODEL_FILE).exists():
+        raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
+    return load_servable(folder)
+
+
+def _servable_in(model: Path) -> Path:
+    """Where in a model of MLflow the servable folder is; the model itself where it has none."""
+    flavor = Model.load(str(model)).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
+    artifacts = flavor.get("artifacts", {})
+    return model / artifacts["servable"]["path"] if "servable" in artifacts else model

@@ -11,7 +11,7 @@ from mian.checkpoint.store import trained_days
 from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.distributed.collectives import Ranks
-from mian.fingerprint import code_fingerprint
+from mian.fingerprint import package_fingerprint
 
 _MISSING = "not there"
 
@@ -38,7 +38,7 @@ def check_agreement(ranks: Ranks, config: TrainConfig, contract: Contract) -> No
     mine = {
         "settings": _same_on_all(config),
         "contract": json.loads(trained_days(config, contract).to_json()),
-        "code": code_fingerprint(),
+        "code": package_fingerprint("mian"),
     }
     digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
     digests = ranks.gather_objects(digest)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.simulate.coefficients import CATEGORIES
+CATEGORIES: Final = 24
+"""How many categories the items of every world have."""
 
 
 class SimulateConfig(BaseModel):

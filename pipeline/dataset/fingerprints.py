@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import hashlib
-from collections.abc import Iterator
-from importlib import resources
-from importlib.abc import Traversable
 from typing import Any
 
-import pipeline
 from mian.contract.document import fingerprint
 from pipeline.config import DataConfig
 
@@ -24,21 +18,6 @@ _ELSEWHERE = {
 }  # fmt: skip
 #: Parts of the configuration that decide files, but no id: days that differ in them can be published together.
 _OF_FILES = {"rows_per_file", "examples_per_day"}
-
-
-@functools.cache
-def code_fingerprint() -> str:
-    """Of the source code of this package: for the record alone, as another comment makes another one."""
-    return fingerprint({path: hashlib.sha256(content).hexdigest() for path, content in sorted(_code(resources.files(pipeline)))})
-
-
-def _code(folder: Traversable, path: str = "") -> Iterator[tuple[str, bytes]]:
-    """The modules of a package, each with its path in there; the package may lie in a zip file, as on a cluster."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _code(entry, f"{path}{entry.name}/")
-        elif entry.name.endswith(".py"):
-            yield f"{path}{entry.name}", entry.read_bytes()
 
 
 def vocabulary_fingerprint(config: DataConfig) -> str:

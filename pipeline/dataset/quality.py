@@ -9,7 +9,7 @@ from mian.contract import Contract, Matched, Quality
 from pipeline.config import DataConfig
 from pipeline.encoding.statistics import Counts, before_thinning, shares, stability_index, unknown_share
 from pipeline.join.matches import CLICKS
-from pipeline.join.partition import DUPLICATE, UNDRAWN
+from pipeline.join.outputs import DUPLICATE, UNDRAWN
 from pipeline.logs.errors import LogError
 from pipeline.logs.events import Events
 

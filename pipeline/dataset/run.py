@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mian.contract import Contract, ContractError, Day
+from mian.fingerprint import package_fingerprint
 from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import (
     SAMPLES_VERSION,
-    code_fingerprint,
     setting_fingerprints,
     settings_fingerprint,
     vocabulary_fingerprint,
@@ -209,7 +209,7 @@ class _Run:
                 "config_fingerprint": settings_fingerprint(self._config),
                 "settings": setting_fingerprints(self._config),
                 "samples_version": SAMPLES_VERSION,
-                "code_fingerprint": code_fingerprint(),
+                "code_fingerprint": package_fingerprint("pipeline"),
                 "publication": self._publication,
                 "days": tuple(day.model_copy(update={"final": day.final or self._builder.is_final(day.day)}) for day in days),
             }

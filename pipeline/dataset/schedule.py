@@ -12,7 +12,7 @@ from mian.contract import Day, Split
 from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import day_fingerprint
 from pipeline.dataset.inputs import Inputs, find_inputs
-from pipeline.logs.events import ONE_DAY, days_between
+from pipeline.days import ONE_DAY, days_between
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import SAMPLES_VERSION, setting_fingerprints, vocabulary_fingerprint
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.schedule import spans
+from pipeline.days import days_between
 from pipeline.io.files import plain
 from pipeline.io.storage import Storage
-from pipeline.logs.events import days_between
 
 
 @dataclass(frozen=True)

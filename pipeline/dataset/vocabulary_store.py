@@ -18,9 +18,10 @@ from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import SAMPLES_VERSION, vocabulary_fingerprint
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.sample_writer import NAME_DIGITS
+from pipeline.days import ONE_DAY, days_between
 from pipeline.encoding.vocabularies import Fitted, TrainingDays, extend, fit, references
 from pipeline.join.spark_join import join_days
-from pipeline.logs.events import ONE_DAY, EventLogs, days_between
+from pipeline.logs.events import EventLogs
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,14 @@ from pyspark.sql import DataFrame
 from mian.contract import Contract, Encoder, Vocabulary
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
 from mian.contract.encoder import missing_numbers, padded, padding
+from pipeline.arrays import IntArray
 from pipeline.encoding.statistics import Counts, measure, total
 from pipeline.hashing import uniform
+from pipeline.io.arrow_ipc import ipc_table
 from pipeline.io.parquet_files import FILES, file_row
-from pipeline.join.blobs import ipc_table, unpack, widened
+from pipeline.join.blobs import unpack, widened
 from pipeline.join.matches import merged
-from pipeline.join.partition import HASH_COLUMN, MATCHES, NO_FILE, REJECTED, SAMPLES, SEEN_COLUMN
-from pipeline.join.timelines import IntArray
+from pipeline.join.outputs import HASH_COLUMN, MATCHES, NO_FILE, REJECTED, SAMPLES, SEEN_COLUMN
 
 #: Kinds of files.
 PART, EXAMPLES, QUARANTINE, FACTS = "part", "examples", "quarantine", "facts"

@@ -21,8 +21,9 @@ from mian.contract.document import LABEL_COLUMN, LENGTH_COLUMN
 from mian.contract.encoder import FIRST_ID, fitted_on, missing_numbers
 from pipeline.config import DataConfig, FieldConfig, VocabularyConfig
 from pipeline.encoding.statistics import NUMBER_BINS, measure, shares
-from pipeline.join.blobs import ipc_table, unpack
-from pipeline.join.partition import COUNTS, MOMENTS, SAMPLE, SEEN_COLUMN
+from pipeline.io.arrow_ipc import ipc_table
+from pipeline.join.blobs import unpack
+from pipeline.join.outputs import COUNTS, MOMENTS, SAMPLE, SEEN_COLUMN
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.sql import SparkSession
 
+from mian.fingerprint import package_fingerprint
 from pipeline.importers.published_files import ImporterError
-from pipeline.io.atomic_directory import WholeFolder, package_fingerprint
+from pipeline.io.atomic_directory import WholeFolder
 from pipeline.io.files import FileInfo
 
 RECORD_FILE = "_import.json"

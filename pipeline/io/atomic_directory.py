@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib import resources
-
 from pyspark.sql import SparkSession
 
 from pipeline.io.storage import Storage
@@ -53,12 +50,3 @@ class WholeFolder:
             self._storage.replace(self.output, replaced)
         self._storage.replace(self.staging, self.output)
         self._storage.remove(replaced)
-
-
-def package_fingerprint(package: str) -> str:
-    """SHA-256 over a package's own source files, their names included."""
-    digest = hashlib.sha256()
-    for file in sorted(resources.files(package).iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".py"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()

@@ -13,16 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.join.timelines import IntArray
+from pipeline.arrays import IntArray
+from pipeline.io.arrow_ipc import ipc_bytes, ipc_table
 
 #: A column of text as numbers into its values, -1 for null; or of numbers.
 Column = tuple[npt.NDArray[np.int32], pa.Array] | npt.NDArray[np.float64]
 
 _AGES = b"ages"
-
-# Spark runs a worker a core already
-_WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-_READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def text_column(values: pa.ChunkedArray | pa.Array) -> Column:
@@ -68,17 +65,3 @@ def unpack(content: bytes | pa.Buffer) -> tuple[pa.Table, IntArray]:
     """The table of a blob, and the ages of its behaviors."""
     table = ipc_table(content)
     return table, np.array(json.loads(table.schema.metadata[_AGES]), np.int64)
-
-
-def ipc_table(content: bytes | pa.Buffer) -> pa.Table:
-    """The table of :func:`ipc_bytes`."""
-    return pa.ipc.open_stream(content, options=_READ).read_all()
-
-
-def ipc_bytes(table: pa.Table) -> bytes:
-    """A table as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=_WRITE) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mian.contract.encoder import fitted_on, transformed
-from pipeline.join.blobs import Column, ipc_bytes
+from pipeline.arrays import IntArray
+from pipeline.io.arrow_ipc import ipc_bytes
+from pipeline.join.blobs import Column
 from pipeline.join.occurrences import Occurrences
 from pipeline.join.plan import RawField
-from pipeline.join.timelines import IntArray
 
 
 class Fitting:

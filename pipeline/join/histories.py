@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mian.contract import History
+from pipeline.arrays import BoolArray, IntArray
 from pipeline.days import DAY_MICROSECONDS, HOUR_MICROSECONDS, Calendar
-from pipeline.join.timelines import BoolArray, IntArray, Timelines
+from pipeline.timelines import Timelines
 
 #: Entries of the tables in which late arrivals are looked for, at a time.
 CELLS = 4_000_000

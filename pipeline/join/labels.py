@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.join.timelines import BoolArray, IntArray, Timelines
+from pipeline.arrays import BoolArray, IntArray
+from pipeline.timelines import Timelines
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.join.timelines import BoolArray, IntArray
+from pipeline.arrays import BoolArray, IntArray
 
 #: Sources, as ``quality.min_matched`` names them; lookups have their number behind a dot.
 CLICKS, ITEMS, USERS, BEHAVIORS, LOOKUPS = "clicks", "items", "users", "behaviors", "lookups"

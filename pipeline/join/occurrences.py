@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.join.timelines import IntArray
+from pipeline.arrays import IntArray
 
 #: A column of text: numbers into its values, -1 for null.
 TextColumn = tuple[npt.NDArray[np.int32], pa.Array]

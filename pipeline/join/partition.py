@@ -15,34 +15,35 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN, TIME_COLUMN, USER_COLUMN
+from pipeline.arrays import BoolArray, IntArray, codes, firsts, pairs, ranks
 from pipeline.days import DAY_MICROSECONDS
 from pipeline.hashing import uniform
-from pipeline.join.blobs import Column, ipc_bytes, pack, taken, text_column
+from pipeline.io.arrow_ipc import ipc_bytes
+from pipeline.join.blobs import Column, pack, taken, text_column
 from pipeline.join.fitting import Fitting
 from pipeline.join.histories import Histories, find_histories, listed_histories
 from pipeline.join.labels import Clicked, find_clicked
 from pipeline.join.matches import BEHAVIORS, CLICKS, ITEMS, LOOKUPS, USERS, Matches, flags, has_flags, ids_of
+from pipeline.join.outputs import (
+    COUNTS,
+    DUPLICATE,
+    HASH_COLUMN,
+    MATCHES,
+    MOMENTS,
+    NO_FILE,
+    OUTPUT,
+    REJECTED,
+    SAMPLE,
+    SAMPLES,
+    SEEN_COLUMN,
+    UNDRAWN,
+    Output,
+)
 from pipeline.join.plan import JoinPlan, RawField
 from pipeline.join.profiles import find_profiles
 from pipeline.join.rows import BEHAVIOR, CLICK, EARLIER, IMPRESSION, ORDER_HASH, PROFILE, ROLE, Rows
-from pipeline.join.timelines import BoolArray, IntArray, Timelines, codes, firsts, pairs, ranks
 from pipeline.logs.recorded import LIST, PLACE
-
-#: What the join gives: samples of a file; rows left out; how many rows found their partner; counts of values; sums of numbers; some
-#: impressions of the training days.
-SAMPLES, REJECTED, MATCHES, COUNTS, MOMENTS, SAMPLE = "samples", "rejected", "matches", "counts", "moments", "sample"
-#: The number of the file of rejected rows and of counts of matches: it is none of the samples'.
-NO_FILE = -1
-#: The reason that negatives are left out with that are none: see :func:`pipeline.logs.negatives.draw_negatives`.
-UNDRAWN = "log.negatives: no item could be drawn"
-DUPLICATE = "log.impressions: a duplicate of another impression"
-OUTPUT = "kind string, day date, file int, payload binary"
-
-#: Columns of packed samples beside those of the contract.
-SEEN_COLUMN = "_seen"  # bool: the candidate item is among the behaviors
-HASH_COLUMN = ORDER_HASH
-
-Output = tuple[str, int | None, int | None, bytes]
+from pipeline.timelines import Timelines
 
 
 def join_by_user(rows: Rows, plan: JoinPlan, partitions: int) -> DataFrame:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.join.timelines import IntArray, Timelines
+from pipeline.arrays import IntArray
+from pipeline.timelines import Timelines
 
 #: Before and after all times.
 ALWAYS, NEVER = -(1 << 62), 1 << 62

@@ -10,8 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import DataConfig, Source
-from pipeline.days import ONE_DAY as ONE_DAY
-from pipeline.days import Calendar, microseconds
+from pipeline.days import ONE_DAY, Calendar, days_between, microseconds
 from pipeline.logs.attributes import known_spans
 from pipeline.logs.errors import LogError
 from pipeline.logs.ids import IdColumns, refuse_faults, text_of
@@ -19,11 +18,6 @@ from pipeline.logs.negatives import draw_negatives
 from pipeline.logs.recorded import take_histories
 from pipeline.logs.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse, refuse_broken, table_fault
 from pipeline.logs.sources import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
-
-
-def days_between(first: dt.date, last: dt.date) -> list[dt.date]:
-    """All days from the first to the last, both included."""
-    return [first + i * ONE_DAY for i in range((last - first).days + 1)]
 
 
 @dataclass(frozen=True)

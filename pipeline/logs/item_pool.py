@@ -16,16 +16,17 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipeline.arrays import BoolArray, IntArray
 from pipeline.days import HOUR_MICROSECONDS
-from pipeline.join.blobs import ipc_bytes, ipc_table
-from pipeline.join.timelines import BoolArray, IntArray, Timelines
+from pipeline.io.arrow_ipc import ipc_bytes, ipc_table
+from pipeline.timelines import Timelines
 
 FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PackedPool:
-    """What workers make an :class:`ItemPool` of; each a table of :func:`pipeline.join.blobs.ipc_bytes`.
+    """What workers make an :class:`ItemPool` of; each a table of :func:`pipeline.io.arrow_ipc.ipc_bytes`.
 
     ``names``: the items, in order. ``hours``, in the order of hours and items: ``item`` (its place in ``names``), ``hour`` (since
     ``origin``, microseconds), ``count`` of events, ``first`` and ``last`` (microseconds). ``known``: ``item``, ``begin``, ``end`` as

@@ -17,10 +17,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from pipeline.arrays import IntArray, codes, firsts, pairs
 from pipeline.config import Negatives
 from pipeline.days import Calendar, microseconds
 from pipeline.hashing import impression_hash, uniform
-from pipeline.join.timelines import IntArray, codes, firsts, pairs
 from pipeline.logs.item_pool import ItemPool, pack_pool
 
 MAX_ATTEMPTS = 50

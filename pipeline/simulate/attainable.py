@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
 from pipeline.simulate.clicks import POSITION_EFFECTS, Played
 from pipeline.simulate.sessions import Sessions
@@ -116,10 +117,10 @@ def _shown_for_profile(world: World) -> Floats:
             np.log(np.array(list(coefficients.PROFILE[field].values())) @ np.exp(taste))
             for field, taste in world.tastes.profile.items()
         ),
-        np.zeros(coefficients.CATEGORIES),
+        np.zeros(CATEGORIES),
     )
     suiting = coefficients.PROFILE_SLOT_SHARE * np.exp(liking) / np.exp(liking).sum()
-    popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), coefficients.CATEGORIES)
+    popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), CATEGORIES)
     others = (1.0 - coefficients.PROFILE_SLOT_SHARE) * popularity / popularity.sum()
     share: Floats = suiting / (suiting + others)
     return share
@@ -156,7 +157,7 @@ def _need_probability(days: Floats) -> Floats:
     late = np.clip(days, shortest, longest)
     # the integral, over the days since a need began, of the probability that it lasts as long
     lasting = np.minimum(days, shortest) + ((longest - shortest) ** 2 - (longest - late) ** 2) / (2 * (longest - shortest))
-    needed: Floats = -np.expm1(-lasting / coefficients.DEMAND_EVERY_DAYS / coefficients.CATEGORIES)
+    needed: Floats = -np.expm1(-lasting / coefficients.DEMAND_EVERY_DAYS / CATEGORIES)
     return needed
 
 

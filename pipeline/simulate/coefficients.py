@@ -58,7 +58,6 @@ DEMAND_EVERY_DAYS: Final = 15.0  # mean time between a user's temporary demands
 DEMAND_DAYS: Final = (3.0, 9.0)  # how long one lasts, drawn uniformly
 
 # ---- items -------------------------------------------------------------------------------------------------------------------
-CATEGORIES: Final = 24
 CATEGORY_SHIFT: Final = 6.0  # share of category c (from 0) of the items is proportional to 1 / (c + shift)
 HOME_BRAND_SHARE: Final = 0.8  # items whose brand is one of their category's own
 NEW_ITEM_SHARE: Final = 0.25  # items released during the period

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.config.simulation import SimulateConfig
+from pipeline.config.simulation import CATEGORIES, SimulateConfig
 from pipeline.simulate import coefficients
 from pipeline.simulate.streams import Stream, generator
 
@@ -90,19 +90,19 @@ def draw_items(config: SimulateConfig, start_us: int, end_us: int) -> Items:
     rng = generator(config.seed, Stream.ITEMS)
     count = config.item_count
     new = rng.random(count) < coefficients.NEW_ITEM_SHARE
-    new[: coefficients.CATEGORIES] = False
+    new[:CATEGORIES] = False
     released = np.where(
         new,
         rng.integers(start_us, end_us, count),
         start_us - rng.integers(1, int(coefficients.CATALOG_DAYS * coefficients.DAY_US), count),
     )
-    share = 1.0 / (np.arange(coefficients.CATEGORIES) + coefficients.CATEGORY_SHIFT)
-    category = rng.choice(coefficients.CATEGORIES, count, p=share / share.sum())
-    category[: coefficients.CATEGORIES] = np.arange(coefficients.CATEGORIES)
-    own = rng.integers(0, config.brand_count // coefficients.CATEGORIES, count) * coefficients.CATEGORIES + category
+    share = 1.0 / (np.arange(CATEGORIES) + coefficients.CATEGORY_SHIFT)
+    category = rng.choice(CATEGORIES, count, p=share / share.sum())
+    category[:CATEGORIES] = np.arange(CATEGORIES)
+    own = rng.integers(0, config.brand_count // CATEGORIES, count) * CATEGORIES + category
     brand = np.where(rng.random(count) < coefficients.HOME_BRAND_SHARE, own, rng.integers(0, config.brand_count, count))
     price_z = rng.normal(size=count)
-    price_mean = rng.normal(*coefficients.PRICE_LOG_MEAN, coefficients.CATEGORIES)[category]
+    price_mean = rng.normal(*coefficients.PRICE_LOG_MEAN, CATEGORIES)[category]
     popularity = 1.0 / (rng.permutation(count) + coefficients.POPULARITY_SHIFT)
     quality = rng.normal(0, coefficients.QUALITY_SIGMA, count)
 
@@ -121,6 +121,6 @@ def draw_items(config: SimulateConfig, start_us: int, end_us: int) -> Items:
         shelf=shelf,
         shelf_key=category[shelf] * span + (released[shelf] - released[0]),
         shelf_cumulative=np.concatenate([[0.0], np.cumsum(popularity[shelf])]),
-        shelf_start=np.searchsorted(category[shelf], np.arange(coefficients.CATEGORIES)),
+        shelf_start=np.searchsorted(category[shelf], np.arange(CATEGORIES)),
         span_us=span,
     )

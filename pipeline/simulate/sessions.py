@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
 from pipeline.simulate.streams import Stream, generator
 from pipeline.simulate.users import People
@@ -78,9 +79,7 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
 
     tastes = world.tastes
     values = {field: people.value(field, user, time_us) for field in coefficients.PROFILE}
-    profile_liking = sum(
-        (table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, coefficients.CATEGORIES))
-    )
+    profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, CATEGORIES)))
     context = {
         "hours": time_us % coefficients.DAY_US // (coefficients.HOURS_PER_BLOCK * coefficients.HOUR_US),
         "weekday": (time_us // coefficients.DAY_US + _MONDAY_OFFSET) % 7,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
 from pipeline.simulate.streams import Stream, generator
 from pipeline.simulate.world import World
@@ -107,7 +108,7 @@ def draw_people(world: World, chunk: int) -> People:
         quiet_until_us=quiet_until,
         demand_from_us=demand_from,
         demand_until_us=demand_until,
-        demand_category=rng.integers(0, coefficients.CATEGORIES, shape),
+        demand_category=rng.integers(0, CATEGORIES, shape),
     )
 
 

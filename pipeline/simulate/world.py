@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.simulation import SimulateConfig
+from pipeline.config.simulation import CATEGORIES, SimulateConfig
 from pipeline.simulate import coefficients
 from pipeline.simulate.items import Items, draw_items
 from pipeline.simulate.streams import Stream, generator
@@ -98,16 +98,16 @@ def _tastes(seed: int) -> Tastes:
         "page": len(coefficients.PAGES),
     }
     return Tastes(
-        category=rng.normal(0, coefficients.CATEGORY_SIGMA, coefficients.CATEGORIES),
+        category=rng.normal(0, coefficients.CATEGORY_SIGMA, CATEGORIES),
         profile={
-            field: rng.normal(0, sigma, (len(coefficients.PROFILE[field]), coefficients.CATEGORIES))
+            field: rng.normal(0, sigma, (len(coefficients.PROFILE[field]), CATEGORIES))
             for field, sigma in coefficients.PROFILE_SIGMA.items()
         },
         price={
             field: rng.normal(0, sigma, len(coefficients.PROFILE[field])) for field, sigma in coefficients.PRICE_SIGMA.items()
         },
         context={
-            field: rng.normal(0, sigma, (context_values[field], coefficients.CATEGORIES))
+            field: rng.normal(0, sigma, (context_values[field], CATEGORIES))
             for field, sigma in coefficients.CONTEXT_SIGMA.items()
         },
     )

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyspark.sql import SparkSession
 
 from mian.contract.document import fingerprint
+from mian.fingerprint import package_fingerprint
 from pipeline.config.simulation import SimulateConfig
-from pipeline.io.atomic_directory import WholeFolder, package_fingerprint
+from pipeline.io.atomic_directory import WholeFolder
 from pipeline.simulate.summary import Summary
 
 RECORD_FILE = "_world.json"

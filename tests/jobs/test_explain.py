@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from jobs import explain
-from mian.evaluation.offline import load_model
 from mian.serving import explain as explain_rows
+from mian.tracking.registry import load_model
 from tests.jobs.conftest import Finished, one_error
 from tests.mian.sample_data import read_examples
 

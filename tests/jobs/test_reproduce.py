@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from jobs import reproduce
-from mian.evaluation.offline import load_model
 from mian.experiments.trials import RESULT, Result, Trial
+from mian.tracking.registry import load_model
 from tests.jobs.conftest import one_error, working_in
 from tests.launcher import ENVIRONMENT, ROOT, on_ranks
 from tests.mian.sample_data import SMALL_MODEL

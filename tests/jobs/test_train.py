@@ -20,8 +20,8 @@ from jobs.command import load_config
 from jobs.stop_signal import STOPPED
 from mian.config import TrainConfig
 from mian.contract import Contract
-from mian.evaluation.offline import load_model
 from mian.serving import load_servable
+from mian.tracking.registry import load_model
 from tests.jobs.conftest import Finished, Workplace, assert_trace, damaged_contracts, one_error
 from tests.mian.sample_data import read_examples
 from tests.stores import new_store

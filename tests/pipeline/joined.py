@@ -9,12 +9,14 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
+from pipeline.days import days_between
 from pipeline.join.blobs import unpack
 from pipeline.join.matches import merged
-from pipeline.join.partition import MATCHES, SAMPLES, join_by_user
+from pipeline.join.outputs import MATCHES, SAMPLES
+from pipeline.join.partition import join_by_user
 from pipeline.join.plan import join_plan
 from pipeline.join.rows import all_rows
-from pipeline.logs.events import EventLogs, days_between
+from pipeline.logs.events import EventLogs
 
 EPOCH = dt.date(1970, 1, 1)
 

@@ -10,11 +10,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.config import DataConfig
+from pipeline.days import days_between
 from pipeline.join.blobs import unpack
-from pipeline.join.partition import SAMPLES, join_by_user
+from pipeline.join.outputs import SAMPLES
+from pipeline.join.partition import join_by_user
 from pipeline.join.plan import join_plan
 from pipeline.join.rows import all_rows
-from pipeline.logs.events import EventLogs, days_between
+from pipeline.logs.events import EventLogs
 from tests.pipeline import oracle
 from tests.pipeline.oracle import Rules
 from tests.pipeline.worlds import FIRST, LAST, Worlds

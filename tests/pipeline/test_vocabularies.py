@@ -13,12 +13,13 @@ from pyspark.sql import DataFrame, SparkSession
 
 from mian.contract import Contract, Encoder, History, Label
 from pipeline.config import DataConfig
+from pipeline.days import days_between
 from pipeline.encoding.statistics import NUMBER_BINS, shares
 from pipeline.encoding.vocabularies import Fitted, TrainingDays, extend, fit, gap_edges, quantiles, references
 from pipeline.join.partition import join_by_user
 from pipeline.join.plan import join_plan
 from pipeline.join.rows import all_rows
-from pipeline.logs.events import EventLogs, days_between
+from pipeline.logs.events import EventLogs
 from tests.pipeline.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark

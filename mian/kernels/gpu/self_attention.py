@@ -15,7 +15,7 @@ TILE = 32
 def attention(
     query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See :func:`mian.kernels.self_attention.attention`; and each row's greatest score, and 1 over the sum of its powers, for the way back."""
+    """See :func:`mian.kernels.self_attention.attention`; also each row's maximum and the reciprocal of its sum, for the backward pass."""
     positions, width = len(query_key_value), query_key_value.shape[1] // 3
     output = query_key_value.new_zeros(positions, width)
     tops, inverses = query_key_value.new_zeros(2, positions, heads)

@@ -17,10 +17,10 @@ from mlflow.models import convert_input_example_to_serving_input
 from mlflow.pyfunc.scoring_server import invocations
 
 from mian.contract import Day, SampleFile
-from mian.evaluation.offline import load_model
 from mian.serving import explain, input_example, load_servable
-from mian.serving.code import code_digest, imported_packages
+from mian.serving.code import code_digest, imported_package
 from mian.serving.mlflow_export import log_servable
+from mian.tracking.registry import load_model
 
 MODEL = "models:/ctr/1"
 ROOT = Path(__file__).resolve().parents[3]
@@ -160,7 +160,7 @@ def test_it_loads_where_the_project_is_not_installed(registered: Any, store: str
 
 def test_code_that_differs_from_what_is_imported_is_refused(registered: Any, raw: pd.DataFrame, tmp_path: Path) -> None:
     model = Path(mlflow.artifacts.download_artifacts(MODEL, dst_path=str(tmp_path / "download")))
-    assert mlflow.pyfunc.load_model(str(model)).metadata.metadata["code"] == code_digest(imported_packages())
+    assert mlflow.pyfunc.load_model(str(model)).metadata.metadata["code"] == code_digest(imported_package())
     trainer = model / "code" / "mian" / "trainer" / "trainer.py"
     trainer.write_text(trainer.read_text() + "\n# what no served model runs\n")
     np.testing.assert_allclose(

@@ -20,8 +20,8 @@ from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.lock import DatasetLock, DatasetLockedError
 from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.start import find_start, refuse_loss
+from pipeline.days import days_between
 from pipeline.io.files import LocalFiles
-from pipeline.logs.events import days_between
 from tests.pipeline.dataset.builder import Killed, Logs, MortalFiles, PlainBuilder
 from tests.pipeline.small_logs import DAYS, config
 

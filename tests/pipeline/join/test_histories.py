@@ -12,7 +12,7 @@ from mian.contract import History
 from pipeline.days import DAY_MICROSECONDS, HOUR_MICROSECONDS, Calendar
 from pipeline.join import histories
 from pipeline.join.histories import cutoffs, find_histories
-from pipeline.join.timelines import Timelines
+from pipeline.timelines import Timelines
 
 UTC = Calendar()
 event = st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 3), st.integers(0, 6))

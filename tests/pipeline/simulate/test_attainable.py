@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from pipeline.config.simulation import SimulateConfig
+from pipeline.config.simulation import CATEGORIES, SimulateConfig
 from pipeline.simulate import attainable, coefficients
 from pipeline.simulate.attainable import UNLISTED, Held, attainable_probability, held_by_samples
 from pipeline.simulate.clicks import Played, play
@@ -112,7 +112,7 @@ def test_needs_are_as_frequent_as_it_says(simulated: tuple[World, People, Sessio
     time_us = world.start_us + days * coefficients.DAY_US
     active = (people.demand_from_us <= time_us) & (time_us < people.demand_until_us)
     needed = {(user, people.demand_category[user, d]) for user, d in zip(*np.nonzero(active), strict=True)}
-    trials = len(people.numbers) * coefficients.CATEGORIES
+    trials = len(people.numbers) * CATEGORIES
     expected = attainable._need_probability(np.array([days]))[0]
     low, high = stats.binom.interval(1 - 1e-5, trials, expected)
     assert low <= len(needed) <= high

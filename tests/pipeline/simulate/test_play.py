@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config.simulation import SimulateConfig
+from pipeline.config.simulation import CATEGORIES, SimulateConfig
 from pipeline.simulate import coefficients
 from pipeline.simulate.clicks import Played, play
 from pipeline.simulate.log_rows import batches, opaque_ids
@@ -144,7 +144,7 @@ def test_items_are_drawn_from_their_category_among_the_released_and_by_popularit
     world = world_of(config_of(100_000, 30))
     items = world.items
     rng = np.random.default_rng(1)
-    category = rng.integers(0, coefficients.CATEGORIES, 20_000)
+    category = rng.integers(0, CATEGORIES, 20_000)
     time_us = rng.integers(world.start_us, world.end_us, 20_000)
     for chance in (rng.random(20_000), np.zeros(20_000), np.full(20_000, np.nextafter(1, 0))):
         drawn = items.draw_in(category, time_us, chance)

@@ -1,0 +1,1 @@
+"""Scoring of samples and what follows from scores: metrics over all ranks, baselines, the best possible."""

@@ -1,0 +1,1 @@
+"""From raw samples to ids and numbers in Parquet files; the vocabularies and statistics."""

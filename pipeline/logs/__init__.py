@@ -1,0 +1,1 @@
+"""Raw logs: reading them, their rules, and the events in them."""
