@@ -145,11 +145,11 @@ class Build:
                     raise LogError(f"{name}: on {day} an id or a time is null, or a time is not of this day")
             counts = {row[0]: row[1] for row in facts}
             if name == "impressions":
-                of_day = counts
-        missing = [str(FIRST + i * ONE_DAY) for i in range((LAST - FIRST).days + 1) if FIRST + i * ONE_DAY not in of_day]
+                day_counts = counts
+        missing = [str(FIRST + i * ONE_DAY) for i in range((LAST - FIRST).days + 1) if FIRST + i * ONE_DAY not in day_counts]
         if missing:
             raise LogError(f"impressions: no events on {', '.join(missing)}")
-        return of_day
+        return day_counts
 
     def _find_duplicates(self, counts: dict[dt.date, int]) -> None:
         """Tables ``doubtful`` (hashes of keys that come twice), ``kept`` and ``removed`` (the rows of such keys)."""
@@ -248,7 +248,7 @@ class Build:
         context = ", ".join(f"{c}::VARCHAR AS {c}" for c in CONTEXT)
         sets = ("item_id", *CONTEXT)
         self._db.execute(f"""
-            CREATE TEMP TABLE of_columns AS
+            CREATE TEMP TABLE column_counts AS
             SELECT CASE {" ".join(f"WHEN grouping({c}) = 0 THEN '{c}'" for c in sets)} END AS name,
                    coalesce({", ".join(sets)}) AS value, sum(weight) AS count
             FROM (SELECT item_id, {context}, weight FROM {self._weighted(FIRST, LAST_TRAINING)})
@@ -261,10 +261,10 @@ class Build:
                       JOIN snapshots USING (snapshot)),
             times AS (SELECT {_moment_fields("hours * 3600000000")}, impressions
                       FROM (SELECT time // 3600000000 AS hours, sum(impressions) AS impressions FROM training GROUP BY hours)),
-            seen AS (SELECT value AS item_id, count FROM of_columns WHERE name = 'item_id' UNION ALL
+            seen AS (SELECT value AS item_id, count FROM column_counts WHERE name = 'item_id' UNION ALL
                      SELECT item_id, count(*) FROM clicks WHERE time < {end} GROUP BY item_id),
             counted AS (
-                SELECT name, value, count FROM of_columns WHERE name <> 'item_id' UNION ALL
+                SELECT name, value, count FROM column_counts WHERE name <> 'item_id' UNION ALL
                 {per_field} UNION ALL
                 {per_moment} UNION ALL
                 SELECT 'item_id', item_id, count FROM seen UNION ALL
@@ -284,7 +284,7 @@ class Build:
     def _encode_tables(self) -> None:
         """Tables ``item_codes`` and ``moment_codes``: what items and moments are in samples."""
         facts = self._db.execute("""
-            WITH priced AS (SELECT i.value AS x, c.count AS n FROM of_columns c JOIN items i ON i.item_id = c.value
+            WITH priced AS (SELECT i.value AS x, c.count AS n FROM column_counts c JOIN items i ON i.item_id = c.value
                             WHERE c.name = 'item_id' AND i.value IS NOT NULL AND NOT isnan(i.value)),
             center AS (SELECT sum(x * n) / sum(n) AS mean FROM priced)
             SELECT any_value(mean), sqrt(sum(n * (x - mean) ** 2) / sum(n)) FROM priced, center""").fetchone()
@@ -321,7 +321,7 @@ class Build:
             FROM moments m JOIN hours h ON h.hours = m.time // 3600000000 LEFT JOIN snapshot_codes s USING (snapshot)""")
         for name in CONTEXT:  # tables of their own, for what the optimizer knows of their sizes
             self._db.execute(f"CREATE TABLE {name}_ids AS SELECT value, id FROM vocabulary WHERE name = '{name}'")
-        for table in ("moments", "snapshot_codes", "snapshots", "of_columns"):
+        for table in ("moments", "snapshot_codes", "snapshots", "column_counts"):
             self._db.execute(f"DROP TABLE {table}")
 
     def _cut_blocks(self) -> None:

@@ -1,7 +1,7 @@
 """How much memory does a training take, phase by phase, from its start to the registered model?
 
     python benchmarks/memory.py --mib 64
-    python benchmarks/memory.py --mib 1024 --ranks 2 --placement split
+    python benchmarks/memory.py --mib 1024 --ranks 2 --placement sharded
 
 Trains MIAN with an embedding table of so many MiB on a few made-up samples, as ``jobs/train.py`` does, registers it in a store of its own,
 then loads the model from its folder and scores rows. Prints one JSON line: by phase the first rank's largest resident memory
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How much memory does a training take, phase by phase?")
     parser.add_argument("--mib", type=int, default=64, help="of the embedding table")
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--placement", choices=["replicated", "split"], default="replicated")
+    parser.add_argument("--placement", choices=["replicated", "sharded"], default="replicated")
     parser.add_argument(
         "--vocabulary", choices=["hash", "table"], default="hash", help="whether the table's values are kept as text"
     )

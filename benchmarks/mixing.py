@@ -31,8 +31,8 @@ from stream import FIELDS, SIZES, made_up, made_up_contract
 from mian.config import TrainConfig
 from mian.contract import Contract, Day, SampleFile, Split
 from mian.distributed.collectives import Ranks
-from mian.stream.read_plan import RowGroup, plan_reads, shuffled_windows
-from mian.stream.sharding import Share
+from mian.stream.read_plan import RowGroup, plan_slices, shuffled_windows
+from mian.stream.sharding import RankShard
 from mian.training import Trainer, open_streams
 
 FIRST = dt.date(2026, 1, 1)
@@ -67,15 +67,15 @@ def days_in_batches(days: int, ranks: int, batch: int, window: int, mixed: int, 
     groups = [RowGroup(f"day={n}/part-00000.parquet", 0, rows, FIRST + dt.timedelta(days=n)) for n in range(days)]
     parts = []
     for rank in range(ranks):
-        share = Share(rows * days, batch, rank, ranks, True, "sharded")
+        share = RankShard(rows * days, batch, rank, ranks, True, "sharded")
         seen = []
-        for read in plan_reads(shuffled_windows(groups, window, mixed, 0, 0, borders=share.borders), share.spans()):
+        for read in plan_slices(shuffled_windows(groups, window, mixed, 0, 0, borders=share.borders), share.spans()):
             pieces = read.window.pieces
             numbers = np.repeat([(piece.group.day - FIRST).days for piece in pieces], [piece.rows for piece in pieces])
             order = torch.randperm(read.window.rows, generator=torch.Generator().manual_seed(read.window.seed or 0)).numpy()
             seen += [numbers[order[start:stop]] for start, stop in read.spans]
         parts.append(np.concatenate(seen).reshape(share.steps, batch))
-    return [len(np.unique(of_step)) for of_step in np.concatenate(parts, axis=1)]
+    return [len(np.unique(step_days)) for step_days in np.concatenate(parts, axis=1)]
 
 
 def calibration(folder: str, contract: Contract, seed: int, window: int, mixed: int) -> float:

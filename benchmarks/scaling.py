@@ -40,9 +40,9 @@ from train import SIZES, cut, fields, made_up, vocabulary_sizes
 
 from mian.config import OptimizerConfig
 from mian.distributed.collectives import Ranks
-from mian.distributed.compression import packing16
+from mian.distributed.compression import gradient_codec
 from mian.kernels import distinct, sum_by_place
-from mian.layers import split_tables
+from mian.layers import sharded_tables
 from mian.models import build
 from mian.optim.optimizer import Optimizer
 from mian.training.step import TrainingStep
@@ -72,7 +72,7 @@ class Measured:
     seconds_a_row: float
 
 
-CASES = (Case("replicated", 1), Case("replicated", 10), Case("split", 1))
+CASES = (Case("replicated", 1), Case("replicated", 10), Case("sharded", 1))
 
 
 def main() -> None:
@@ -101,24 +101,24 @@ def main() -> None:
     for case, measured in rounds.items():
         speedups = (1.0, statistics.median(two.samples_per_s / one.samples_per_s for one, two in measured))
         for ranks, speedup in enumerate(speedups, start=1):
-            of_ranks = [both[ranks - 1] for both in measured]
+            runs = [both[ranks - 1] for both in measured]
             line = {
                 "benchmark": "scaling",
                 "size": arguments.size,
                 "batch": arguments.batch,
                 "tables": case.tables,
                 "compression": arguments.compression,
-                "table_rows": of_ranks[0].table_rows,
+                "table_rows": runs[0].table_rows,
                 "ranks": ranks,
-                "samples_per_s": round(statistics.median(one.samples_per_s for one in of_ranks)),
+                "samples_per_s": round(statistics.median(one.samples_per_s for one in runs)),
                 "speedup": round(speedup, 2),
                 "speedup_apart": 1.0 if ranks == 1 else round(statistics.median(apart[case]), 2),
-                "bytes_per_step": round(statistics.median(one.bytes_per_step for one in of_ranks)),
-                "rows": round(of_ranks[0].distinct_rows),
+                "bytes_per_step": round(statistics.median(one.bytes_per_step for one in runs)),
+                "rows": round(runs[0].distinct_rows),
             }
             print(json.dumps(line), flush=True)
-    of_one = sorted((one for one, _ in rounds[CASES[0]]), key=lambda one: one.samples_per_s)
-    print(table_of_hosts(arguments, of_one[len(of_one) // 2]), file=sys.stderr)
+    single_rank = sorted((one for one, _ in rounds[CASES[0]]), key=lambda one: one.samples_per_s)
+    print(table_of_hosts(arguments, single_rank[len(single_rank) // 2]), file=sys.stderr)
 
 
 def launch(arguments: argparse.Namespace, case: Case, ranks: int) -> Measured:
@@ -139,27 +139,27 @@ def launch(arguments: argparse.Namespace, case: Case, ranks: int) -> Measured:
 def work(arguments: argparse.Namespace) -> None:
     """One rank."""
     ranks = Ranks()
-    ranks.pack_gradients(packing16(arguments.compression))
+    ranks.compress_gradients(gradient_codec(arguments.compression))
     torch.set_num_threads(1)
     case = Case(**json.loads((Path(arguments.rank) / "case.json").read_text()))
     torch.manual_seed(ranks.rank)
     rows_of = {name: size * case.table_times for name, size in vocabulary_sizes(SIZES[arguments.size]).items()}
-    with split_tables(ranks if case.tables == "split" and ranks.size > 1 else None):
+    with sharded_tables(ranks if case.tables == "sharded" and ranks.size > 1 else None):
         model = build("mian", made_up_contract(fields(), rows_of), {})
     step = TrainingStep(model, Optimizer(model, OptimizerConfig(), ranks))
     batches = list(cut(made_up(*SIZES[arguments.size]), arguments.batch))[ranks.rank :: ranks.size]
     turns = itertools.cycle(batches)
 
     def steps(count: int) -> float:
-        ranks.wait()
+        ranks.barrier()
         started = time.perf_counter()
         for batch in itertools.islice(turns, count):
             step(batch, 0.0)
-        ranks.wait()
+        ranks.barrier()
         return time.perf_counter() - started
 
     steps(3)
-    count = ranks.from_first(max(3, round(arguments.seconds / (steps(5) / 5))))
+    count = ranks.broadcast_object(max(3, round(arguments.seconds / (steps(5) / 5))))
     before = sent()
     elapsed = steps(count)
     exchanged = sent() - before
@@ -176,7 +176,7 @@ def work(arguments: argparse.Namespace) -> None:
             seconds_a_row=seconds_a_row(round(distinct_rows), table.rows, table.width),
         )
         (Path(arguments.rank) / "measured.json").write_text(json.dumps(asdict(measured)))
-    ranks.wait()
+    ranks.barrier()
 
 
 def sent() -> int:
@@ -200,15 +200,15 @@ def seconds_a_row(rows: int, table_rows: int, width: int) -> float:
     """How long a row of another rank takes here: finding its place, adding it up, updating it."""
     from mian.optim.sparse import LazyAdam
 
-    of_two = torch.cat([torch.randperm(table_rows)[:rows] for _ in range(2)])
-    gradients = torch.randn(len(of_two), width)
+    both_ranks = torch.cat([torch.randperm(table_rows)[:rows] for _ in range(2)])
+    gradients = torch.randn(len(both_ranks), width)
     adam = LazyAdam(torch.zeros(table_rows, width), (0.9, 0.999))
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        together, places = distinct(of_two)
+        together, places = distinct(both_ranks)
         adam.step(together, sum_by_place(gradients, places, len(together)), 1e-3)
-        times.append((time.perf_counter() - started) / len(of_two))
+        times.append((time.perf_counter() - started) / len(both_ranks))
     return statistics.median(times)
 
 
@@ -230,7 +230,7 @@ def table_of_hosts(arguments: argparse.Namespace, one: Measured) -> str:
         return {
             "dense": reduced((one.dense_bytes + one.table_rows * row) * sent, hosts),
             "sparse": dense + others * (rows * (2 * ID + row * sent) / bandwidth + latency) + merged,
-            "split": dense + others / hosts * rows * (ID + row + row * sent) / bandwidth + 3 * others * latency,
+            "sharded": dense + others / hosts * rows * (ID + row + row * sent) / bandwidth + 3 * others * latency,
         }
 
     head = f"{'hosts':>6}" + "".join(f"{way + ' ms':>12}{'computing':>11}" for way in ways(1))

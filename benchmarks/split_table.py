@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         contract = write_samples(Path(folder), arguments)
         (Path(folder) / "contract.json").write_text(contract.to_json(), encoding="utf-8")
-        split = launch(Path(folder), arguments, "split")
+        split = launch(Path(folder), arguments, "sharded")
         if split["code"]:
             sys.exit(split["output"])
         whole = launch(Path(folder), arguments, "replicated")
@@ -87,12 +87,12 @@ def write_samples(folder: Path, arguments: argparse.Namespace) -> Contract:
     days = []
     for number, count in enumerate((rows, arguments.batch_size * arguments.ranks)):
         files = []
-        of_file = count // arguments.ranks
+        file_rows = count // arguments.ranks
         for number_of_file in range(arguments.ranks):
-            table = with_items_of_all_ids(made_up(rng, number_of_file * of_file, of_file), rng, arguments.rows)
+            table = with_items_of_all_ids(made_up(rng, number_of_file * file_rows, file_rows), rng, arguments.rows)
             path = folder / f"day-{number}-{number_of_file}.parquet"
             pq.write_table(table, path)
-            files.append(SampleFile(path=path.name, rows=of_file, bytes=path.stat().st_size, sha256=""))
+            files.append(SampleFile(path=path.name, rows=file_rows, bytes=path.stat().st_size, sha256=""))
         days.append(Day(day=DAY + dt.timedelta(number), rows=count, positives=0, fingerprint="", files=tuple(files)))
     contract = made_up_contract(FIELDS, {**SIZES, "item_id": arguments.rows + 1}, days)
     held_out = Split(first=days[1].day, last=days[1].day)

@@ -36,7 +36,7 @@ from torch.nn.functional import binary_cross_entropy
 from mian.config import OptimizerConfig, Precision
 from mian.contract import Field
 from mian.distributed.collectives import Ranks
-from mian.execution.prefetch import beside
+from mian.execution.prefetch import on_device
 from mian.execution.threads import default_threads, threads
 from mian.models import build
 from mian.optim.optimizer import Optimizer
@@ -139,7 +139,7 @@ def our_step(
     """A step as ``jobs/train.py`` does it; a step without ``graphs`` gives a GPU one operator after the other."""
     model = build(name, made_up_contract(fields(), vocabulary_sizes(size)), {"mlp": MLP}).to(device)
     step = TrainingStep(model, Optimizer(model, OptimizerConfig(), Ranks()), precision, compiled, graphs=graphs)
-    batches = [beside(model, batch, few_shapes=step.few_shapes) for batch in cut(samples, batch_size)]
+    batches = [on_device(model, batch, bucket_shapes=step.bucket_shapes) for batch in cut(samples, batch_size)]
 
     def run(number: int) -> None:
         with threads(default_threads(batch_size, torch.get_num_threads())):

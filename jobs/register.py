@@ -17,9 +17,9 @@ from mian.models import ModelError
 from mian.serving import ServableError, input_example
 from mian.serving.servable import MODEL_FILE, ModelDescription
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import HIDDEN, TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
 from mian.tracking.journal import JOURNALS
 from mian.tracking.mlflow_store import STORE_ERRORS
+from mian.tracking.records import HIDDEN, TRAINING_FILE, TrainingRecord, flatten, read_metrics, read_training
 from mian.tracking.registry import load_model
 from mian.tracking.tracker import Tracker
 

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ranks = Ranks()
 
     def job() -> None:
-        with ranks.needed():
+        with ranks.translate_errors():
             _job(options.config, options.overrides, ranks, stop, report=not options.no_report)
 
     return stop_signal.run(job, ERRORS, stop, lambda: ranks.rank)
@@ -81,14 +81,14 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, re
             open_truth(config.truth)
         return Experiment(config, contract)
 
-    experiment = ranks.together(prepare, ERRORS)
+    experiment = ranks.run_on_all_ranks(prepare, ERRORS)
     named = experiment.config.tracking.model_copy(update={"run_name": experiment.config.name})
     tracker = Tracker(named, experiment.folder / "tracking")
     outcome: Outcome = "FAILED"
     try:
-        ranks.together(lambda: _start(experiment, tracker) if ranks.is_first else None, (ExperimentError, TrackingError))
+        ranks.run_on_all_ranks(lambda: _start(experiment, tracker) if ranks.is_first else None, (ExperimentError, TrackingError))
         stop.heeded = True
-        train_all(experiment, ranks, tracker.run_id, stop.asked)
+        train_all(experiment, ranks, tracker.run_id, stop.requested)
         stop.heeded = False
         if ranks.is_first:
             tracker.flush()
@@ -113,7 +113,7 @@ def _start(experiment: Experiment, tracker: Tracker) -> None:
     config, path = experiment.config, experiment.folder / RUN
     with experiment.lock("run.lock"):
         known = json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.exists() else None
-        params = config.model_dump(mode="json", exclude={"models", "ablations", "further", "published"})
+        params = config.model_dump(mode="json", exclude={"models", "ablations", "extra_models", "published"})
         tracker.start(params, experiment.contract, config.samples, known)
         write(path, json.dumps({"run_id": tracker.run_id}).encode())
     send_records(experiment, tracker.run_id)

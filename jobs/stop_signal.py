@@ -27,17 +27,17 @@ class StopSignal:
     def __init__(self) -> None:
         self.heeded = False
         """Whether the training has begun, which asks."""
-        self._asked = False
+        self._requested = False
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether there was one."""
-        return self._asked
+        return self._requested
 
     def received(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
-        if self._asked or not self.heeded:
+        if self._requested or not self.heeded:
             sys.exit(128 + number)
-        self._asked = True
+        self._requested = True
 
 
 def run(job: Callable[[], None], errors: tuple[type[Exception], ...], stop: StopSignal, rank: Callable[[], int]) -> int:

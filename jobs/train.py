@@ -32,18 +32,18 @@ from mian.models import ClickModel, ModelError
 from mian.serving import ServableError, input_example, read_vocabularies, save_servable
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
 from mian.tracking.journal import JOURNALS
+from mian.tracking.records import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
 from mian.training import (
     CarryOverError,
     DisagreementError,
+    ElasticSession,
     Streams,
     TableMemoryError,
-    Trained,
     Trainer,
     TrainingError,
+    TrainingResult,
     TrainingStopped,
-    World,
     open_streams,
     refuse_large_tables,
 )
@@ -89,22 +89,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     overrides = [*options.overrides, *(["profile=true"] if options.profile else [])]
     stop = StopSignal()
-    world = World(stop.asked)
+    session = ElasticSession(stop.requested)
 
     def job() -> None:
-        with world.needed():
-            world.run(lambda: _job(options.config, overrides, world, stop))
+        with session.translate_errors():
+            session.run(lambda: _job(options.config, overrides, session, stop))
 
-    return stop_signal.run(job, ERRORS, stop, lambda: world.ranks.rank)
+    return stop_signal.run(job, ERRORS, stop, lambda: session.ranks.rank)
 
 
-def _job(path: str, overrides: Sequence[str], world: World, stop: StopSignal) -> None:
+def _job(path: str, overrides: Sequence[str], session: ElasticSession, stop: StopSignal) -> None:
     with ExitStack() as held:
-        _train(path, overrides, world, stop, held)
+        _train(path, overrides, session, stop, held)
 
 
-def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, held: ExitStack) -> None:
-    ranks = world.ranks
+def _train(path: str, overrides: Sequence[str], session: ElasticSession, stop: StopSignal, held: ExitStack) -> None:
+    ranks = session.ranks
 
     def prepare() -> tuple[TrainConfig, Contract, Streams, CheckpointStore]:
         command.refuse_other_launchers(ranks.size)
@@ -119,34 +119,36 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
         checkpoints = CheckpointStore(folder, config.checkpoint.keep, config, contract, ended_or_none)
         return config, contract, open_streams(config, contract, ranks), checkpoints
 
-    config, contract, streams, checkpoints = ranks.together(prepare, ERRORS)
+    config, contract, streams, checkpoints = ranks.run_on_all_ranks(prepare, ERRORS)
     lock = TrainingLock(lock_path(checkpoints.folder))
-    ranks.together(lambda: held.enter_context(lock) if ranks.is_first else None, ERRORS)
+    ranks.run_on_all_ranks(lambda: held.enter_context(lock) if ranks.is_first else None, ERRORS)
     # read before the training: the data set may be built anew meanwhile
-    kept = ranks.together(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
+    kept = ranks.run_on_all_ranks(lambda: _Kept.of(contract, config.samples) if ranks.is_first else None, ERRORS)
     tracker = _tracker(config, checkpoints.folder.name) if ranks.is_first else None
-    if ranks.from_first(tracker is not None and _has_ended(tracker, checkpoints)):
+    if ranks.broadcast_object(tracker is not None and _has_ended(tracker, checkpoints)):
         return
     store = checkpoints if ranks.is_first and config.checkpoint.enabled else None
     traces = pathlib.Path(config.output) / "profiles" / checkpoints.folder.name
     trace = traces / f"rank-{ranks.rank}.json" if config.profile else None
-    trainer = ranks.together(
+    trainer = ranks.run_on_all_ranks(
         lambda: Trainer(
-            config, contract, streams, ranks, tracker.report if tracker else _to_nobody, store, world.stopping, trace
+            config, contract, streams, ranks, tracker.report if tracker else _to_nobody, store, session.stopping, trace
         ),
         ERRORS,
     )
     # the state is held by no name here: it is as large as all that is trained
-    resumed = trainer.resume(ranks.together(lambda: _saved(world, checkpoints.folder.name, store), ERRORS))
+    resumed = trainer.resume(ranks.run_on_all_ranks(lambda: _saved(session, checkpoints.folder.name, store), ERRORS))
     if config.init_from is not None and not resumed:
-        trainer.begin_with(*ranks.together(lambda: _initial(config, contract) if ranks.is_first else (None, None), ERRORS))
-    world.hold(checkpoints.folder.name, trainer)
+        trainer.begin_with(
+            *ranks.run_on_all_ranks(lambda: _initial(config, contract) if ranks.is_first else (None, None), ERRORS)
+        )
+    session.keep_state(checkpoints.folder.name, trainer)
     outcome: Outcome = "FAILED"
     try:
-        ranks.together(lambda: _begin(config, contract, streams, ranks, trainer, tracker, resumed), (TrackingError,))
-        trainer.progress.run_id = ranks.from_first(trainer.progress.run_id)  # any rank may be the first one next time
+        ranks.run_on_all_ranks(lambda: _begin(config, contract, streams, ranks, trainer, tracker, resumed), (TrackingError,))
+        trainer.progress.run_id = ranks.broadcast_object(trainer.progress.run_id)  # any rank may be the first one next time
         stop.heeded = True
-        with world.changes():
+        with session.interruptible():
             keeper = _Keeper(config, contract, trainer, ranks, tracker, kept, checkpoints.folder.name)
             try:
                 trained = trainer.run(keeper.keep)
@@ -160,7 +162,7 @@ def _train(path: str, overrides: Sequence[str], world: World, stop: StopSignal, 
     except TrainingStopped:
         outcome = "KILLED"
         raise
-    except world.ends:
+    except session.restart_errors:
         outcome = "RUNNING"
         raise
     finally:
@@ -232,9 +234,9 @@ def _to_nobody(metrics: Mapping[str, float], step: int) -> None:
     """What ranks that are not the first have to report."""
 
 
-def _saved(world: World, key: str, store: CheckpointStore | None) -> dict[str, Any] | None:
+def _saved(session: ElasticSession, key: str, store: CheckpointStore | None) -> dict[str, Any] | None:
     """What the training goes on from: what the first rank has in memory, or else its newest checkpoint."""
-    saved = world.saved(key) if world.ranks.is_first else None
+    saved = session.kept_state(key) if session.ranks.is_first else None
     return saved if saved is not None or store is None else store.newest()
 
 
@@ -315,14 +317,16 @@ class _Keeper:
         self._key = key
         self.folder = ""
 
-    def keep(self, trained: Trained) -> None:
+    def keep(self, trained: TrainingResult) -> None:
         """Save the model, then register it."""
         model = self._trainer.whole_model()
         self._ranks.limit_exchanges(math.inf)  # however long the model takes to be kept
-        self.folder = self._ranks.from_first(self._ranks.together(lambda: self._save(model, trained), (TrainingError,)))
+        self.folder = self._ranks.broadcast_object(
+            self._ranks.run_on_all_ranks(lambda: self._save(model, trained), (TrainingError,))
+        )
         if self._tracker is not None:
             self._register(self._tracker, trained)
-        self._ranks.wait()
+        self._ranks.barrier()
         self._ranks.limit_exchanges(self._config.exchange_timeout_seconds)
 
     def scoring_failed(self, error: Exception) -> TrainingError:
@@ -333,7 +337,7 @@ class _Keeper:
             f"{self.folder} scores any other samples"
         )
 
-    def record_test(self, trained: Trained) -> None:
+    def record_test(self, trained: TrainingResult) -> None:
         """Add the metrics of the test split to the model's folder and to the run."""
         tracker = self._tracker
         if tracker is None or trained.test is None:
@@ -358,7 +362,7 @@ class _Keeper:
         if self._tracker is not None and self._tracker.journal.notes["registered"] == "no":
             self._try_to_register(self._tracker)
 
-    def _save(self, model: ClickModel, trained: Trained) -> str:
+    def _save(self, model: ClickModel, trained: TrainingResult) -> str:
         config, tracker = self._config, self._tracker
         if tracker is None or self._kept is None:
             return ""
@@ -390,7 +394,7 @@ class _Keeper:
         )
         return folder
 
-    def _register(self, tracker: Tracker, trained: Trained) -> None:
+    def _register(self, tracker: Tracker, trained: TrainingResult) -> None:
         tracker.report({"best_step": trained.best_step}, trained.steps)
         if not self._try_to_register(tracker):
             log.warning(
@@ -409,7 +413,7 @@ class _Keeper:
         return uri is not None
 
 
-def _write_metrics(folder: str, trained: Trained) -> None:
+def _write_metrics(folder: str, trained: TrainingResult) -> None:
     test = None if trained.test is None else undefined_as_none(trained.test.metrics)
     metrics = ModelMetrics(
         steps=trained.steps, best_step=trained.best_step, validation=undefined_as_none(trained.validation), test=test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import posixpath
 import re
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mian.seeds import LARGEST_SEED
+
+log = logging.getLogger(__name__)
 
 
 class Strict(BaseModel):
@@ -88,9 +91,17 @@ class StreamConfig(Strict):
 class TablesConfig(Strict):
     """Embedding tables."""
 
-    placement: Literal["replicated", "split"] = "replicated"
-    """``replicated``: whole on every rank. ``split``: each row on one rank alone, with what the optimizer remembers of it; for tables that
-    are larger than a worker. The weights that come out are the same but for rounding."""
+    placement: Literal["replicated", "sharded"] = "replicated"
+    """``replicated``: Every rank holds all rows. ``sharded``: Each row and its optimizer state lie on one rank; use it for tables that do
+    not fit one worker. The trained weights are the same except for rounding. ``split`` is the old name of ``sharded``."""
+
+    @field_validator("placement", mode="before")
+    @classmethod
+    def _split_is_now_sharded(cls, placement: Any) -> Any:
+        if placement == "split":
+            log.warning("tables.placement: split is now called sharded; change it in the configuration")
+            return "sharded"
+        return placement
 
 
 class TrackingConfig(Strict):
@@ -205,7 +216,7 @@ class TrainConfig(Strict):
     """Whether ``torch.compile`` makes the model's forward and backward pass in training, but for the embedding's. It needs a C++ compiler,
     and takes a minute at the start. The weights that come out are the same but for rounding, and for which entries dropout drops."""
     cuda_graphs: bool = True
-    """Whether a GPU gets forward and backward pass of a step in one piece, recorded once for each shape of batches. Split tables,
+    """Whether a GPU gets forward and backward pass of a step in one piece, recorded once for each shape of batches. Sharded tables,
     ``backward_passes_per_step`` over 1, and models that ask for values on the way (DIEN with states wider than 64) do without. The weights
     that come out are the same but for rounding."""
     threads: int | None = Field(None, ge=1)

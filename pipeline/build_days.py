@@ -107,8 +107,10 @@ class SparkBuilder:
             staged = self._staged(base, events, joined, days, staging)
             matched = {day: total(found.counts)["matched"] for day, found in staged.days.items()}
             refuse_unmatched(self._spark, self._config, matched)
-            marks = {day: day_fingerprint(self._config, day, base.vocabulary_fingerprint, inputs[day]) for day in days}
-            built = {day: self._day(base, events, day, marks[day], inputs[day], staged.days.get(day), small) for day in days}
+            fingerprints = {day: day_fingerprint(self._config, day, base.vocabulary_fingerprint, inputs[day]) for day in days}
+            built = {
+                day: self._day(base, events, day, fingerprints[day], inputs[day], staged.days.get(day), small) for day in days
+            }
         finally:
             joined.unpersist()
         self._vocabularies.pending.clear()  # from now on they are in the folder

@@ -23,7 +23,7 @@ class Saving:
 
     Args:
         ranks: who takes part; all of them call each method.
-        rows: by name, how many rows a split tensor has over all ranks; see :class:`mian.checkpoint.shards.Shards`.
+        rows: by name, how many rows a sharded tensor has over all ranks; see :class:`mian.checkpoint.shards.Shards`.
         folder: for what is brought together, on the first rank.
         store: where checkpoints go, on the first rank.
         enabled: whether any are taken; the same on all ranks.
@@ -37,12 +37,12 @@ class Saving:
         self._failing: set[Kind] = set()
 
     def whole(self, state: Tensors) -> dict[str, torch.Tensor]:
-        """See :meth:`mian.checkpoint.shards.Shards.together`."""
-        return self._shards.together(state)
+        """See :meth:`mian.checkpoint.shards.Shards.gather`."""
+        return self._shards.gather(state)
 
     def lacks_best(self, step: int) -> bool:
         """Whether the best checkpoint of a step, 0 for none, is to be written again; the same on all ranks."""
-        return self._ranks.from_first(bool(step and self._store is not None and not self._store.is_readable("best", step)))
+        return self._ranks.broadcast_object(bool(step and self._store is not None and not self._store.is_readable("best", step)))
 
     def write(self, kind: Kind, step: int, best_step: int, values: Mapping[str, Any], tensors: Mapping[str, Tensors]) -> None:
         """Write a checkpoint. One that cannot be written costs what would be redone, not the training.
@@ -57,7 +57,7 @@ class Saving:
         if not self.enabled:
             return
         try:
-            whole = self._shards.together({name: tensor for group in tensors.values() for name, tensor in group.items()})
+            whole = self._shards.gather({name: tensor for group in tensors.values() for name, tensor in group.items()})
             if self._store is None:
                 return
             groups = {group: {name: whole[name].cpu() for name in names} for group, names in tensors.items()}
@@ -85,7 +85,7 @@ class Saving:
             CheckpointError: the saved ones are others; on the first rank.
             RankError: on the others then.
         """
-        same_on_all = self._shards.unsplit(tensors)
+        same_on_all = self._shards.replicated(tensors)
 
         def check_and_copy() -> None:
             if saved is not None:
@@ -93,13 +93,13 @@ class Saving:
                 for name, tensor in same_on_all.items():
                     tensor.copy_(saved[name])
 
-        self._ranks.together(check_and_copy, (CheckpointError,))
+        self._ranks.run_on_all_ranks(check_and_copy, (CheckpointError,))
         self.share(tensors)
         self._shards.hand_out(saved, tensors)
 
     def share(self, tensors: Tensors) -> None:
         """Give every rank the first one's values, but of what is split."""
-        self._ranks.broadcast(self._shards.unsplit(tensors))
+        self._ranks.broadcast(self._shards.replicated(tensors))
 
 
 def _check_shapes(saved: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:

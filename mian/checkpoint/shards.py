@@ -1,4 +1,4 @@
-"""Tensors whose rows lie split over the ranks: brought together on the first, and handed out again."""
+"""Tensors whose rows is sharded over the ranks: brought together on the first, and handed out again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PIECE = 1 << 18  # rows of each rank that travel at a time
 
 
 class Shards:
-    """Moves split tensors in pieces, so that no rank needs room for a whole one.
+    """Moves sharded tensors in pieces, so that no rank needs room for a whole one.
 
     Args:
         ranks: who takes part.
-        rows: by name, how many rows a split tensor has over all ranks.
+        rows: by name, how many rows a sharded tensor has over all ranks.
         folder: where the first rank keeps whole ones: in files without a name, which go with the tensors or the process.
     """
 
@@ -30,7 +30,7 @@ class Shards:
         self._rows = rows
         self._folder = folder
 
-    def unsplit(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def replicated(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What of a state is the same on all ranks."""
         return {name: tensor for name, tensor in state.items() if name not in self._rows}
 
@@ -41,13 +41,13 @@ class Shards:
             for name, tensor in state.items()
         }
 
-    def together(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The state with its split tensors whole, on the first rank; without them on the others. Every rank must call it.
+    def gather(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The state with its sharded tensors whole, on the first rank; without them on the others. Every rank must call it.
 
         Raises:
             CheckpointError: the folder has no room for one; on the first rank, after the others are done.
         """
-        found = self.unsplit(state)
+        found = self.replicated(state)
         errors = []
         for name in sorted(state.keys() & self._rows):
             into = None
@@ -77,7 +77,7 @@ class Shards:
             piece = mine[start : start + _PIECE]
             counts = torch.zeros(self._ranks.size, dtype=torch.int64)
             counts[0] = len(piece)
-            pieces, counts = self._ranks.swap(piece, counts, "collect")
+            pieces, counts = self._ranks.all_to_all(piece, counts, "collect")
             if whole is not None:
                 for rank, part in enumerate(torch.split(pieces, counts.tolist())):
                     whole[self._places(rank, start, len(part))] = part
@@ -89,7 +89,7 @@ class Shards:
                 here = [Placement(rank, self._ranks.size).count(self._rows[name]) for rank in range(self._ranks.size)]
                 parts = [whole[self._places(rank, start, min(_PIECE, max(0, n - start)))] for rank, n in enumerate(here)]
             counts = torch.tensor([len(part) for part in parts])
-            received, _ = self._ranks.swap(torch.cat(parts).to(mine.device), counts, "distribute")
+            received, _ = self._ranks.all_to_all(torch.cat(parts).to(mine.device), counts, "distribute")
             mine[start : start + len(received)] = received
 
     def _most(self, name: str) -> int:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mian.config import TrainConfig
 from mian.contract import Contract
-from mian.models import weights_version
+from mian.models import current_names, weights_version
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class CheckpointStore:
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path / CONTENT}: cannot be read ({' '.join(str(error).split())})") from error
         self._whole[path] = True
-        return state
+        return state | {part: current_names(state[part]) for part in ("model", "optimizer") if part in state}
 
     def _of_fewer_epochs(self) -> dict[str, Any] | None:
         """The last state of a training that ended, which more epochs go on from."""

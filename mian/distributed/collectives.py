@@ -13,16 +13,16 @@ import numpy.typing as npt
 import torch
 from horovod.common.exceptions import HorovodInternalError
 
-from mian.distributed.compression import Packing16, blocks, from_blocks
-from mian.distributed.watchdog import ExchangeWatch
+from mian.distributed.compression import GradientCodec, blocks, from_blocks
+from mian.distributed.watchdog import ExchangeWatchdog
 from mian.execution.threads import usable_cores
 from mian.kernels import distinct, sum_by_place
 
 Value = TypeVar("Value")
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_SHORTEST_NAP, _LONGEST_NAP, _NAP_SHARE = 5e-5, 1e-3, 0.125
-"""Seconds between two looks at whether an exchange is over, at first and at last, and the share of the wait so far that they are."""
+_SHORTEST_POLL, _LONGEST_POLL, _POLL_FRACTION = 5e-5, 1e-3, 0.125
+"""The polling interval of an exchange: its shortest and longest, in seconds, and which fraction of the wait so far it is."""
 
 
 class RankError(RuntimeError):
@@ -47,8 +47,8 @@ class Ranks:
         self.local_rank: int = hvd.local_rank()
         self.local_size: int = 1 if alone else hvd.local_size()
         self._by_cpu = True
-        self._watch = ExchangeWatch(self.rank, self.size)
-        self._packing: Packing16 | None = None
+        self._watchdog = ExchangeWatchdog(self.rank, self.size)
+        self._codec: GradientCodec | None = None
 
     @property
     def is_first(self) -> bool:
@@ -72,18 +72,18 @@ class Ranks:
     @property
     def exchange_seconds(self) -> float:
         """What exchanges have taken so far, waiting for other ranks included."""
-        return self._watch.seconds
+        return self._watchdog.seconds
 
     def limit_exchanges(self, seconds: float) -> None:
         """End the exchanges that last longer, in an error."""
-        self._watch.limit = seconds
+        self._watchdog.limit = seconds
 
-    def pack_gradients(self, packing: Packing16 | None) -> None:
+    def compress_gradients(self, codec: GradientCodec | None) -> None:
         """From now on gradients travel packed; None: as they are. All ranks say the same."""
-        self._packing = packing
+        self._codec = codec
 
     @contextmanager
-    def needed(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Say plainly that another rank ended, or hangs, while this one worked with it, and which.
 
         Raises:
@@ -93,11 +93,11 @@ class Ranks:
         try:
             yield
         except HorovodInternalError as error:
-            missing = self._watch.missing()
+            missing = self._watchdog.missing()
             who = "another rank" if not missing else f"rank {', '.join(map(str, missing))}"
-            if missing and self._watch.waited:
+            if missing and self._watchdog.waited:
                 raise HungRankError(
-                    f"{who} did not come to an exchange for {self._watch.waited} s: it hangs, was killed, or its host is cut off; the "
+                    f"{who} did not come to an exchange for {self._watchdog.waited} s: it hangs, was killed, or its host is cut off; the "
                     "training started again goes on from its newest checkpoint; exchange_timeout_seconds and horovodrun's "
                     "--gloo-timeout-seconds say how long ranks wait"
                 ) from error
@@ -110,7 +110,7 @@ class Ranks:
         """This rank's share of the machine's cores; at least one."""
         return max(1, usable_cores() // self.local_size)
 
-    def together(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:
+    def run_on_all_ranks(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:
         """Run a step on every rank; where it fails on some, it fails on all.
 
         Raises:
@@ -129,7 +129,7 @@ class Ranks:
             raise error
         raise RankError(f"rank {failed[0]} could not go on")
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every rank is here."""
         self.gather_objects(None)
 
@@ -137,27 +137,27 @@ class Ranks:
         """Every rank's value, in the order of ranks."""
         if self.size == 1:
             return [value]
-        with self._watch:
-            _meet()
+        with self._watchdog:
+            _barrier()
             gathered: list[Value] = hvd.allgather_object(value)
         return gathered
 
-    def mean_(self, value: torch.Tensor) -> None:
+    def allreduce_mean_(self, value: torch.Tensor) -> None:
         """Put the mean over ranks in its place."""
         if self.size == 1:
             return
         here = value.cpu() if self._goes_by_cpu(value) else value
-        with self._watch:
-            _exchanged(hvd.allreduce_async_(here, op=hvd.Average))
+        with self._watchdog:
+            _synchronize(hvd.allreduce_async_(here, op=hvd.Average))
         if here is not value:
             value.copy_(here)
 
-    def mean_of_gradients(
+    def allreduce_gradients(
         self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """The mean over ranks of all gradients, in one exchange; of tables the rows travel that the ranks' batches hold.
 
-        Packed gradients, see :meth:`pack_gradients`, are unpacked and then added up. Each rank is sent its part of the dense one by all
+        Packed gradients, see :meth:`compress_gradients`, are unpacked and then added up. Each rank is sent its part of the dense one by all
         ranks, and sends all of them the mean: as many numbers as a reduction sends. What travels is rounded twice, there and back; every
         rank has the mean as it traveled, its own part too, so that all have the same.
 
@@ -172,103 +172,106 @@ class Ranks:
             return dict(tables)
         if self._goes_by_cpu(dense):
             here = dense.cpu()
-            mean = self.mean_of_gradients(here, {name: (rows.cpu(), values.cpu()) for name, (rows, values) in tables.items()})
+            mean = self.allreduce_gradients(here, {name: (rows.cpu(), values.cpu()) for name, (rows, values) in tables.items()})
             dense.copy_(here)
             return {name: (rows.to(dense.device), values.to(dense.device)) for name, (rows, values) in mean.items()}
-        with self._watch:
+        with self._watchdog:
             parts = self._send_dense(dense)
             sent = {
                 name: (
                     hvd.allgather_async(rows, name=f"{name}.rows"),
-                    hvd.allgather_async(self._pack(values), name=f"{name}.values"),
+                    hvd.allgather_async(self._compress(values), name=f"{name}.values"),
                 )
                 for name, (rows, values) in tables.items()
             }
             reduced = self._send_mean(parts)
-            all_rows = {name: _exchanged(of_rows) for name, (of_rows, _) in sent.items()}
+            all_rows = {name: _synchronize(rows_handle) for name, (rows_handle, _) in sent.items()}
         found = {name: distinct(rows) for name, rows in all_rows.items()}  # while the gradients travel
-        with self._watch:
-            all_values = {name: self._unpack(_exchanged(of_values)) for name, (_, of_values) in sent.items()}
+        with self._watchdog:
+            all_values = {name: self._decompress(_synchronize(values_handle)) for name, (_, values_handle) in sent.items()}
             self._receive_mean(reduced, dense)
         return {
             name: (rows, sum_by_place(all_values[name].div_(self.size), places, len(rows)))
             for name, (rows, places) in found.items()
         }
 
-    def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.swap`."""
+    def all_to_all(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.all_to_all`."""
         if self._goes_by_cpu(values):
-            swapped_here, counts = self.swap(values.cpu(), counts, name)
+            swapped_here, counts = self.all_to_all(values.cpu(), counts, name)
             return swapped_here.to(values.device), counts
-        with self._watch, torch.inference_mode(mode=False):  # Horovod's own thread, which is not in that mode, writes what comes
+        with (
+            self._watchdog,
+            torch.inference_mode(mode=False),
+        ):  # Horovod's own thread, which is not in that mode, writes what comes
             sent = hvd.alltoall_async(
-                values.clone() if values.is_inference() else values, counts.int().cpu(), name=f"swap.{name}"
+                values.clone() if values.is_inference() else values, counts.int().cpu(), name=f"all_to_all.{name}"
             )
-            swapped: tuple[torch.Tensor, torch.Tensor] = _exchanged(sent)
+            swapped: tuple[torch.Tensor, torch.Tensor] = _synchronize(sent)
         return swapped
 
-    def swap_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """See :meth:`mian.layers.placement.Exchange.swap_gradients`."""
-        return self._unpack(self.swap(self._pack(gradients), counts, "gradients")[0])
+    def all_to_all_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """See :meth:`mian.layers.placement.Exchange.all_to_all_gradients`."""
+        return self._decompress(self.all_to_all(self._compress(gradients), counts, "gradients")[0])
 
     def _send_dense(self, dense: torch.Tensor) -> int:
-        if self._packing is None:
+        if self._codec is None:
             return int(hvd.allreduce_async_(dense, op=hvd.Average, name="dense"))
-        return int(hvd.alltoall_async(self._packing.pack(blocks(dense, self.size)), name="dense.parts"))
+        return int(hvd.alltoall_async(self._codec.compress(blocks(dense, self.size)), name="dense.parts"))
 
     def _send_mean(self, sent: int) -> int:
-        if self._packing is None:
+        if self._codec is None:
             return sent
-        of_ranks = self._packing.unpack(_exchanged(sent)[0])
-        mean = of_ranks.view(self.size, -1, of_ranks.shape[1]).mean(dim=0)
-        return int(hvd.allgather_async(self._packing.pack(mean), name="dense.mean"))
+        rank_values = self._codec.decompress(_synchronize(sent)[0])
+        mean = rank_values.view(self.size, -1, rank_values.shape[1]).mean(dim=0)
+        return int(hvd.allgather_async(self._codec.compress(mean), name="dense.mean"))
 
     def _receive_mean(self, sent: int, dense: torch.Tensor) -> None:
-        received = _exchanged(sent)
-        if self._packing is not None:
-            from_blocks(dense, self._packing.unpack(received))
+        received = _synchronize(sent)
+        if self._codec is not None:
+            from_blocks(dense, self._codec.decompress(received))
 
-    def _pack(self, vectors: torch.Tensor) -> torch.Tensor:
-        return vectors if self._packing is None else self._packing.pack(vectors)
+    def _compress(self, vectors: torch.Tensor) -> torch.Tensor:
+        return vectors if self._codec is None else self._codec.compress(vectors)
 
-    def _unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        return packed if self._packing is None else self._packing.unpack(packed)
+    def _decompress(self, packed: torch.Tensor) -> torch.Tensor:
+        return packed if self._codec is None else self._codec.decompress(packed)
 
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Give every rank the first one's values, in place."""
         if self.size == 1:
             return
         here = {name: tensor.cpu() if self._goes_by_cpu(tensor) else tensor for name, tensor in tensors.items()}
-        with self._watch:
-            _meet()
+        with self._watchdog:
+            _barrier()
             hvd.broadcast_parameters(here, root_rank=0)
         for name, tensor in tensors.items():
             if here[name] is not tensor:
                 tensor.copy_(here[name])
 
-    def from_first(self, value: Value) -> Value:
+    def broadcast_object(self, value: Value) -> Value:
         """The first rank's value."""
         if self.size == 1:
             return value
-        with self._watch:
-            _meet()
+        with self._watchdog:
+            _barrier()
             # without a name it is called by its value's type, which differs between the ranks
-            shared: Value = hvd.broadcast_object(value, root_rank=0, name="from_first")
+            shared: Value = hvd.broadcast_object(value, root_rank=0, name="broadcast_object")
         return shared
 
-    def bring_to(self, rank: int, rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    def gather_to(self, rank: int, rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """Every rank's rows, ``(N,)`` of any type, on one rank, in the order of ranks; on the others none."""
         if self.size == 1:
             return rows
         counts = torch.zeros(self.size, dtype=torch.int64)
         counts[rank] = len(rows)
         as_bytes = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
-        brought, _ = self.swap(torch.from_numpy(as_bytes), counts, "bring_to")
+        brought, _ = self.all_to_all(torch.from_numpy(as_bytes), counts, "gather_to")
         found: npt.NDArray[Scalar] = brought.numpy().view(rows.dtype).reshape(len(brought))
         return found
 
 
-def _exchanged(handle: int) -> Any:
+def _synchronize(handle: int) -> Any:
     """What an exchange brought, once it is over.
 
     Horovod's own ``synchronize`` looks again and again, and takes the interpreter's lock each time: a rank that waits would keep a core
@@ -279,10 +282,10 @@ def _exchanged(handle: int) -> Any:
     """
     began = time.perf_counter()
     while not hvd.poll(handle):
-        time.sleep(min(max(_NAP_SHARE * (time.perf_counter() - began), _SHORTEST_NAP), _LONGEST_NAP))
+        time.sleep(min(max(_POLL_FRACTION * (time.perf_counter() - began), _SHORTEST_POLL), _LONGEST_POLL))
     return hvd.synchronize(handle)
 
 
-def _meet() -> None:
+def _barrier() -> None:
     """Wait until every rank is here, before an exchange that waits by Horovod's ``synchronize``."""
-    _exchanged(hvd.allreduce_async(torch.zeros(1), name="meet"))
+    _synchronize(hvd.allreduce_async(torch.zeros(1), name="barrier"))

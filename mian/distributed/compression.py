@@ -20,25 +20,25 @@ _SCALES = (-126, 120)
 _BLOCK = 128
 
 
-class Packing16(Protocol):
+class GradientCodec(Protocol):
     """Vectors of float32 as bytes and back, each for itself; what is no number stays none."""
 
-    def pack(self, vectors: torch.Tensor) -> torch.Tensor:
+    def compress(self, vectors: torch.Tensor) -> torch.Tensor:
         """Pack float32 ``(N, width)``: uint8 ``(N, bytes)``."""
 
-    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+    def decompress(self, packed: torch.Tensor) -> torch.Tensor:
         """The vectors again, float32 ``(N, width)``."""
 
 
 class BFloat16:
     """Seven bits of a number behind its first one; all of float32's range, so that nothing has to be scaled. 2 bytes a number."""
 
-    def pack(self, vectors: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Packing16.pack`."""
+    def compress(self, vectors: torch.Tensor) -> torch.Tensor:
+        """See :meth:`GradientCodec.compress`."""
         return vectors.bfloat16().view(torch.uint8)
 
-    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Packing16.unpack`."""
+    def decompress(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :meth:`GradientCodec.decompress`."""
         return packed.view(torch.bfloat16).float()
 
 
@@ -50,19 +50,19 @@ class ScaledFloat16:
     infinite, and an entry keeps its ten bits unless it is under 2^-29 of the vector's largest.
     """
 
-    def pack(self, vectors: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Packing16.pack`."""
+    def compress(self, vectors: torch.Tensor) -> torch.Tensor:
+        """See :meth:`GradientCodec.compress`."""
         largest = torch.frexp(vectors.abs().amax(dim=1, keepdim=True)).exponent
         exponents = (_LARGEST_EXPONENT - largest).clamp_(*_SCALES)
         return torch.cat([(vectors * _power_of_two(exponents)).half(), exponents.half()], dim=1).view(torch.uint8)
 
-    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Packing16.unpack`."""
+    def decompress(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :meth:`GradientCodec.decompress`."""
         numbers = packed.view(torch.float16)
         return numbers[:, :-1].float() * _power_of_two(-numbers[:, -1:].int())
 
 
-def packing16(compression: Literal["none", "fp16", "bf16"]) -> Packing16 | None:
+def gradient_codec(compression: Literal["none", "fp16", "bf16"]) -> GradientCodec | None:
     """What ``optimizer.compression`` names; None for none."""
     return {"none": None, "fp16": ScaledFloat16(), "bf16": BFloat16()}[compression]
 

@@ -23,7 +23,7 @@ def gloo_timeout() -> float:
     return float(os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", 30))
 
 
-class ExchangeWatch:
+class ExchangeWatchdog:
     """Times the exchanges of this rank, each in a ``with`` block, and ends one that lasts too long.
 
     A process that is frozen, or a host that is cut off, Gloo gives up after a time-out of its own. A rank that is stuck elsewhere still
@@ -50,7 +50,7 @@ class ExchangeWatch:
         self._size = size
         self._began: float | None = None
         if size > 1:
-            threading.Thread(target=_look_at_the_clock, args=(weakref.ref(self),), name="exchanges", daemon=True).start()
+            threading.Thread(target=_watchdog_loop, args=(weakref.ref(self),), name="exchanges", daemon=True).start()
 
     def __enter__(self) -> None:
         self._name = record_function("exchange")
@@ -117,7 +117,7 @@ def _launcher(method: str, rank: int) -> int:
         connection.close()
 
 
-def _look_at_the_clock(reference: weakref.ref[ExchangeWatch]) -> None:
+def _watchdog_loop(reference: weakref.ref[ExchangeWatchdog]) -> None:
     """Until the watch is gone with its ranks."""
     while (watch := reference()) is not None:
         if watch.lasts() > watch.limit:

@@ -117,7 +117,7 @@ class ScoredRows:
         told = self._ranks.gather_objects((self._seen, runs[0]))
         rows = _check(np.sum([seen for seen, _ in told], axis=0))
         keys = self._cuts(rows, sum(count for _, count in told))
-        counts, _ = (table.cut(of_table) for table, of_table in zip(self._tables, keys, strict=True))
+        counts, _ = (table.cut(table_keys) for table, table_keys in zip(self._tables, keys, strict=True))
         if keys[0]:
             counts = np.sum(self._ranks.gather_objects(counts), axis=0).tolist()
         scores, users = self._own_parts(keys, [sum(counts[:part]) for part in range(len(counts))], rows)
@@ -136,12 +136,12 @@ class ScoredRows:
         Returns:
             The sums of this rank's parts, by the parts' numbers.
         """
-        parts = [(table, part) for table, of_table in enumerate(keys) for part in range(len(of_table) + 1)]
+        parts = [(table, part) for table, table_keys in enumerate(keys) for part in range(len(table_keys) + 1)]
         scores, users = {}, {}
         for first in range(0, len(parts), self._ranks.size):
             mine: tuple[int, int, Records] | None = None
             for owner, (table, part) in enumerate(parts[first : first + self._ranks.size]):
-                found = self._ranks.bring_to(owner, self._tables[table].part(part))
+                found = self._ranks.gather_to(owner, self._tables[table].part(part))
                 if owner == self._ranks.rank:
                     mine = table, part, found
             if mine is None:
@@ -165,9 +165,9 @@ class ScoredRows:
             return [[], []]
         stride = 1 + self._capacity // (2 * runs)
         every = max(1, self._capacity // (2 * stride))
-        of_ranks = self._ranks.gather_objects([table.samples(stride) for table in self._tables])
+        rank_values = self._ranks.gather_objects([table.samples(stride) for table in self._tables])
         keys = []
-        for samples in (np.concatenate(of_table) for of_table in zip(*of_ranks, strict=True)):
+        for samples in (np.concatenate(table_keys) for table_keys in zip(*rank_values, strict=True)):
             samples["outcome"] &= ~np.uint32(1)
             chosen = np.sort(samples)[every::every]
             keys.append(sorted(set(chosen.tolist())))
@@ -186,7 +186,7 @@ def _check(seen: npt.NDArray[np.int64]) -> int:
     return int(rows)
 
 
-def _in_order(of_ranks: list[dict[int, Sums]]) -> Sums:
+def _in_order(rank_values: list[dict[int, Sums]]) -> Sums:
     """The sum of parts that ranks have, by their numbers."""
-    parts = {number: part for of_rank in of_ranks for number, part in of_rank.items()}
+    parts = {number: part for rank_value in rank_values for number, part in rank_value.items()}
     return reduce(add, (parts[number] for number in range(len(parts))))

@@ -14,7 +14,7 @@ import torch
 from mian.contract.document import LABEL_COLUMN, USER_COLUMN
 from mian.distributed.collectives import Ranks
 from mian.evaluation.distributed_metrics import Evaluation, ScoredRows
-from mian.execution.prefetch import beside
+from mian.execution.prefetch import on_device
 from mian.models import ClickModel
 from mian.stream import SampleStream
 from mian.stream.schema import Tensors
@@ -46,11 +46,11 @@ def scores(
             for drawn in samples:
                 batch = drawn if change is None else change(drawn)
                 with torch.inference_mode():
-                    probabilities = torch.sigmoid(model(beside(model, batch)).float()).cpu().numpy()
+                    probabilities = torch.sigmoid(model(on_device(model, batch)).float()).cpu().numpy()
                 yield Scores(batch[LABEL_COLUMN].numpy(), probabilities, batch[USER_COLUMN].numpy())
         with torch.inference_mode():
             for _ in range(stream.steps, batches):
-                model.take_part()
+                model.join_lookup()
     finally:
         model.train(was_training)
 
@@ -69,7 +69,7 @@ def evaluate_split(model: ClickModel, stream: SampleStream, ranks: Ranks, folder
         SpillError: the folder has no room; on the rank whose it is.
         StreamError: samples cannot be read.
     """
-    batches = max(ranks.gather_objects(stream.steps)) if model.is_split else 0
+    batches = max(ranks.gather_objects(stream.steps)) if model.is_sharded else 0
     with ScoredRows(ranks, folder) as rows, closing(scores(model, stream, batches)) as scored:
         for batch in scored:
             rows.add(*batch)

@@ -10,23 +10,23 @@ from mian.layers import Prepared
 
 _ALIGNED = 16
 
-Layout = tuple[tuple[str, torch.dtype, torch.Size], ...]
+MemoryLayout = tuple[tuple[str, torch.dtype, torch.Size], ...]
 """Of all tensors of a batch, in their order: the column's name, where it is one, type and shape."""
 Place = tuple[torch.Tensor, int, int]
 """A tensor of a batch, and where its bytes begin and end."""
 
 
-class Sent(Prepared):
+class DeviceBatch(Prepared):
     """A batch whose tensors, those of its lookups too, lie one after the other in one piece of memory.
 
     Args:
         batch: of which it has all but the values.
-        memory: uint8, what the values are read from; see :func:`sent`.
+        memory: uint8, what the values are read from; see :func:`to_device`.
         places: where in it, see :func:`_places`.
 
     Attributes:
         memory: see above.
-        layout: two batches of one layout differ in their values alone.
+        memory_layout: two batches of one layout differ in their values alone.
     """
 
     def __init__(self, batch: Prepared, memory: torch.Tensor, places: Sequence[Place]) -> None:
@@ -35,16 +35,16 @@ class Sent(Prepared):
         super().__init__(there, there.lookups)
         self.memory = memory
         names = [*batch, *[""] * (len(places) - len(batch))]
-        self.layout: Layout = tuple(
+        self.memory_layout: MemoryLayout = tuple(
             (name, tensor.dtype, tensor.shape) for name, (tensor, _, _) in zip(names, places, strict=True)
         )
 
-    def at(self, memory: torch.Tensor) -> Sent:
+    def at(self, memory: torch.Tensor) -> DeviceBatch:
         """The batch that has this layout and whose values lie in other memory of the same size."""
-        return Sent(self, memory, _places(self))
+        return DeviceBatch(self, memory, _places(self))
 
 
-def sent(batch: Prepared, device: torch.device, pin: bool = False) -> Sent:
+def to_device(batch: Prepared, device: torch.device, pin: bool = False) -> DeviceBatch:
     """Send a batch that lies on the CPU to another device, as one piece.
 
     Args:
@@ -56,7 +56,7 @@ def sent(batch: Prepared, device: torch.device, pin: bool = False) -> Sent:
     memory = torch.empty(places[-1][2] if places else 0, dtype=torch.uint8, pin_memory=pin)
     for tensor, start, stop in places:
         memory[start:stop].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-    return Sent(batch, memory.to(device, non_blocking=pin), places)
+    return DeviceBatch(batch, memory.to(device, non_blocking=pin), places)
 
 
 def _places(batch: Prepared) -> list[Place]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from mian.execution.device_batch import Sent, sent
+from mian.execution.device_batch import DeviceBatch, to_device
 from mian.layers import FieldEmbedding, Lookup, Prepared
 from mian.models import ClickModel
 
@@ -23,7 +23,7 @@ Batch = Mapping[str, torch.Tensor]
 Result = TypeVar("Result")
 
 
-def beside(model: ClickModel, batch: Batch, pin: bool = False, few_shapes: bool = False) -> Batch:
+def on_device(model: ClickModel, batch: Batch, pin: bool = False, bucket_shapes: bool = False) -> Batch:
     """A batch on the model's device; on the CPU the batch itself.
 
     What can be told from ids and lengths alone is found before it leaves the CPU: that an id is none of its vocabulary's, where the
@@ -33,7 +33,7 @@ def beside(model: ClickModel, batch: Batch, pin: bool = False, few_shapes: bool 
         model: which is to read it.
         batch: columns by name, on the CPU.
         pin: whether it goes by way of pinned memory, on the current stream, and is not waited for.
-        few_shapes: whether numbers of positions and of distinct rows are rounded up, to one of :data:`SHAPES` of them, so that the same
+        bucket_shapes: whether numbers of positions and of distinct rows are rounded up, to one of :data:`SHAPES` of them, so that the same
             ones come again and again.
 
     Raises:
@@ -42,20 +42,20 @@ def beside(model: ClickModel, batch: Batch, pin: bool = False, few_shapes: bool 
     device = next(model.parameters()).device
     if device.type == "cpu":
         return batch
-    return sent(prepared(model, batch, few_shapes), device, pin)
+    return to_device(prepared(model, batch, bucket_shapes), device, pin)
 
 
-def prepared(model: ClickModel, batch: Batch, few_shapes: bool = False) -> Prepared:
-    """A batch on the CPU, with what the embeddings of a model look up in it; arguments and errors are those of :func:`beside`."""
+def prepared(model: ClickModel, batch: Batch, bucket_shapes: bool = False) -> Prepared:
+    """A batch on the CPU, with what the embeddings of a model look up in it; arguments and errors are those of :func:`on_device`."""
     lookups: dict[bool, Lookup] = {}
     for embedding in model.modules():
         if isinstance(embedding, FieldEmbedding) and embedding.shared not in lookups:
-            lookups[embedding.shared] = _lookup(embedding, batch, few_shapes)
+            lookups[embedding.shared] = _lookup(embedding, batch, bucket_shapes)
     return Prepared(batch, lookups)
 
 
-def _lookup(embedding: FieldEmbedding, batch: Batch, few_shapes: bool) -> Lookup:
-    if not few_shapes:
+def _lookup(embedding: FieldEmbedding, batch: Batch, bucket_shapes: bool) -> Lookup:
+    if not bucket_shapes:
         return embedding.lookup(batch).resolved()
     places = max((batch[name].numel() for name in embedding.columns["behaviors"]), default=0)
     lookup = embedding.lookup(batch, multiple=-(-places // SHAPES))
@@ -63,8 +63,8 @@ def _lookup(embedding: FieldEmbedding, batch: Batch, few_shapes: bool) -> Lookup
 
 
 @contextmanager
-def fed(model: ClickModel, batches: Iterator[Batch], few_shapes: bool = False) -> Iterator[Iterator[Batch]]:
-    """Batches on the model's device, in their order; ``few_shapes``: see :func:`beside`.
+def prefetch_to_device(model: ClickModel, batches: Iterator[Batch], bucket_shapes: bool = False) -> Iterator[Iterator[Batch]]:
+    """Batches on the model's device, in their order; ``bucket_shapes``: see :func:`on_device`.
 
     A GPU gets them on a stream of its own, from a thread of its own, while it works on those before; on the CPU they are what they were,
     read when they are asked for.
@@ -77,9 +77,9 @@ def fed(model: ClickModel, batches: Iterator[Batch], few_shapes: bool = False) -
 
     def send(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(stream):
-            return beside(model, batch, True, few_shapes), stream.record_event()
+            return on_device(model, batch, True, bucket_shapes), stream.record_event()
 
-    with reading_ahead(batches, send) as ahead:
+    with prefetch(batches, send) as ahead:
         yield (_received(batch, arrived, device) for batch, arrived in ahead)
 
 
@@ -87,13 +87,13 @@ def _received(batch: Batch, arrived: torch.cuda.Event, device: torch.device) -> 
     """The batch, for the current stream, which waits for it where it has not arrived; the CPU does not."""
     here = torch.cuda.current_stream(device)
     here.wait_event(arrived)
-    assert isinstance(batch, Sent), "what is sent is"
+    assert isinstance(batch, DeviceBatch), "what was sent is one"
     batch.memory.record_stream(here)  # else it would be the next batch's as soon as no name holds it, in use or not
     return batch
 
 
 @contextmanager
-def reading_ahead(batches: Iterator[Batch], send: Callable[[Batch], Result]) -> Iterator[Iterator[Result]]:
+def prefetch(batches: Iterator[Batch], send: Callable[[Batch], Result]) -> Iterator[Iterator[Result]]:
     """Read and send batches in another thread, :data:`AHEAD` of them before they are asked for.
 
     What reading or sending raises is raised where the batch is asked for. After the ``with`` block nobody reads any more.

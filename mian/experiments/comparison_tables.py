@@ -16,7 +16,7 @@ from mian.experiments.resampling import difference_of_auc
 from mian.metrics import UndefinedMetricError, auc
 
 Probabilities = Mapping[str, Sequence[npt.NDArray[np.float32]]]
-"""Of each line, an array a seed."""
+"""Of each variant, an array a seed."""
 
 METRICS = ("auc", "logloss", "gauc")
 #: Bounds of behavior counts.
@@ -26,64 +26,70 @@ GAPS = ((0.0, 2.0**16, "under 18 hours"), (2.0**16, 2.0**18, "18 hours to 3 days
 LONGEST_GAP = (2.0**20, math.inf, "12 days and more")
 
 
-def of_seeds(rows: HeldOutRows, probabilities: Probabilities) -> dict[str, pd.DataFrame]:
-    """Metrics of each line: a frame with a row a seed."""
-    return {line: pd.DataFrame([test_metrics(rows, p) for p in arrays]) for line, arrays in probabilities.items()}
+def metrics_by_seed(rows: HeldOutRows, probabilities: Probabilities) -> dict[str, pd.DataFrame]:
+    """Metrics of each variant: a frame with a row a seed."""
+    return {variant: pd.DataFrame([test_metrics(rows, p) for p in arrays]) for variant, arrays in probabilities.items()}
 
 
-def best_peer(metrics: Mapping[str, pd.DataFrame], lines: Sequence[str], ours: Sequence[str]) -> str:
-    """The line with the highest mean AUC among those that are not ours."""
-    return max((line for line in lines if line not in ours), key=lambda line: float(metrics[line]["auc"].mean()))
+def best_peer(metrics: Mapping[str, pd.DataFrame], variants: Sequence[str], ours: Sequence[str]) -> str:
+    """The variant with the highest mean AUC among those that are not ours."""
+    return max(
+        (variant for variant in variants if variant not in ours), key=lambda variant: float(metrics[variant]["auc"].mean())
+    )
 
 
 def comparison(
     rows: HeldOutRows,
     metrics: Mapping[str, pd.DataFrame],
     probabilities: Probabilities,
-    lines: Sequence[str],
+    variants: Sequence[str],
     against: str,
 ) -> pd.DataFrame:
-    """A line a model: means and standard deviations over the seeds, and what separates it from one of them.
+    """One row per model: means and standard deviations over the seeds, and what separates it from one of them.
 
     Args:
         rows: of the test split.
-        metrics: of every line.
-        probabilities: of every line.
-        lines: which, in order.
-        against: the line that all others are held against.
+        metrics: of every variant.
+        probabilities: of every variant.
+        variants: which, in order.
+        against: the variant that all others are held against.
 
     Returns:
         Columns: ``auc``, ``logloss``, ``gauc``, each with its ``_sd`` (NaN with one seed); ``auc_relative`` and ``logloss_relative``, the
         change of the mean over that of ``against``; ``p``, of a paired t-test of AUC over the seeds (NaN with one); ``low`` and ``high``,
-        the 95 % interval of the difference of AUC over users drawn anew; where the attainable AUC is known, ``of_attainable``,
-        ``AUC / attainable``, and ``share``, ``(AUC - 0.5) / (attainable - 0.5)``, with the attainable and the upper bound as last lines.
+        the 95 % interval of the difference of AUC over users drawn anew; where the attainable AUC is known, ``attainable_fraction``,
+        ``AUC / attainable``, and ``share``, ``(AUC - 0.5) / (attainable - 0.5)``, with the attainable and the upper bound as last rows.
     """
-    table = pd.DataFrame(index=pd.Index(lines, name="line"))
+    table = pd.DataFrame(index=pd.Index(variants, name="variant"))
     for metric in METRICS:
-        table[metric] = [float(metrics[line][metric].mean()) for line in lines]
-        table[f"{metric}_sd"] = [float(metrics[line][metric].std(ddof=1)) for line in lines]
+        table[metric] = [float(metrics[variant][metric].mean()) for variant in variants]
+        table[f"{metric}_sd"] = [float(metrics[variant][metric].std(ddof=1)) for variant in variants]
     for metric in ("auc", "logloss"):
         table[f"{metric}_relative"] = table[metric] / float(metrics[against][metric].mean()) - 1.0
-    table["p"] = [_paired(metrics[line]["auc"], metrics[against]["auc"]) if line != against else math.nan for line in lines]
-    differences = difference_of_auc(rows.labels, rows.users, {line: probabilities[line] for line in {*lines, against}}, against)
-    table["low"] = [differences[line][0] for line in lines]
-    table["high"] = [differences[line][1] for line in lines]
+    table["p"] = [
+        _paired(metrics[variant]["auc"], metrics[against]["auc"]) if variant != against else math.nan for variant in variants
+    ]
+    differences = difference_of_auc(
+        rows.labels, rows.users, {variant: probabilities[variant] for variant in {*variants, against}}, against
+    )
+    table["low"] = [differences[variant][0] for variant in variants]
+    table["high"] = [differences[variant][1] for variant in variants]
     if rows.truth is not None:
         for name, probabilities_of_world in rows.truth.items():
             known = test_metrics(rows, probabilities_of_world)
             table.loc[name, list(METRICS)] = [known[metric] for metric in METRICS]
         attainable = table.loc[ATTAINABLE, "auc"]
-        table["of_attainable"] = table["auc"] / attainable
+        table["attainable_fraction"] = table["auc"] / attainable
         table["share"] = (table["auc"] - 0.5) / (attainable - 0.5)
     return table
 
 
-def slices(rows: HeldOutRows, probabilities: Probabilities, lines: Sequence[str]) -> dict[str, pd.DataFrame]:
+def slices(rows: HeldOutRows, probabilities: Probabilities, variants: Sequence[str]) -> dict[str, pd.DataFrame]:
     """AUC within parts of the test split, the mean over the seeds.
 
     Returns:
-        A frame for each way to part the rows that the samples allow: a line a part, with ``rows``, ``rate`` (share of clicks), and the
-        AUC of each line; NaN where a part has one class alone.
+        A frame for each way to part the rows that the samples allow: one row per part, with ``rows``, ``rate`` (share of clicks), and the
+        AUC of each variant; NaN where a part has one class alone.
     """
     parts: dict[str, dict[str, npt.NDArray[np.bool_]]] = {}
     if rows.lengths is not None:
@@ -102,17 +108,17 @@ def slices(rows: HeldOutRows, probabilities: Probabilities, lines: Sequence[str]
             "candidate is unknown": ~rows.known & some,
             "no history": ~some,
         }
-    return {name: _sliced(rows, probabilities, lines, by_part) for name, by_part in parts.items()}
+    return {name: _sliced(rows, probabilities, variants, by_part) for name, by_part in parts.items()}
 
 
 def _sliced(
-    rows: HeldOutRows, probabilities: Probabilities, lines: Sequence[str], parts: Mapping[str, npt.NDArray[np.bool_]]
+    rows: HeldOutRows, probabilities: Probabilities, variants: Sequence[str], parts: Mapping[str, npt.NDArray[np.bool_]]
 ) -> pd.DataFrame:
     table = pd.DataFrame(index=pd.Index(parts, name="part"))
     table["rows"] = [int(where.sum()) for where in parts.values()]
     table["rate"] = [float(rows.labels[where].mean()) if where.any() else math.nan for where in parts.values()]
-    for line in lines:
-        table[line] = [_mean_auc(rows, probabilities[line], where) for where in parts.values()]
+    for variant in variants:
+        table[variant] = [_mean_auc(rows, probabilities[variant], where) for where in parts.values()]
     if rows.truth is not None:
         for name, known in rows.truth.items():
             table[name] = [_mean_auc(rows, [known], where) for where in parts.values()]

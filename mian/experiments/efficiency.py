@@ -14,7 +14,7 @@ import torch
 
 from mian.distributed.collectives import Ranks
 from mian.execution.device import choose_device
-from mian.execution.prefetch import beside
+from mian.execution.prefetch import on_device
 from mian.execution.threads import default_threads, threads
 from mian.experiments.trials import Experiment, Trial, write
 from mian.models import build
@@ -30,30 +30,30 @@ BATCHES = 32
 ROUNDS = 5
 
 
-def efficiency(experiment: Experiment, lines: Sequence[str], against: str) -> pd.DataFrame:
-    """Seconds an epoch of one process and parameters of each line; measured once, then read from a file.
+def efficiency(experiment: Experiment, variants: Sequence[str], against: str) -> pd.DataFrame:
+    """Seconds an epoch of one process and parameters of each variant; measured once, then read from a file.
 
     Steps of training on batches in memory, without reading, scoring or other ranks; all models in turn, the median of some rounds. No
     other training should run meanwhile.
 
     Args:
         experiment: whose best points are known.
-        lines: which.
-        against: the line whose time is 1.
+        variants: which.
+        against: the variant whose time is 1.
 
     Returns:
         Columns: ``seconds`` an epoch, ``relative``, ``dense`` and ``tables``: parameters without and of embeddings.
     """
     path = experiment.folder / FILE
-    trials = {line: experiment.chosen(line)[0] for line in lines}
-    keys = {line: trial.folder.name for line, trial in trials.items()}
+    trials = {variant: experiment.chosen(variant)[0] for variant in variants}
+    keys = {variant: trial.folder.name for variant, trial in trials.items()}
     if path.exists() and (kept := json.loads(path.read_bytes()))["trainings"] == keys:
         return pd.DataFrame.from_dict(kept["table"], orient="index")
     log.info("measuring how long an epoch takes")
     seconds = _seconds_an_epoch(experiment, trials)
     table = pd.DataFrame({"seconds": seconds})
     table["relative"] = table["seconds"] / seconds[against]
-    results = {line: trial.result() for line, trial in trials.items()}
+    results = {variant: trial.result() for variant, trial in trials.items()}
     table["dense"] = [result.dense_parameters if result else 0 for result in results.values()]
     table["tables"] = [result.table_parameters if result else 0 for result in results.values()]
     write(path, json.dumps({"trainings": keys, "table": table.to_dict(orient="index")}, indent=1).encode())
@@ -64,21 +64,21 @@ def _seconds_an_epoch(experiment: Experiment, trials: dict[str, Trial]) -> dict[
     ranks = Ranks(alone=True)
     steps: dict[str, Callable[[], None]] = {}
     epochs: dict[str, int] = {}
-    for line, trial in trials.items():
+    for variant, trial in trials.items():
         stream = training_stream(trial.config, experiment.contract, ranks)
-        epochs[line] = stream.steps
+        epochs[variant] = stream.steps
         batches = list(itertools.islice(stream.epoch(0), BATCHES))
-        steps[line] = _step(trial, experiment, ranks, batches)
-    found: dict[str, list[float]] = {line: [] for line in trials}
+        steps[variant] = _step(trial, experiment, ranks, batches)
+    found: dict[str, list[float]] = {variant: [] for variant in trials}
     for number in range(ROUNDS + 1):  # the first warms up
-        for line, step in steps.items():
+        for variant, step in steps.items():
             done, started = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - started) < experiment.config.timed_seconds:
                 step()
                 done += 1
             if number:
-                found[line].append(elapsed / done)
-    return {line: statistics.median(times) * epochs[line] for line, times in found.items()}
+                found[variant].append(elapsed / done)
+    return {variant: statistics.median(times) * epochs[variant] for variant, times in found.items()}
 
 
 def _step(trial: Trial, experiment: Experiment, ranks: Ranks, batches: Sequence[dict[str, torch.Tensor]]) -> Callable[[], None]:
@@ -89,7 +89,7 @@ def _step(trial: Trial, experiment: Experiment, ranks: Ranks, batches: Sequence[
     step = TrainingStep(
         model, Optimizer(model, config.optimizer, ranks), config.precision, config.compile, graphs=config.cuda_graphs
     )
-    at_device = itertools.cycle([beside(model, batch, few_shapes=step.few_shapes) for batch in batches])
+    at_device = itertools.cycle([on_device(model, batch, bucket_shapes=step.bucket_shapes) for batch in batches])
     count = config.threads or default_threads(config.batch_size, ranks.cores)
 
     def run() -> None:

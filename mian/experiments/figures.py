@@ -59,16 +59,16 @@ def convergence(curves: Mapping[str, Sequence[Curve]]) -> Figure:
     """Figure 5 of Zhang et al. 2021: metrics on the validation split while training goes on, a mean and a band of the seeds.
 
     Args:
-        curves: of each line, one a seed: what was reported at which step.
+        curves: of each variant, one a seed: what was reported at which step.
     """
     figure = Figure(figsize=(7.0, 7.0), layout="constrained")
     for axes, (key, name) in zip(figure.subplots(2, 1, sharex=True), CURVES.items(), strict=True):
-        for (line, of_seeds), (color, dashes, marker) in zip(curves.items(), STYLES, strict=False):
-            table = pd.DataFrame([{step: values[key] for step, values in curve if key in values} for curve in of_seeds])
+        for (variant, seed_curves), (color, dashes, marker) in zip(curves.items(), STYLES, strict=False):
+            table = pd.DataFrame([{step: values[key] for step, values in curve if key in values} for curve in seed_curves])
             # as far as all seeds went; some end early
             table = table.reindex(columns=sorted(table.columns)).dropna(axis="columns")
             mean = table.mean()
-            axes.plot(mean.index, mean, color=color, linestyle=dashes, marker=marker, markersize=5, label=line)
+            axes.plot(mean.index, mean, color=color, linestyle=dashes, marker=marker, markersize=5, label=variant)
             if len(table) > 1:
                 axes.fill_between(mean.index, table.min(), table.max(), color=color, alpha=0.15, linewidth=0)
         axes.set_ylabel(name)
@@ -101,7 +101,7 @@ def attention_cases(weights: GlobalWeights) -> Figure:
 
 
 def differences(table: pd.DataFrame, against: str) -> Figure:
-    """AUC of each line less that of one, with the interval over users drawn anew."""
+    """AUC of each variant less that of one, with the interval over users drawn anew."""
     shown = table.drop(index=list(TRUTH_COLUMNS), errors="ignore")
     figure = Figure(figsize=(7.0, 0.38 * len(shown) + 1.3), layout="constrained")
     axes: Axes = figure.subplots()
@@ -117,16 +117,16 @@ def differences(table: pd.DataFrame, against: str) -> Figure:
     return figure
 
 
-def slices(table: pd.DataFrame, title: str, lines: Sequence[str]) -> Figure:
-    """AUC of some lines within parts of the test split."""
+def slices(table: pd.DataFrame, title: str, variants: Sequence[str]) -> Figure:
+    """AUC of some variants within parts of the test split."""
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes: Axes = figure.subplots()
-    shown = [line for line in (*lines, *TRUTH_COLUMNS) if line in table]
+    shown = [variant for variant in (*variants, *TRUTH_COLUMNS) if variant in table]
     places = np.arange(len(table))
-    for number, line in enumerate(shown):
+    for number, variant in enumerate(shown):
         color, _, marker = STYLES[number % len(STYLES)]
         shift = 0.12 * (number - (len(shown) - 1) / 2)
-        axes.plot(places + shift, table[line], linestyle="none", color=color, marker=marker, markersize=8, label=line)
+        axes.plot(places + shift, table[variant], linestyle="none", color=color, marker=marker, markersize=8, label=variant)
     width = LETTERS // len(table)
     parts = [textwrap.wrap(str(part), width) for part in table.index]
     counts = [textwrap.wrap(f"{rows:,} rows", width) for rows in table["rows"]]

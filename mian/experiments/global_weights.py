@@ -1,4 +1,4 @@
-"""What the subject of an experiment looks at: the weights of its global attention over the test split."""
+"""What the treatment of an experiment looks at: the weights of its global attention over the test split."""
 
 from __future__ import annotations
 

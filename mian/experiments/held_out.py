@@ -82,10 +82,10 @@ def read_held_out_rows(experiment: Experiment) -> HeldOutRows:
 def _item_columns(contract: Contract) -> tuple[str, str] | None:
     """The candidate's and the behaviors' column of the largest vocabulary that they share: the item's."""
     pairs = [
-        (contract.vocabulary(of_candidate.vocabulary).size, of_candidate.column, of_behavior.column)
-        for of_candidate in contract.group("candidate")
-        for of_behavior in contract.group("behaviors")
-        if of_candidate.vocabulary is not None and of_candidate.vocabulary == of_behavior.vocabulary
+        (contract.vocabulary(candidate.vocabulary).size, candidate.column, behavior.column)
+        for candidate in contract.group("candidate")
+        for behavior in contract.group("behaviors")
+        if candidate.vocabulary is not None and candidate.vocabulary == behavior.vocabulary
     ]
     return max(pairs)[1:] if pairs else None
 
@@ -108,7 +108,7 @@ def scores(experiment: Experiment, trial: Trial) -> npt.NDArray[np.float32]:
     """
     path = trial.folder / SCORES
     if not path.exists():
-        log.info("%s seed=%d: scoring the test split", trial.line, trial.seed)
+        log.info("%s seed=%d: scoring the test split", trial.variant, trial.seed)
         found = score_split(load_servable(trial.model), experiment.contract, experiment.config.samples, SPLIT)
         content = io.BytesIO()
         np.save(content, found.probabilities, allow_pickle=False)

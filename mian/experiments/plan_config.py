@@ -16,14 +16,14 @@ Point = tuple[tuple[str, Any], ...]
 """Of the grid: pairs of a key, with dots, and its value."""
 
 
-class Row(Strict):
-    """A line of a table: a model, and what it sets itself."""
+class Variant(Strict):
+    """A model of an experiment, and the settings of its own."""
 
     name: str
     """Of the model, see ``mian.models.registry``."""
     options: dict[str, Any] = Field({})
     training: dict[str, Any] = Field({})
-    """Settings of its training that differ from the experiment's, nested as there. What a row sets, the grid does not."""
+    """Settings of its training that differ from the experiment's, nested as there. What a variant sets, the grid does not."""
 
 
 class Published(Strict):
@@ -31,29 +31,29 @@ class Published(Strict):
 
     source: str
     auc: dict[str, float] = Field({})
-    """By row."""
+    """By variant."""
     logloss: dict[str, float] = Field({})
 
 
-def _mian(**options: Any) -> Row:
-    return Row(name="mian", options=options)
+def _mian(**options: Any) -> Variant:
+    return Variant(name="mian", options=options)
 
 
-#: The lines of the paper's Table 2, and FM and DCN-v2 beside them. Its peers had the settings of DeepCTR (section 4.2), so these have the
-#: layers that are the defaults of DeepCTR-Torch 0.3.0, but for DIEN's attention, which is its paper's; what the grid varies comes before
-#: DeepCTR's other defaults.
+#: The models of the paper's Table 2, and FM and DCN-v2. The paper gives its peers the settings of DeepCTR (section 4.2), so these have
+#: the layers that are the defaults of DeepCTR-Torch 0.3.0. DIEN's attention is that of its own paper. What the grid varies takes
+#: precedence over DeepCTR's other defaults.
 MODELS_OF_TABLE_2 = {
-    "LR": Row(name="lr"),
-    "FM": Row(name="fm"),
-    "Wide&Deep": Row(name="wide_deep", options={"mlp": [256, 128]}),
-    "Deep&Cross": Row(name="dcn", options={"cross_layers": 2, "mlp": [128, 128]}),
-    "DCN-v2": Row(name="dcn_v2", options={"cross_layers": 2, "mlp": [128, 128]}),
-    "DeepFM": Row(name="deepfm", options={"mlp": [256, 128]}),
-    "xDeepFM": Row(
+    "LR": Variant(name="lr"),
+    "FM": Variant(name="fm"),
+    "Wide&Deep": Variant(name="wide_deep", options={"mlp": [256, 128]}),
+    "Deep&Cross": Variant(name="dcn", options={"cross_layers": 2, "mlp": [128, 128]}),
+    "DCN-v2": Variant(name="dcn_v2", options={"cross_layers": 2, "mlp": [128, 128]}),
+    "DeepFM": Variant(name="deepfm", options={"mlp": [256, 128]}),
+    "xDeepFM": Variant(
         name="xdeepfm", options={"cin": [256, 128], "cin_split_half": True, "cin_activation": "relu", "mlp": [256, 256]}
     ),
-    "DIN": Row(name="din", options={"unit": [64, 16], "mlp": [256, 128], "activation": "relu"}),
-    "DIEN": Row(name="dien", options={"mlp": [256, 128], "activation": "relu"}),
+    "DIN": Variant(name="din", options={"unit": [64, 16], "mlp": [256, 128], "activation": "relu"}),
+    "DIEN": Variant(name="dien", options={"mlp": [256, 128], "activation": "relu"}),
     "MIAN": _mian(),
 }
 #: Those of its Tables 3 and 4.
@@ -77,7 +77,7 @@ class ExperimentConfig(Strict):
     samples: str
     """The folder that ``build_samples`` wrote."""
     truth: str | None = None
-    """True probabilities of a simulated world; then the attainable metrics and their upper bound are the tables' last lines."""
+    """True probabilities of a simulated world; then the attainable metrics and their upper bound are the tables' last rows."""
     output: str
     """Local folder for trials and the report; processes that share it share the work."""
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST_SEED)], ...] = Field((1, 2, 3), min_length=1)
@@ -87,19 +87,19 @@ class ExperimentConfig(Strict):
     grid: dict[str, tuple[Any, ...]] | tuple[dict[str, Any], ...] = Field({})
     """Values by key, such as ``optimizer.learning_rate``; every combination is a point. Or a list of points, a value for each key. A model
     that lacks an option has fewer points."""
-    models: dict[str, Row] = Field(MODELS_OF_TABLE_2)
-    """Table 2. What is named here takes the place of all of the paper's; see also ``further``."""
-    ablations: dict[str, Row] = Field(ABLATIONS)
-    """Tables 3 and 4, below ``subject``."""
-    further: dict[str, Row] = Field({})
+    models: dict[str, Variant] = Field(MODELS_OF_TABLE_2)
+    """Table 2. What is named here takes the place of all of the paper's; see also ``extra_models``."""
+    ablations: dict[str, Variant] = Field(ABLATIONS)
+    """Tables 3 and 4, below ``treatment``."""
+    extra_models: dict[str, Variant] = Field({})
     """Lines that go below those of ``models``, or take the place of the one with their name."""
-    subject: str = "MIAN"
-    """The line that ablations, figures and peers are held against."""
-    ours: tuple[str, ...] = ("MIAN", "MIAN-plus")
+    treatment: str = "MIAN"
+    """The variant that ablations, figures and peers are held against."""
+    proposed: tuple[str, ...] = ("MIAN", "MIAN-plus")
     """Lines that are no peers."""
-    timed_against: str = "DIN"
+    latency_baseline: str = "DIN"
     timed_seconds: float = Field(1.0, gt=0)
-    """How long each line takes steps, in each of some rounds, to find how long an epoch takes."""
+    """How long each variant takes steps, in each of some rounds, to find how long an epoch takes."""
     cases: int = Field(14, ge=1)
     """Samples of the test split whose weights are drawn."""
     published: Published | None = None
@@ -107,52 +107,52 @@ class ExperimentConfig(Strict):
 
     @model_validator(mode="after")
     def _lines_are_there(self) -> ExperimentConfig:
-        for key in ("subject", "timed_against"):
-            if getattr(self, key) not in self.rows:
-                raise ValueError(f"{key}: there is no line {getattr(self, key)!r}; there are {', '.join(self.rows)}")
-        twice = [name for name in self.ablations if name in {**self.models, **self.further}]
+        for key in ("treatment", "latency_baseline"):
+            if getattr(self, key) not in self.variants:
+                raise ValueError(f"{key}: there is no variant {getattr(self, key)!r}; there are {', '.join(self.variants)}")
+        twice = [name for name in self.ablations if name in {**self.models, **self.extra_models}]
         if twice:
-            raise ValueError(f"ablations: {twice[0]!r} is a line of models, too; give it another name")
-        if self.rows[self.subject].name != "mian":
+            raise ValueError(f"ablations: {twice[0]!r} is also among models; give it another name")
+        if self.variants[self.treatment].name != "mian":
             raise ValueError(
-                f"subject: {self.subject!r} is {self.rows[self.subject].name}, and has no such attention; take a mian"
+                f"treatment: {self.treatment!r} is {self.variants[self.treatment].name}, and has no such attention; take a mian"
             )
-        for name, row in self.rows.items():
-            if row.name not in MODELS:
-                raise ValueError(f"{name}: there is no model {row.name!r}; there are {', '.join(sorted(MODELS))}")
-        if not any(name not in self.ours for name in self.compared):
-            raise ValueError("ours: every line of models is ours; there is nothing to compare with")
-        known = {option for row in self.rows.values() for option in MODELS[row.name].config.model_fields}
+        for name, variant in self.variants.items():
+            if variant.name not in MODELS:
+                raise ValueError(f"{name}: there is no model {variant.name!r}; there are {', '.join(sorted(MODELS))}")
+        if not any(name not in self.proposed for name in self.compared):
+            raise ValueError("proposed: every model is proposed; there is nothing to compare with")
+        known = {option for variant in self.variants.values() for option in MODELS[variant.name].config.model_fields}
         shared = {f"training.model.options.{option}": option for option in _shared_options("training", self.training)}
         shared |= {f"grid: {key}": key.rpartition(".")[2] for key in self.grid_keys if key.startswith("model.options.")}
         for place, option in shared.items():
             if option not in known:
-                raise ValueError(f"{place}: no line's model has an option {option!r}")
-        for name in self.rows:
+                raise ValueError(f"{place}: no variant's model has an option {option!r}")
+        for name in self.variants:
             for point in self.points(name):
                 self.trial(name, point, self.seeds[0])
         return self
 
     @property
-    def compared(self) -> dict[str, Row]:
-        """The lines of Table 2."""
-        return {**self.models, **self.further}
+    def compared(self) -> dict[str, Variant]:
+        """The variants of Table 2."""
+        return {**self.models, **self.extra_models}
 
     @property
-    def rows(self) -> dict[str, Row]:
-        """All lines."""
+    def variants(self) -> dict[str, Variant]:
+        """All variants."""
         return {**self.compared, **self.ablations}
 
     def points(self, name: str) -> list[Point]:
-        """The points of the grid for a line, each once."""
-        row = self.rows[name]
-        options = MODELS[row.name].config.model_fields
+        """The points of the grid for a variant, each once."""
+        variant = self.variants[name]
+        options = MODELS[variant.name].config.model_fields
 
         def applies(key: str) -> bool:
             *above, last = key.split(".")
             if above == ["model", "options"]:
-                return last in options and last not in row.options
-            return not _has(row.training, key)
+                return last in options and last not in variant.options
+            return not _has(variant.training, key)
 
         if isinstance(self.grid, Mapping):
             axes = [[(key, value) for value in values] for key, values in self.grid.items()]
@@ -171,19 +171,19 @@ class ExperimentConfig(Strict):
         )
 
     def trial(self, name: str, point: Point, seed: int) -> TrainConfig:
-        """The training of a line at a point of the grid with a seed; the test split is not read.
+        """The training of a variant at a point of the grid with a seed; the test split is not read.
 
         Raises:
             ValidationError: no such setting, or a value that it may not have.
         """
-        row = self.rows[name]
+        variant = self.variants[name]
         values: dict[str, Any] = {}
-        for layer in (self.training, *(_nested(key, value) for key, value in point), row.training):
+        for layer in (self.training, *(_nested(key, value) for key, value in point), variant.training):
             values = _merged(values, layer)
-        known = MODELS[row.name].config.model_fields
+        known = MODELS[variant.name].config.model_fields
         shared = {option: value for option, value in _shared_options(name, values).items() if option in known}
         # with all defaults, so that what was trained with other ones is another training
-        model = ModelChoice(name=row.name, options=model_options(row.name, {**shared, **row.options}))
+        model = ModelChoice(name=variant.name, options=model_options(variant.name, {**shared, **variant.options}))
         where = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in point)
         tracking = self.tracking.model_copy(update={"run_name": " ".join(filter(None, (name, where, f"seed={seed}")))})
         own = {
@@ -196,15 +196,15 @@ class ExperimentConfig(Strict):
         }
         return TrainConfig.model_validate({**values, **own})
 
-    def lines(self) -> Iterator[tuple[str, Point]]:
-        """Every line at every point of its grid."""
-        for name in self.rows:
+    def points_by_variant(self) -> Iterator[tuple[str, Point]]:
+        """Every variant at every point of its grid."""
+        for name in self.variants:
             for point in self.points(name):
                 yield name, point
 
 
 def _shared_options(place: str, training: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options of whatever model a line has.
+    """Options of whatever model a variant has.
 
     Raises:
         ValueError: settings that name a model, or are no mapping.
@@ -212,7 +212,9 @@ def _shared_options(place: str, training: Mapping[str, Any]) -> Mapping[str, Any
     model = training.get("model", {})
     options = model.get("options", {}) if isinstance(model, Mapping) and model.keys() <= {"options"} else None
     if not isinstance(options, Mapping):
-        raise ValueError(f"{place}: model may hold options and nothing else, it is {model!r}; lines name their models themselves")
+        raise ValueError(
+            f"{place}: model may hold options and nothing else, it is {model!r}; variants name their models themselves"
+        )
     return options
 
 

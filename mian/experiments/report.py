@@ -62,7 +62,7 @@ def write_report(experiment: Experiment) -> Path:
     """Score the test split with every chosen model, and write the report into the experiment's folder.
 
     Returns:
-        The folder: ``report.html``, ``report.md`` with its pictures, and ``metrics.csv``, a row a line and seed.
+        The folder: ``report.html``, ``report.md`` with its pictures, and ``metrics.csv``, one row per variant and seed.
 
     Raises:
         ExperimentError: trainings are missing, or a file is damaged.
@@ -70,9 +70,9 @@ def write_report(experiment: Experiment) -> Path:
     """
     config = experiment.config
     rows = read_held_out_rows(experiment)
-    probabilities = {line: [scores(experiment, trial) for trial in experiment.chosen(line)] for line in config.rows}
-    metrics = comparison_tables.of_seeds(rows, probabilities)
-    peer = comparison_tables.best_peer(metrics, list(config.compared), config.ours)
+    probabilities = {variant: [scores(experiment, trial) for trial in experiment.chosen(variant)] for variant in config.variants}
+    metrics = comparison_tables.metrics_by_seed(rows, probabilities)
+    peer = comparison_tables.best_peer(metrics, list(config.compared), config.proposed)
     with figures.style():
         sections = [
             _comparison(experiment, rows, metrics, probabilities, peer),
@@ -91,7 +91,7 @@ def write_report(experiment: Experiment) -> Path:
         template = maker.from_string(resources.files(__package__).joinpath(f"{file}.j2").read_text(encoding="utf-8"))
         text = template.render(title=config.title, intro=_intro(experiment, rows), sections=sections)
         write(folder / file, text.encode())
-    by_seed = pd.concat(metrics, names=["line", "seed"]).rename(index=dict(enumerate(config.seeds)), level="seed")
+    by_seed = pd.concat(metrics, names=["variant", "seed"]).rename(index=dict(enumerate(config.seeds)), level="seed")
     write(folder / METRICS_FILE, by_seed.to_csv().encode())
     return folder
 
@@ -101,7 +101,7 @@ def _intro(experiment: Experiment, rows: HeldOutRows) -> str:
     samples = {name: sum(day.rows for day in contract.split(name)) for name in contract.splits}
     sizes = ", ".join(f"{count:,} {name}" for name, count in samples.items())
     seeds = len(config.seeds)
-    points = max(len(config.points(line)) for line in config.rows)
+    points = max(len(config.points(variant)) for variant in config.variants)
     return (
         f"Data set {contract.name!r}: {sizes} samples; {rows.labels.mean():.2%} of the test split are clicks. Every model is trained at "
         f"the point of one grid ({points} points at most) where the logloss of the validation split is lowest, with {seeds} "
@@ -117,8 +117,8 @@ def _comparison(
     peer: str,
 ) -> Section:
     config = experiment.config
-    lines = list(config.compared)
-    table = comparison_tables.comparison(rows, metrics, probabilities, lines, peer)
+    variants = list(config.compared)
+    table = comparison_tables.comparison(rows, metrics, probabilities, variants, peer)
     section = Section(
         "Comparison with the peers",
         f"Table 2 of Zhang et al. 2021. Mean and standard deviation over the seeds. Changes are relative to {peer}, the best peer by AUC. "
@@ -146,15 +146,17 @@ def _ablations(
     experiment: Experiment, rows: HeldOutRows, metrics: Mapping[str, pd.DataFrame], probabilities: comparison_tables.Probabilities
 ) -> Section:
     config = experiment.config
-    table = comparison_tables.comparison(rows, metrics, probabilities, [config.subject, *config.ablations], config.subject)
+    table = comparison_tables.comparison(rows, metrics, probabilities, [config.treatment, *config.ablations], config.treatment)
     section = Section(
-        f"What {config.subject} is without its parts",
-        f"Tables 3 and 4 of Zhang et al. 2021; the columns are those above, held against {config.subject}.",
+        f"What {config.treatment} is without its parts",
+        f"Tables 3 and 4 of Zhang et al. 2021; the columns are those above, held against {config.treatment}.",
         [_shown(table, None)],
     )
-    transformers = [config.subject, *(line for line, row in config.ablations.items() if "transformer" in row.options)]
+    transformers = [config.treatment, *(variant for variant, row in config.ablations.items() if "transformer" in row.options)]
     if len(transformers) > 1:
-        curves = {line: [_curve(experiment, line, number) for number in range(len(config.seeds))] for line in transformers}
+        curves = {
+            variant: [_curve(experiment, variant, number) for number in range(len(config.seeds))] for variant in transformers
+        }
         caption = (
             "Figure 5 of Zhang et al. 2021: the validation split while training goes on; the mean of the seeds and their range, as far "
             "as all of them were trained."
@@ -163,20 +165,27 @@ def _ablations(
     return section
 
 
-def _curve(experiment: Experiment, line: str, number: int) -> figures.Curve:
-    result = experiment.chosen(line)[number].result()
+def _curve(experiment: Experiment, variant: str, number: int) -> figures.Curve:
+    result = experiment.chosen(variant)[number].result()
     return result.curve if result is not None else ()
 
 
 def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: comparison_tables.Probabilities, peer: str) -> Section:
     config = experiment.config
-    lines = list(config.compared)
+    variants = list(config.compared)
     drawn = list(
-        dict.fromkeys([peer, config.timed_against, config.subject, *(line for line in config.ours if line in config.compared)])
+        dict.fromkeys(
+            [
+                peer,
+                config.latency_baseline,
+                config.treatment,
+                *(variant for variant in config.proposed if variant in config.compared),
+            ]
+        )
     )
     section = Section("Where the models differ", "AUC within parts of the test split, the mean of the seeds.")
-    for number, (title, table) in enumerate(comparison_tables.slices(rows, probabilities, lines).items()):
-        names = [*lines, *(rows.truth or {})]
+    for number, (title, table) in enumerate(comparison_tables.slices(rows, probabilities, variants).items()):
+        names = [*variants, *(rows.truth or {})]
         texts = [
             (str(part), f"{int(values['rows']):,}", f"{values['rate']:.4f}", *(_number(values[name], 4) for name in names))
             for part, values in table.iterrows()
@@ -189,8 +198,8 @@ def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: comparison
 
 
 def _attention(experiment: Experiment) -> list[Section]:
-    subject = experiment.config.subject
-    trial = experiment.chosen(subject)[0]
+    treatment = experiment.config.treatment
+    trial = experiment.chosen(treatment)[0]
     weights: GlobalWeights | None = global_weights(experiment, trial)
     if weights is None:
         return []
@@ -199,7 +208,7 @@ def _attention(experiment: Experiment) -> list[Section]:
         for name, mean, deviation in zip(weights.parts, weights.mean, weights.deviation, strict=True)
     ]
     caption = (
-        f"Figure 6 of Zhang et al. 2021: the global attention of {subject} (seed {trial.seed}) for {len(weights.cases)} drawn samples of "
+        f"Figure 6 of Zhang et al. 2021: the global attention of {treatment} (seed {trial.seed}) for {len(weights.cases)} drawn samples of "
         "the test split, and its mean over all of it, which the paper leaves out."
     )
     return [
@@ -214,18 +223,18 @@ def _attention(experiment: Experiment) -> list[Section]:
 
 def _efficiency(experiment: Experiment) -> Section:
     config = experiment.config
-    table = efficiency(experiment, list(config.rows), config.timed_against)
+    table = efficiency(experiment, list(config.variants), config.latency_baseline)
     texts = [
         (
-            str(line),
+            str(variant),
             f"{row['seconds']:,.0f}" if row["seconds"] >= 100 else f"{row['seconds']:.3g}",
             f"{row['relative']:.2f}",
             f"{int(row['dense']):,}",
             f"{int(row['dense'] + row['tables']):,}",
         )
-        for line, row in table.iterrows()
+        for variant, row in table.iterrows()
     ]
-    columns = ("model", "seconds an epoch", f"over {config.timed_against}", "parameters without embeddings", "parameters")
+    columns = ("model", "seconds an epoch", f"over {config.latency_baseline}", "parameters without embeddings", "parameters")
     return Section(
         "Time and size",
         "Section 4.5 of Zhang et al. 2021: steps of training on batches in memory, on one process, all models in turn, the median of "
@@ -238,13 +247,13 @@ def _settings(experiment: Experiment) -> Section:
     config = experiment.config
     keys = [key.rpartition(".")[2] for key in config.grid_keys]
     texts = []
-    for line in config.rows:
-        trials = experiment.chosen(line)
+    for variant in config.variants:
+        trials = experiment.chosen(variant)
         point = shown(trials[0].point)
         results = [result for trial in trials if (result := trial.result()) is not None]
         steps = ", ".join(f"{result.best_step:,}" for result in results)
         logloss = sum(result.validation["logloss"] for result in results) / len(results)
-        texts.append((line, *(str(point.get(key, "-")) for key in keys), f"{logloss:.5f}", steps))
+        texts.append((variant, *(str(point.get(key, "-")) for key in keys), f"{logloss:.5f}", steps))
     return Section(
         "Settings that were chosen",
         "The point of the grid with the lowest logloss on the validation split, the mean logloss there over the seeds, and the step that "
@@ -258,13 +267,13 @@ def _shown(table: pd.DataFrame, published: Any) -> Table:
     columns += ["of attainable AUC", "of attainable above 0.5"] if "share" in table else []
     columns += ["AUC, published", "logloss, published"] if published is not None else []
     texts = []
-    for line, row in table.iterrows():
-        cells = [str(line), *(_mean(row[metric], row[f"{metric}_sd"]) for metric in METRICS)]
+    for variant, row in table.iterrows():
+        cells = [str(variant), *(_mean(row[metric], row[f"{metric}_sd"]) for metric in METRICS)]
         cells += [_number(100 * row["auc_relative"], 2, "+", " %"), _number(100 * row["logloss_relative"], 2, "+", " %")]
         cells += [_number(row["p"], 3), "-" if math.isnan(row["low"]) else f"{row['low']:+.4f} to {row['high']:+.4f}"]
-        cells += [_number(row["of_attainable"], 3), _number(row["share"], 3)] if "share" in table else []
+        cells += [_number(row["attainable_fraction"], 3), _number(row["share"], 3)] if "share" in table else []
         if published is not None:
-            cells += [_number(metric.get(str(line), math.nan), 4) for metric in (published.auc, published.logloss)]
+            cells += [_number(metric.get(str(variant), math.nan), 4) for metric in (published.auc, published.logloss)]
         texts.append(tuple(cells))
     return Table(tuple(columns), tuple(texts))
 

@@ -59,12 +59,12 @@ def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stop
         TrainingStopped: it was asked to stop. What has ended is kept; the training that has not goes on from its checkpoint next time.
         ExperimentError, ContractError, StreamError and others of a training that cannot begin.
     """
-    vocabularies = ranks.together(lambda: _vocabularies(experiment, ranks), ERRORS)
+    vocabularies = ranks.run_on_all_ranks(lambda: _vocabularies(experiment, ranks), ERRORS)
     claim = partial(_claim, experiment, stopping) if ranks.is_first else _nothing
     while True:
         ranks.limit_exchanges(math.inf)  # as long as another process takes
-        claimed = ranks.together(claim, (ExperimentError, TrainingStopped))
-        chosen = ranks.from_first(None if claimed is None else (claimed[0].line, claimed[0].point, claimed[0].seed))
+        claimed = ranks.run_on_all_ranks(claim, (ExperimentError, TrainingStopped))
+        chosen = ranks.broadcast_object(None if claimed is None else (claimed[0].variant, claimed[0].point, claimed[0].seed))
         if chosen is None:
             return
         with ExitStack() as stack:
@@ -103,20 +103,22 @@ def _train(
     stopping: Callable[[], bool],
 ) -> None:
     config, contract = trial.config, experiment.contract
-    streams = ranks.together(lambda: open_streams(config, contract, ranks), ERRORS)
+    streams = ranks.run_on_all_ranks(lambda: open_streams(config, contract, ranks), ERRORS)
     store = None
     if ranks.is_first:
         trial.folder.mkdir(parents=True, exist_ok=True)
         where = " ".join(f"{key}={value}" for key, value in shown(trial.point).items())
-        log.info("%s %s seed=%d: %s", trial.line, where, trial.seed, trial.folder)
+        log.info("%s %s seed=%d: %s", trial.variant, where, trial.seed, trial.folder)
         if config.checkpoint.enabled:
             store = CheckpointStore(trial.folder / "checkpoints", config.checkpoint.keep)
     tracker = Tracker(config.tracking, trial.folder / JOURNAL, parent_run)
     curve = _Curve(trial.folder / CURVE, tracker)
-    trainer = ranks.together(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
-    resumed = trainer.resume(ranks.together(lambda: store.newest() if store is not None else None, ERRORS))
+    trainer = ranks.run_on_all_ranks(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
+    resumed = trainer.resume(ranks.run_on_all_ranks(lambda: store.newest() if store is not None else None, ERRORS))
     if config.init_from is not None and not resumed:
-        trainer.begin_with(*ranks.together(lambda: initial_weights(config, contract) if ranks.is_first else (None, None), ERRORS))
+        trainer.begin_with(
+            *ranks.run_on_all_ranks(lambda: initial_weights(config, contract) if ranks.is_first else (None, None), ERRORS)
+        )
     outcome: Outcome = "FAILED"
     kept = False
 
@@ -127,14 +129,14 @@ def _train(
             trainer.progress.run_id = tracker.run_id
 
     try:
-        ranks.together(begin, (TrackingError,))
-        trainer.progress.run_id = ranks.from_first(trainer.progress.run_id)
+        ranks.run_on_all_ranks(begin, (TrackingError,))
+        trainer.progress.run_id = ranks.broadcast_object(trainer.progress.run_id)
         failed = None
         try:
             trained = trainer.run()
         except (TrainingError, RankError) as error:
             failed = str(error)
-            ranks.wait()  # or another rank is gone, and that is another error
+            ranks.barrier()  # or another rank is gone, and that is another error
         model = trainer.whole_model() if failed is None else None
         if ranks.is_first:
             result = Result(failed=failed, ranks=ranks.size, run_id=tracker.run_id, curve=curve.points())
@@ -160,7 +162,7 @@ def _train(
                 )
                 outcome = "FINISHED"
             else:
-                log.warning("%s: this point of the grid has failed: %s", trial.line, failed)
+                log.warning("%s: this point of the grid has failed: %s", trial.variant, failed)
             trial.keep(result)
             kept = True
             shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
@@ -182,9 +184,9 @@ def send_records(experiment: Experiment, parent_run: str | None) -> None:
     Raises:
         ExperimentError: what came of a training is damaged.
     """
-    for line, point in experiment.config.lines() if parent_run is not None else ():
+    for variant, point in experiment.config.points_by_variant() if parent_run is not None else ():
         for seed in experiment.config.seeds:
-            trial = experiment.trial(line, point, seed)
+            trial = experiment.trial(variant, point, seed)
             if (trial.folder / JOURNAL).exists():
                 with suppress(Timeout), experiment.lock(f"trials/{trial.folder.name}/lock").acquire(timeout=0):
                     if not _send_record(trial, experiment.contract, parent_run):
@@ -216,16 +218,16 @@ def parameters(model: ClickModel) -> tuple[int, int]:
 
 
 def forget_others(experiment: Experiment) -> None:
-    """Delete the models of trainings that no line has chosen.
+    """Delete the models of trainings that no variant has chosen.
 
     Raises:
-        ExperimentError: a line's best point is not known yet.
+        ExperimentError: a variant's best point is not known yet.
     """
-    chosen = {trial.folder for line in experiment.config.rows for trial in experiment.chosen(line)}
+    chosen = {trial.folder for variant in experiment.config.variants for trial in experiment.chosen(variant)}
     if not chosen:
         raise ExperimentError("the grid has not been searched to its end")
-    for line, point in experiment.config.lines():
-        trial = experiment.trial(line, point, experiment.config.seeds[0])
+    for variant, point in experiment.config.points_by_variant():
+        trial = experiment.trial(variant, point, experiment.config.seeds[0])
         if trial.folder not in chosen:
             shutil.rmtree(trial.model, ignore_errors=True)
 

@@ -46,9 +46,9 @@ class Result(Strict):
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: a line at a point of the grid with a seed."""
+    """One training: a variant at a point of the grid with a seed."""
 
-    line: str
+    variant: str
     point: Point
     seed: int
     config: TrainConfig
@@ -99,46 +99,46 @@ class Experiment:
         self.contract = contract
         self.folder = Path(config.output)
 
-    def trial(self, line: str, point: Point, seed: int) -> Trial:
-        """A training; lines that ask for the same one share it."""
-        config = self.config.trial(line, point, seed)
+    def trial(self, variant: str, point: Point, seed: int) -> Trial:
+        """A training; variants that ask for the same one share it."""
+        config = self.config.trial(variant, point, seed)
         folder = self.folder / "trials" / f"{config.model.name}-{training_key(config, self.contract)}"
-        return Trial(line, point, seed, config, folder)
+        return Trial(variant, point, seed, config, folder)
 
-    def best_point(self, line: str) -> Point | None:
-        """Where on the grid a line has the lowest logloss on the validation split; None while some points have no result.
+    def best_point(self, variant: str) -> Point | None:
+        """Where on the grid a variant has the lowest logloss on the validation split; None while some points have no result.
 
         Raises:
             ExperimentError: no point has a logloss that is a number.
         """
         found = {}
-        for point in self.config.points(line):
-            result = self.trial(line, point, self.config.seeds[0]).result()
+        for point in self.config.points(variant):
+            result = self.trial(variant, point, self.config.seeds[0]).result()
             if result is None:
                 return None
             if result.failed is None:
                 found[point] = result.validation["logloss"]
         if not found:
             raise ExperimentError(
-                f"{line}: no training of the grid came to an end with a loss that is a number; take lower learning rates"
+                f"{variant}: no training of the grid came to an end with a loss that is a number; take lower learning rates"
             )
         return min(found, key=lambda point: found[point])
 
-    def chosen(self, line: str) -> list[Trial]:
-        """A line's trainings at its best point, one a seed; empty while it is not known.
+    def chosen(self, variant: str) -> list[Trial]:
+        """A variant's trainings at its best point, one a seed; empty while it is not known.
 
         Raises:
             ExperimentError: see :meth:`best_point`.
         """
-        point = self.best_point(line)
-        return [] if point is None else [self.trial(line, point, seed) for seed in self.config.seeds]
+        point = self.best_point(variant)
+        return [] if point is None else [self.trial(variant, point, seed) for seed in self.config.seeds]
 
     def open_trials(self) -> Iterator[Trial]:
         """The trainings that have not ended, as far as they are known."""
         seen = set()
-        of_grid = (self.trial(line, point, self.config.seeds[0]) for line, point in self.config.lines())
-        of_seeds = (trial for line in self.config.rows for trial in self.chosen(line))
-        for trials, model in ((of_grid, False), (of_seeds, True)):
+        grid_trials = (self.trial(variant, point, self.config.seeds[0]) for variant, point in self.config.points_by_variant())
+        seed_trials = (trial for variant in self.config.variants for trial in self.chosen(variant))
+        for trials, model in ((grid_trials, False), (seed_trials, True)):
             for trial in trials:
                 if trial.folder not in seen and trial.is_open(model):
                     seen.add(trial.folder)

@@ -6,34 +6,34 @@ from typing import Any
 
 import torch
 
-from mian.kernels.jagged import Packing
+from mian.kernels.jagged import JaggedLayout
 from mian.kernels.load import fits_histories
 
 
-def softmax(scores: torch.Tensor, packing: Packing) -> torch.Tensor:
+def softmax(scores: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
     """Weights of each sample's positions that add up to 1.
 
     Args:
         scores: float ``(P,)``.
-        packing: which sample each of the P positions is of.
+        layout: which sample each of the P positions is of.
 
     Returns:
         Float ``(P,)``.
     """
     if fits_histories(scores):
-        weights: torch.Tensor = _Softmax.apply(scores.float().contiguous(), packing.offsets)  # type: ignore[no-untyped-call]
+        weights: torch.Tensor = _Softmax.apply(scores.float().contiguous(), layout.offsets)  # type: ignore[no-untyped-call]
         return weights
-    padded = packing.pad(scores).masked_fill(~packing.mask, torch.finfo(scores.dtype).min)
-    return packing.pack(torch.softmax(padded, dim=1).masked_fill(~packing.mask, 0.0))  # those of an empty history are even
+    padded = layout.pad(scores).masked_fill(~layout.mask, torch.finfo(scores.dtype).min)
+    return layout.pack(torch.softmax(padded, dim=1).masked_fill(~layout.mask, 0.0))  # those of an empty history are even
 
 
-def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
+def pool(scores: torch.Tensor, vectors: torch.Tensor, layout: JaggedLayout) -> tuple[torch.Tensor, torch.Tensor]:
     """Add up each sample's vectors, weighted by the softmax of their scores: Zhang et al. 2021, Eqs. 7 and 9.
 
     Args:
         scores: float ``(P,)``; all alike, they give the mean.
         vectors: float ``(P, d)``.
-        packing: which sample each of the P positions is of.
+        layout: which sample each of the P positions is of.
 
     Returns:
         The sums ``(B, d)``, of the vectors' type, a zero vector where a history is empty; and the weights, float ``(P,)``, through which
@@ -41,10 +41,10 @@ def pool(scores: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple
     """
     if fits_histories(scores, vectors):
         floats = scores.float().contiguous(), vectors.float().contiguous()
-        sums, weights = _Pool.apply(*floats, packing.offsets)  # type: ignore[no-untyped-call]
+        sums, weights = _Pool.apply(*floats, layout.offsets)  # type: ignore[no-untyped-call]
         return sums.to(vectors.dtype), weights
-    weights = softmax(scores, packing)
-    return packing.sum(weights[:, None] * vectors).to(vectors.dtype), weights.detach()
+    weights = softmax(scores, layout)
+    return layout.sum(weights[:, None] * vectors).to(vectors.dtype), weights.detach()
 
 
 class _Softmax(torch.autograd.Function):

@@ -6,34 +6,34 @@ from collections.abc import Sequence
 
 import torch
 
-from mian.kernels.jagged import Packing
+from mian.kernels.jagged import JaggedLayout
 from mian.kernels.load import fits, fits_devices
 
 _LAST_INT32 = 2**31 - 1
 
 
 def field_rows(
-    columns: Sequence[torch.Tensor], slices: Sequence[slice], packing: Packing | None = None
+    columns: Sequence[torch.Tensor], slices: Sequence[slice], layout: JaggedLayout | None = None
 ) -> tuple[torch.Tensor, int]:
     """Ids of several fields as rows of the one table that has all vocabularies.
 
     Args:
-        columns: the fields' ids, at least one field, each int32 or int64 ``(R,)``; with a packing padded, ``(B, T)``.
+        columns: the fields' ids, at least one field, each int32 or int64 ``(R,)``; with a layout padded, ``(B, T)``.
         slices: where the rows of each field's vocabulary lie.
-        packing: R of the B * T positions are real.
+        layout: R of the B * T positions are real.
 
     Returns:
         Rows, int32 or int64 ``(R, fields)``; and the number of a field with an id outside of its vocabulary, -1 where there is none. On
         other devices than the CPU, which such a look would hold up, it is always -1.
     """
-    is_long = any(of_field.stop - 1 > _LAST_INT32 for of_field in slices)
-    starts = [of_field.start for of_field in slices]
-    sizes = [of_field.stop - of_field.start for of_field in slices]
+    is_long = any(field_rows_.stop - 1 > _LAST_INT32 for field_rows_ in slices)
+    starts = [field_rows_.start for field_rows_ in slices]
+    sizes = [field_rows_.stop - field_rows_.start for field_rows_ in slices]
     if fits_devices(*columns):
-        places = None if packing is None else packing.places
+        places = None if layout is None else layout.places
         rows, wrong = torch.ops.mian.field_rows(columns, places, starts, sizes, is_long)
         return rows, wrong
-    ids = torch.stack([column if packing is None else packing.pack(column) for column in columns], dim=1)
+    ids = torch.stack([column if layout is None else layout.pack(column) for column in columns], dim=1)
     wrong = -1
     if ids.device.type == "cpu" and ids.numel():
         limits = torch.tensor(sizes)

@@ -13,7 +13,7 @@ from mian.kernels.load import fits_devices
 _TENSORS = ("lengths", "offsets", "places", "samples", "steps")
 
 
-class Packing:
+class JaggedLayout:
     """Which positions of a batch's histories are real, and where they lie when only they are kept, sample after sample.
 
     Args:
@@ -23,7 +23,7 @@ class Packing:
     Attributes:
         shape: ``(B, T)``.
         lengths: int64 ``(B,)``, none over T.
-        real: how many positions are real: P, unless it was rounded up, see :meth:`rounded_up`.
+        real: how many positions are real: P, unless it was rounded up, see :meth:`pad_to_multiple`.
         offsets: int64 ``(B + 1,)``; the positions of sample b are ``offsets[b]`` to ``offsets[b + 1]``.
         places: int64 ``(P,)``, where the real positions lie among all ``B * T``.
         samples: int64 ``(P,)``, the sample of each.
@@ -46,7 +46,7 @@ class Packing:
         places = self.mask.view(-1).nonzero().squeeze(1)
         return offsets, places, torch.div(places, longest, rounding_mode="floor"), places % longest
 
-    def rounded_up(self, multiple: int) -> Packing:
+    def pad_to_multiple(self, multiple: int) -> JaggedLayout:
         """The same with positions that are not real behind those that are, so that P is a multiple of ``multiple``, or all of ``B * T``.
 
         For a GPU, to which batches of few sizes are easier to give. What is there is not attended to, nor added up.
@@ -61,7 +61,7 @@ class Packing:
         rounded._is_rounded = True
         return rounded
 
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packing:
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> JaggedLayout:
         """The same with other tensors in the place of its own, which are given to ``change`` in an order that is always the same."""
         changed = copy.copy(self)
         changed.__dict__.pop("mask", None)

@@ -4,7 +4,7 @@
 
 #include "mian/kernels/attention.h"
 #include "mian/kernels/dropout.h"
-#include "mian/kernels/packing.h"
+#include "mian/kernels/layout.h"
 #include "mian/kernels/pool.h"
 #include "mian/kernels/recurrence.h"
 #include "mian/kernels/rows.h"

@@ -26,7 +26,7 @@ def recurrence(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor
         x: float32 ``(P, 3 H)``: ``W i + b`` of r, of u, and of the candidate state.
         attention: float32 ``(P,)``.
         recurrent: float32 ``(3 H, H)``: U of r, of u, and of the candidate state.
-        offsets: int64 ``(B + 1,)``, see :class:`mian.kernels.Packing`; the most recent behavior of a history is its first.
+        offsets: int64 ``(B + 1,)``, see :class:`mian.kernels.JaggedLayout`; the most recent behavior of a history is its first.
 
     Returns:
         The state after each behavior, ``(P, H)``.

@@ -7,33 +7,33 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mian.kernels.jagged import Packing
+from mian.kernels.jagged import JaggedLayout
 from mian.kernels.load import fits_histories
 
 
-def attention(query_key_value: torch.Tensor, packing: Packing, heads: int) -> torch.Tensor:
+def attention(query_key_value: torch.Tensor, layout: JaggedLayout, heads: int) -> torch.Tensor:
     """Let each position attend to all of its sample's: Zhang et al. 2021, Eq. 4, without its projections.
 
     Scores are scaled by ``1 / sqrt(head_dim)``.
 
     Args:
         query_key_value: float ``(P, 3 * heads * head_dim)``: all heads' queries, then all heads' keys, then all heads' values.
-        packing: which sample each of the P positions is of.
+        layout: which sample each of the P positions is of.
         heads: how many.
 
     Returns:
         ``(P, heads * head_dim)``, of the same type, the heads one after the other; bfloat16 is worked on in float32.
     """
     if fits_histories(query_key_value):
-        output: torch.Tensor = _Compiled.apply(query_key_value.float().contiguous(), packing.offsets, heads)  # type: ignore[no-untyped-call]
+        output: torch.Tensor = _Compiled.apply(query_key_value.float().contiguous(), layout.offsets, heads)  # type: ignore[no-untyped-call]
         return output.to(query_key_value.dtype)
-    B, T = packing.shape
-    padded = packing.pad(query_key_value).view(B, T, 3, heads, -1)
+    B, T = layout.shape
+    padded = layout.pad(query_key_value).view(B, T, 3, heads, -1)
     query, key, value = padded.permute(2, 0, 3, 1, 4)  # each (B, heads, T, head_dim)
     # An empty history attends to its padding, which no one reads: rows without any true entry would be NaN.
-    mask = packing.mask | (packing.lengths == 0)[:, None]
+    mask = layout.mask | (layout.lengths == 0)[:, None]
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-    return packing.pack(attended.transpose(1, 2).reshape(B, T, -1))
+    return layout.pack(attended.transpose(1, 2).reshape(B, T, -1))
 
 
 class _Compiled(torch.autograd.Function):

@@ -18,8 +18,8 @@ def _attention(
     query_key_value: torch.Tensor, offsets: torch.Tensor, heads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     P, width = query_key_value.shape
-    of_heads = query_key_value.new_empty(P, heads)
-    return query_key_value.new_empty(P, width // 3), of_heads, torch.empty_like(of_heads)
+    head_values = query_key_value.new_empty(P, heads)
+    return query_key_value.new_empty(P, width // 3), head_values, torch.empty_like(head_values)
 
 
 def _attention_backward(

@@ -7,14 +7,14 @@ from mian.layers.cin import CompressedInteraction
 from mian.layers.cross import MatrixCross, VectorCross
 from mian.layers.dice import BatchNormalization, Dice
 from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
-from mian.layers.field_vectors import FieldVectors, LinearPart, side_by_side
+from mian.layers.field_vectors import FieldVectors, LinearPart, concat_fields
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
 from mian.layers.gru import GRU, OldestFirst, reading_order
 from mian.layers.initialization import initialize
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.mlp import MLP
 from mian.layers.pairwise import pairwise
-from mian.layers.placement import Placement, split_tables, tables_without_memory
+from mian.layers.placement import Placement, sharded_tables, tables_without_memory
 from mian.layers.score import Score, ScoreActivation
 from mian.layers.transformer import Transformer
 
@@ -44,11 +44,11 @@ __all__ = [
     "ScoreActivation",
     "Transformer",
     "VectorCross",
+    "concat_fields",
     "initialize",
     "pairwise",
     "reading_order",
+    "sharded_tables",
     "shared_fields",
-    "side_by_side",
-    "split_tables",
     "tables_without_memory",
 ]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mian.contract import Contract
-from mian.kernels import Packing
+from mian.kernels import JaggedLayout
 from mian.layers.activations import Activation, make_activation
 from mian.layers.dice import BatchNormalization
 from mian.layers.embedding import FieldEmbedding
@@ -67,45 +67,47 @@ class ActivationUnit(nn.Module):
         activation: Activation,
     ) -> None:
         super().__init__()
-        self.of_candidate = nn.Linear(width * candidate_fields, hidden[0])  # W_q
-        self.of_behavior = nn.Linear(width * behavior_fields, hidden[0], bias=False)  # W_k
+        self.candidate_projection = nn.Linear(width * candidate_fields, hidden[0])  # W_q
+        self.behavior_projection = nn.Linear(width * behavior_fields, hidden[0], bias=False)  # W_k
         self.in_candidate: torch.Tensor
         self.in_behavior: torch.Tensor
         self.register_buffer("in_candidate", _columns([pair[0] for pair in shared], width), persistent=False)
         self.register_buffer("in_behavior", _columns([pair[1] for pair in shared], width), persistent=False)
-        self.of_difference: nn.Linear | None = None  # W_d
-        self.of_product: nn.Linear | None = None  # W_p
+        self.difference_projection: nn.Linear | None = None  # W_d
+        self.product_projection: nn.Linear | None = None  # W_p
         if shared:
-            self.of_difference = nn.Linear(width * len(shared), hidden[0], bias=False)
-            self.of_product = nn.Linear(width * len(shared), hidden[0], bias=False)
+            self.difference_projection = nn.Linear(width * len(shared), hidden[0], bias=False)
+            self.product_projection = nn.Linear(width * len(shared), hidden[0], bias=False)
         self.activation = make_activation(activation, hidden[0])
         self.mlp = MLP(hidden[0], hidden[1:], 0.0, activation)
         self.score = nn.Linear(self.mlp.output_width, 1)
         self._normalizations = [module for module in self.modules() if isinstance(module, BatchNormalization)]
 
-    def forward(self, candidate: torch.Tensor, behaviors: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def forward(self, candidate: torch.Tensor, behaviors: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Score behaviors.
 
         Args:
             candidate: ``q``, float ``(B, I * d)``.
             behaviors: ``k``, float ``(P, F * d)``.
-            packing: which sample each behavior is of.
+            layout: which sample each behavior is of.
 
         Returns:
             Float ``(P,)``.
         """
         for normalization in self._normalizations:
-            normalization.counted = packing.counted
-        of_sample = self.of_candidate(candidate)  # (B, hidden)
-        if self.of_difference is None or self.of_product is None:
-            first = self.of_behavior(behaviors)
+            normalization.counted = layout.counted
+        sample_part = self.candidate_projection(candidate)  # (B, hidden)
+        if self.difference_projection is None or self.product_projection is None:
+            first = self.behavior_projection(behaviors)
         else:
             q = candidate.index_select(1, self.in_candidate)
             k = behaviors.index_select(1, self.in_behavior)
-            of_sample = of_sample + self.of_difference(q)
-            of_behavior = self.of_behavior.weight.index_add(1, self.in_behavior, self.of_difference.weight, alpha=-1)  # W_k - W_d
-            first = F.linear(behaviors, of_behavior) + self.of_product(q.index_select(0, packing.samples) * k)
-        hidden = self.mlp(self.activation(first + of_sample.index_select(0, packing.samples)))
+            sample_part = sample_part + self.difference_projection(q)
+            behavior_projection = self.behavior_projection.weight.index_add(
+                1, self.in_behavior, self.difference_projection.weight, alpha=-1
+            )  # W_k - W_d
+            first = F.linear(behaviors, behavior_projection) + self.product_projection(q.index_select(0, layout.samples) * k)
+        hidden = self.mlp(self.activation(first + sample_part.index_select(0, layout.samples)))
         scores: torch.Tensor = self.score(hidden).squeeze(1)
         return scores
 

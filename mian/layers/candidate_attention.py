@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mian.kernels import Packing, pool
+from mian.kernels import JaggedLayout, pool
 from mian.layers.score import Score, ScoreActivation
 
 
@@ -75,21 +75,21 @@ class BehaviorAttention(nn.Module):
         self.register_parameter("bias", None if cancels else nn.Parameter(torch.zeros(1)))
         self.score = Score(activation)
 
-    def forward(self, candidate: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, candidate: torch.Tensor, vectors: torch.Tensor, layout: JaggedLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend.
 
         Args:
             candidate: ``e_i``, float ``(B, d_i)``.
             vectors: float ``(P, d)``, of the real positions of all histories.
-            packing: which sample each is of.
+            layout: which sample each is of.
 
         Returns:
             ``R``, float ``(B, d_i + d)``, a zero vector where a history is empty; and the weights, float ``(P,)``, without a gradient.
         """
         raw = F.linear(vectors, self.weight).squeeze(1)  # (P, d) -> (P,)
         if self.candidate_weight is not None:
-            of_candidates = F.linear(candidate, self.candidate_weight, self.bias).squeeze(1)  # (B,)
-            raw = raw + of_candidates.index_select(0, packing.samples)
-        attended, weights = pool(self.score(raw), vectors, packing)
-        beside = candidate * (packing.lengths > 0)[:, None]
+            candidate_scores = F.linear(candidate, self.candidate_weight, self.bias).squeeze(1)  # (B,)
+            raw = raw + candidate_scores.index_select(0, layout.samples)
+        attended, weights = pool(self.score(raw), vectors, layout)
+        beside = candidate * (layout.lengths > 0)[:, None]
         return torch.cat([beside, attended], dim=-1), weights

@@ -22,7 +22,7 @@ class BatchNormalization(nn.Module):
     Attributes:
         counted: bool ``(N,)``, which rows of what comes next are a batch's; None: all. Others are normalized, and change nothing.
         moving: the averages, ``(2, width)``: mean and variance.
-        of_batch: those of the newest batch, ``(2, width)``.
+        batch_statistics: those of the newest batch, ``(2, width)``.
     """
 
     def __init__(self, width: int, eps: float, momentum: float = 0.1) -> None:
@@ -31,23 +31,23 @@ class BatchNormalization(nn.Module):
         self._momentum = momentum
         self.counted: torch.Tensor | None = None
         self.moving: torch.Tensor
-        self.of_batch: torch.Tensor
+        self.batch_statistics: torch.Tensor
         start = torch.stack([torch.zeros(width), torch.ones(width)])
         self.register_buffer("moving", start)
-        self.register_buffer("of_batch", start.clone(), persistent=False)
+        self.register_buffer("batch_statistics", start.clone(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize, float ``(N, width)`` to float ``(N, width)``. A batch of less than two rows has no variance: it is as elsewhere."""
         if not self.training or len(x) < 2:
             if self.training:
-                self.of_batch.copy_(self.moving)
+                self.batch_statistics.copy_(self.moving)
             return F.batch_norm(x, self.moving[0], self.moving[1], eps=self._eps)
         if self.counted is not None:
             return self._of_counted(x, self.counted[:, None])
         normalized, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, self._eps)
         with torch.no_grad():
-            self.of_batch[0].copy_(mean)
-            self.of_batch[1].copy_(inverse.pow(-2) - self._eps)
+            self.batch_statistics[0].copy_(mean)
+            self.batch_statistics[1].copy_(inverse.pow(-2) - self._eps)
         return normalized
 
     def _of_counted(self, x: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
@@ -58,14 +58,14 @@ class BatchNormalization(nn.Module):
         variance = (away * away * counted).sum(dim=0) / rows.clamp(min=1)
         has_variance = rows >= 2
         with torch.no_grad():
-            self.of_batch.copy_(torch.where(has_variance, torch.stack([mean, variance]), self.moving))
+            self.batch_statistics.copy_(torch.where(has_variance, torch.stack([mean, variance]), self.moving))
         elsewhere = (x - self.moving[0]) * (self.moving[1] + self._eps).rsqrt()
         return torch.where(has_variance, away * (variance + self._eps).rsqrt(), elsewhere)
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the averages towards ``of_batch``."""
-        self.moving.lerp_(self.of_batch, self._momentum)
+        """Move the averages towards ``batch_statistics``."""
+        self.moving.lerp_(self.batch_statistics, self._momentum)
 
 
 class Dice(nn.Module):

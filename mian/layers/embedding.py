@@ -12,7 +12,7 @@ from torch import nn
 
 from mian.contract import PADDING_ID, Contract
 from mian.contract.document import GROUPS, LENGTH_COLUMN, Group
-from mian.kernels import Packing, distinct, field_rows, sum_by_place
+from mian.kernels import JaggedLayout, distinct, field_rows, sum_by_place
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.placement import Exchange, Placement, current_exchange, device_of_tables
 from mian.layers.truncated_normal import truncated_normal
@@ -24,14 +24,14 @@ _ROWS_DRAWN = 1 << 18  # at a time, for what drawing takes beside the table
 class Embedded:
     """A batch's vectors by group, each float ``(rows, fields of the group, width)``.
 
-    Rows are samples; those of ``behaviors`` are the real positions of all histories, as ``packing`` says. A group without fields is None.
+    Rows are samples; those of ``behaviors`` are the real positions of all histories, as ``layout`` says. A group without fields is None.
     """
 
     candidate: torch.Tensor | None
     behaviors: torch.Tensor | None
     user: torch.Tensor | None
     context: torch.Tensor | None
-    packing: Packing | None
+    layout: JaggedLayout | None
 
 
 class FieldEmbedding(nn.Module):
@@ -94,7 +94,7 @@ class FieldEmbedding(nn.Module):
             IndexError: an id is not in its vocabulary.
         """
         lookup = batch.lookups[self.shared] if isinstance(batch, Prepared) else self.lookup(batch)
-        packing, shapes = lookup.packing, lookup.shapes
+        layout, shapes = lookup.layout, lookup.shapes
         vectors: dict[Group, torch.Tensor] = {}
         if lookup.rows is not None:
             looked_up = self.table(lookup.rows, lookup.found)
@@ -106,45 +106,45 @@ class FieldEmbedding(nn.Module):
             for name in self._numbers[group]:
                 parts.append((lookup.numbers[name][:, None] * next(number_vectors))[:, None])  # (rows, 1, width)
             embedded[group] = torch.cat(parts, dim=1) if len(parts) > 1 else next(iter(parts), None)
-        return Embedded(**embedded, packing=packing)
+        return Embedded(**embedded, layout=layout)
 
     def lookup(self, batch: Mapping[str, torch.Tensor], multiple: int = 1) -> Lookup:
         """What :meth:`forward` looks up; arguments and errors are the same.
 
         Args:
             batch: as there.
-            multiple: that the number of positions is rounded up to, see :meth:`mian.kernels.Packing.rounded_up`. Those that are not real
-                have padding, and 0.
+            multiple: The number of positions is padded to a multiple of this, see :meth:`mian.kernels.JaggedLayout.pad_to_multiple`.
+                Positions that are not real hold the padding id and 0.
         """
-        packing = None
+        layout = None
         if behaviors := self.columns["behaviors"]:
-            packing = Packing(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
-        of_groups: dict[Group, Packing | None] = {group: packing if group == "behaviors" else None for group in GROUPS}
-        rows = {group: self._rows(group, batch, of) for group, of in of_groups.items() if self._rows_of[group]}  # (rows, fields)
+            layout = JaggedLayout(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
+        layouts: dict[Group, JaggedLayout | None] = {group: layout if group == "behaviors" else None for group in GROUPS}
+        rows = {group: self._rows(group, batch, of) for group, of in layouts.items() if self._rows_of[group]}  # (rows, fields)
         numbers = {
             name: batch[name] if of is None else of.pack(batch[name])
-            for group, of in of_groups.items()
+            for group, of in layouts.items()
             for name in self._numbers[group]
         }
-        if packing is not None and multiple > 1:
-            packing = packing.rounded_up(multiple)
-            more = len(packing.places) - packing.real
+        if layout is not None and multiple > 1:
+            layout = layout.pad_to_multiple(multiple)
+            more = len(layout.places) - layout.real
             if "behaviors" in rows:
-                padding = [of_column.start + PADDING_ID for of_column in self._rows_of["behaviors"].values()]
+                padding = [column_rows.start + PADDING_ID for column_rows in self._rows_of["behaviors"].values()]
                 rows["behaviors"] = torch.cat([rows["behaviors"], rows["behaviors"].new_tensor(padding).expand(more, -1)])
             for name in self._numbers["behaviors"]:
                 numbers[name] = torch.cat([numbers[name], numbers[name].new_zeros(more)])
-        joined = torch.cat([of_group.flatten() for of_group in rows.values()]) if rows else None
-        return Lookup(packing, {group: of_group.shape for group, of_group in rows.items()}, joined, numbers)
+        joined = torch.cat([group_rows.flatten() for group_rows in rows.values()]) if rows else None
+        return Lookup(layout, {group: group_rows.shape for group, group_rows in rows.items()}, joined, numbers)
 
-    def _rows(self, group: Group, batch: Mapping[str, torch.Tensor], packing: Packing | None) -> torch.Tensor:
+    def _rows(self, group: Group, batch: Mapping[str, torch.Tensor], layout: JaggedLayout | None) -> torch.Tensor:
         """The rows of a group's ids. An id past its vocabulary would be read as one of the next vocabulary's."""
-        of_columns = self._rows_of[group]
-        rows, wrong = field_rows([batch[name] for name in of_columns], list(of_columns.values()), packing)
+        columns_rows = self._rows_of[group]
+        rows, wrong = field_rows([batch[name] for name in columns_rows], list(columns_rows.values()), layout)
         if wrong >= 0:
-            name, of_column = list(of_columns.items())[wrong]
-            ids = batch[name] if packing is None else packing.pack(batch[name])
-            size = of_column.stop - of_column.start
+            name, column_rows = list(columns_rows.items())[wrong]
+            ids = batch[name] if layout is None else layout.pack(batch[name])
+            size = column_rows.stop - column_rows.start
             outside = ids[(ids < 0) | (ids >= size)]
             raise IndexError(f"column {name!r} holds id {int(outside[0])}, its vocabulary has {size}")
         return rows
@@ -153,7 +153,7 @@ class FieldEmbedding(nn.Module):
 class EmbeddingTable(nn.Module):
     """A table of vectors whose gradient is a sparse tensor of the rows that a batch holds, each once.
 
-    Made within :func:`mian.layers.split_tables` it lies split over the ranks: ``weight`` holds this rank's rows alone. A lookup then asks
+    Made within :func:`mian.layers.sharded_tables` it is sharded over the ranks: ``weight`` holds this rank's rows alone. A lookup then asks
     the ranks for the vectors that they have, and its way back hands each rank the gradients of its rows, already the mean over the ranks.
     Every rank must look up as often as the others do, if need be nothing: an empty tensor of rows.
 
@@ -182,7 +182,7 @@ class EmbeddingTable(nn.Module):
         self.register_buffer("is_padding", is_padding, persistent=False)
 
     @property
-    def is_split(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether other ranks hold other rows."""
         return self._exchange is not None
 
@@ -191,7 +191,7 @@ class EmbeddingTable(nn.Module):
         looked_up: torch.Tensor
         if self._exchange is not None:
             found = found or distinct(rows)
-            looked_up = _SplitLookup.apply(self.weight, *found, self.is_padding, self._exchange)  # type: ignore[no-untyped-call]
+            looked_up = _ShardedLookup.apply(self.weight, *found, self.is_padding, self._exchange)  # type: ignore[no-untyped-call]
         elif not torch.is_grad_enabled():
             looked_up = F.embedding(rows, self.weight)
         else:
@@ -222,33 +222,38 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, is_padding: torch.Tensor
+        ctx: Any, table: torch.Tensor, distinct_rows: torch.Tensor, places: torch.Tensor, is_padding: torch.Tensor
     ) -> torch.Tensor:
-        ctx.save_for_backward(of_batch, places, is_padding)
+        ctx.save_for_backward(distinct_rows, places, is_padding)
         ctx.shape = table.shape
-        return table.index_select(0, of_batch).index_select(0, places)
+        return table.index_select(0, distinct_rows).index_select(0, places)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        of_batch, places, is_padding = ctx.saved_tensors
-        values = _without_padding(sum_by_place(grad, places, len(of_batch)), of_batch, is_padding)
-        return _sparse(of_batch, values, ctx.shape), None, None, None
+        distinct_rows, places, is_padding = ctx.saved_tensors
+        values = _without_padding(sum_by_place(grad, places, len(distinct_rows)), distinct_rows, is_padding)
+        return _sparse(distinct_rows, values, ctx.shape), None, None, None
 
 
-class _SplitLookup(torch.autograd.Function):
+class _ShardedLookup(torch.autograd.Function):
     """Each distinct row of this rank's batch travels once: its number there, its vector here, and its gradient there again."""
 
     @staticmethod
     def forward(
-        ctx: Any, table: torch.Tensor, of_batch: torch.Tensor, places: torch.Tensor, is_padding: torch.Tensor, exchange: Exchange
+        ctx: Any,
+        table: torch.Tensor,
+        distinct_rows: torch.Tensor,
+        places: torch.Tensor,
+        is_padding: torch.Tensor,
+        exchange: Exchange,
     ) -> torch.Tensor:
-        by_rank = torch.argsort(of_batch % exchange.size, stable=True)
-        wanted = of_batch.index_select(0, by_rank)
+        by_rank = torch.argsort(distinct_rows % exchange.size, stable=True)
+        wanted = distinct_rows.index_select(0, by_rank)
         counts = torch.bincount(wanted % exchange.size, minlength=exchange.size)
         # asked: rows here that the ranks want, rank by rank
-        asked, asked_counts = exchange.swap(wanted // exchange.size, counts, "rows")
-        vectors, _ = exchange.swap(table.index_select(0, asked), asked_counts, "vectors")
+        asked, asked_counts = exchange.all_to_all(wanted // exchange.size, counts, "rows")
+        vectors, _ = exchange.all_to_all(table.index_select(0, asked), asked_counts, "vectors")
         place_of = torch.empty_like(places[: len(wanted)])  # there are no more distinct rows than rows
         place_of[by_rank] = torch.arange(len(wanted), dtype=places.dtype, device=places.device)
         places = place_of.index_select(0, places)
@@ -261,11 +266,11 @@ class _SplitLookup(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         wanted, places, is_padding, counts, asked = ctx.saved_tensors
         exchange = ctx.exchange
-        of_ranks = exchange.swap_gradients(sum_by_place(grad, places, len(wanted)), counts)
-        of_batch, places = distinct(asked)
-        sums = sum_by_place(of_ranks.div_(exchange.size), places, len(of_batch))
-        values = _without_padding(sums, of_batch, is_padding)
-        return _sparse(of_batch, values, ctx.shape), None, None, None, None
+        rank_gradients = exchange.all_to_all_gradients(sum_by_place(grad, places, len(wanted)), counts)
+        distinct_rows, places = distinct(asked)
+        sums = sum_by_place(rank_gradients.div_(exchange.size), places, len(distinct_rows))
+        values = _without_padding(sums, distinct_rows, is_padding)
+        return _sparse(distinct_rows, values, ctx.shape), None, None, None, None
 
 
 def _without_padding(sums: torch.Tensor, rows: torch.Tensor, is_padding: torch.Tensor) -> torch.Tensor:

@@ -40,17 +40,17 @@ class FieldVectors(nn.Module):
         Returns:
             Float ``(B, F, width)``.
         """
-        return side_by_side(self.embedding(batch))
+        return concat_fields(self.embedding(batch))
 
 
-def side_by_side(embedded: Embedded) -> torch.Tensor:
+def concat_fields(embedded: Embedded) -> torch.Tensor:
     """The vectors of :class:`FieldVectors`, of embedded samples, float ``(B, F, width)``."""
-    of_history = None
-    if embedded.behaviors is not None and embedded.packing is not None:
+    history_means = None
+    if embedded.behaviors is not None and embedded.layout is not None:
         flat = embedded.behaviors.flatten(1)  # (P, fields, width) -> (P, fields * width)
-        means, _ = pool(flat.new_zeros(len(flat)), flat, embedded.packing)
-        of_history = means.view(-1, *embedded.behaviors.shape[1:])  # (B, fields, width)
-    groups = (embedded.candidate, of_history, embedded.user, embedded.context)
+        means, _ = pool(flat.new_zeros(len(flat)), flat, embedded.layout)
+        history_means = means.view(-1, *embedded.behaviors.shape[1:])  # (B, fields, width)
+    groups = (embedded.candidate, history_means, embedded.user, embedded.context)
     return torch.cat([vectors for vectors in groups if vectors is not None], dim=1)
 
 

@@ -23,9 +23,9 @@ class _Parts(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(len(widths)))
         self.score = Score(activation)
-        self.of_part: torch.Tensor  # (L, sum(widths)): 1 where a column is of a part
+        self.part_mask: torch.Tensor  # (L, sum(widths)): 1 where a column is of a part
         part_of_column = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths))
-        self.register_buffer("of_part", (part_of_column == torch.arange(len(widths))[:, None]).float(), persistent=False)
+        self.register_buffer("part_mask", (part_of_column == torch.arange(len(widths))[:, None]).float(), persistent=False)
 
 
 class ProjectedGlobalInteraction(_Parts):
@@ -61,9 +61,9 @@ class ProjectedGlobalInteraction(_Parts):
             ``R_g``, float ``(B, d_g)``, and the weights, float ``(B, L)``.
         """
         r = torch.cat(list(parts), dim=1)
-        scored_by = (self.weight @ self.projection) * self.of_part  # (L, sum(widths)): P_l^T W_l at the columns of r_l
+        scored_by = (self.weight @ self.projection) * self.part_mask  # (L, sum(widths)): P_l^T W_l at the columns of r_l
         weights = torch.softmax(self.score(F.linear(r, scored_by, self.bias)), dim=-1)
-        return F.linear(r * (weights @ self.of_part), self.projection), weights
+        return F.linear(r * (weights @ self.part_mask), self.projection), weights
 
 
 class ConcatenatedGlobalInteraction(_Parts):
@@ -94,5 +94,5 @@ class ConcatenatedGlobalInteraction(_Parts):
             ``R_g``, float ``(B, sum(widths))``, and the weights, float ``(B, L)``, which add up to 1.
         """
         r = torch.cat(list(parts), dim=1)
-        weights = torch.softmax(self.score(F.linear(r, self.weight * self.of_part, self.bias)), dim=-1)
-        return r * (self._factor * weights @ self.of_part), weights
+        weights = torch.softmax(self.score(F.linear(r, self.weight * self.part_mask, self.bias)), dim=-1)
+        return r * (self._factor * weights @ self.part_mask), weights

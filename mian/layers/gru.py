@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from mian.kernels import Packing, fits_recurrence, recurrence
+from mian.kernels import JaggedLayout, fits_recurrence, recurrence
 
 
 class ReadingOrder(Protocol):
@@ -23,20 +23,20 @@ class ReadingOrder(Protocol):
         """All steps of :class:`GRU`, from the products of its inputs, ``(P, 3 H)``, in this order."""
 
 
-def reading_order(packing: Packing, vectors: torch.Tensor, hidden: int) -> ReadingOrder:
+def reading_order(layout: JaggedLayout, vectors: torch.Tensor, hidden: int) -> ReadingOrder:
     """How recurrent networks with states of this width read behaviors where these vectors are."""
-    return AsPacked(packing) if fits_recurrence(vectors, hidden) else OldestFirst(packing)
+    return AsPacked(layout) if fits_recurrence(vectors, hidden) else OldestFirst(layout)
 
 
 class AsPacked:
     """The packed order itself: one operator reads each history from its end, all of it.
 
     Args:
-        packing: in which a history's most recent behavior is the first.
+        layout: in which a history's most recent behavior is the first.
     """
 
-    def __init__(self, packing: Packing) -> None:
-        self._offsets = packing.offsets
+    def __init__(self, layout: JaggedLayout) -> None:
+        self._offsets = layout.offsets
 
     def arrange(self, packed: torch.Tensor) -> torch.Tensor:
         """See :class:`ReadingOrder`."""
@@ -57,7 +57,7 @@ class OldestFirst:
     Longer histories come first, so that the histories that still go on at a step are the first of those of the step before.
 
     Args:
-        packing: in which a history's most recent behavior is the first.
+        layout: in which a history's most recent behavior is the first.
 
     Attributes:
         places: int64 ``(P,)``, where the behaviors in this order lie among the packed ones.
@@ -65,11 +65,11 @@ class OldestFirst:
         counts: how many histories have a first, a second, ... behavior.
     """
 
-    def __init__(self, packing: Packing) -> None:
-        lengths, samples = packing.lengths.sort(descending=True, stable=True)
+    def __init__(self, layout: JaggedLayout) -> None:
+        lengths, samples = layout.lengths.sort(descending=True, stable=True)
         steps = torch.arange(int(lengths.max()) if len(lengths) else 0, device=lengths.device)[:, None]
         goes_on = steps < lengths  # (steps, B)
-        oldest = packing.offsets[1:].index_select(0, samples) - 1
+        oldest = layout.offsets[1:].index_select(0, samples) - 1
         self.places = (oldest - steps)[goes_on]
         self.back = torch.empty_like(self.places)
         self.back[self.places] = torch.arange(len(self.places), device=self.places.device)
@@ -138,7 +138,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor, counts: list[int]) -> torch.Tensor:
         hidden = recurrent.shape[1]
-        before, states, of_state, candidate = (x.new_empty(len(x), hidden) for _ in range(4))
+        before, states, state_products, candidate = (x.new_empty(len(x), hidden) for _ in range(4))
         gates = x.new_empty(len(x), 2 * hidden)
         x_gates, x_candidate = x[:, : 2 * hidden], x[:, 2 * hidden :]
         a = attention[:, None]
@@ -151,25 +151,27 @@ class _Recurrence(torch.autograd.Function):
             product = before[step] @ transposed  # (count, 3 H)
             torch.add(product[:, : 2 * hidden], x_gates[step], out=gates[step])
             r, u = gates[step].sigmoid_().chunk(2, dim=1)
-            of_state[step] = product[:, 2 * hidden :]  # U_h h
-            c = torch.addcmul(x_candidate[step], r, of_state[step], out=candidate[step]).tanh_()
+            state_products[step] = product[:, 2 * hidden :]  # U_h h
+            c = torch.addcmul(x_candidate[step], r, state_products[step], out=candidate[step]).tanh_()
             h = torch.lerp(before[step], c, u * a[step], out=states[step])
-        ctx.save_for_backward(attention, recurrent, before, gates, of_state, candidate)
+        ctx.save_for_backward(attention, recurrent, before, gates, state_products, candidate)
         ctx.counts = counts
         return states
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        attention, recurrent, before, gates, of_state, c = ctx.saved_tensors
+        attention, recurrent, before, gates, state_products, c = ctx.saved_tensors
         r, u = gates.chunk(2, dim=1)
         a = attention[:, None]
         moved = u * a  # the share of the way from h to c
         stays = 1 - moved
         way = c - before
-        of_c = moved * (1 - c * c)  # what a state's gradient becomes before the tanh
+        grad_candidate = moved * (1 - c * c)  # what a state's gradient becomes before the tanh
         # and before the sigmoids of r and u, and at U_h h: what goes through U
-        factors = torch.stack([of_c * of_state * r * (1 - r), way * a * u * (1 - u), of_c * r], dim=1)  # (P, 3, H)
+        factors = torch.stack(
+            [grad_candidate * state_products * r * (1 - r), way * a * u * (1 - u), grad_candidate * r], dim=1
+        )  # (P, 3, H)
         through = torch.empty_like(factors)
         grads = grad_states.clone()  # of each step's state, what comes from later steps added on the way
         end, later = len(grads), None
@@ -180,5 +182,5 @@ class _Recurrence(torch.autograd.Function):
             torch.mul(factors[step], grads[step][:, None], out=through[step])
             later = torch.addmm(grads[step] * stays[step], through[step].flatten(1), recurrent)
         flat = through.flatten(1)  # (P, 3 H)
-        grad_x = torch.cat([flat[:, : 2 * before.shape[1]], grads * of_c], dim=1)
+        grad_x = torch.cat([flat[:, : 2 * before.shape[1]], grads * grad_candidate], dim=1)
         return grad_x, (grads * way * u).sum(dim=1), flat.t() @ before, None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mian.contract.document import Group
-from mian.kernels import Packing, distinct
+from mian.kernels import JaggedLayout, distinct
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -21,14 +21,14 @@ class Lookup:
     GPU need not be waited for.
 
     Attributes:
-        packing: of the histories; None where there are none.
+        layout: of the histories; None where there are none.
         shapes: by group, how many rows of the embedding it has, and how many categorical fields; groups without any are left out.
         rows: of the table, int ``(N,)``, of all groups one after the other; None where there is no group.
         numbers: the numeric columns, float, one number a row of the embedding.
         found: what :func:`mian.kernels.distinct` gives of the rows, where it was asked already.
     """
 
-    packing: Packing | None
+    layout: JaggedLayout | None
     shapes: dict[Group, torch.Size]
     rows: torch.Tensor | None
     numbers: dict[str, torch.Tensor]
@@ -38,15 +38,15 @@ class Lookup:
         """The same with its distinct rows found; so often row 0, which is padding, besides that their number is a multiple."""
         if self.rows is None:
             return self
-        of_batch, places = self.found or distinct(self.rows)
-        more = -len(of_batch) % multiple
-        of_batch = torch.cat([of_batch, of_batch.new_zeros(more)]) if more else of_batch
-        return Lookup(self.packing, self.shapes, self.rows, self.numbers, (of_batch, places))
+        distinct_rows, places = self.found or distinct(self.rows)
+        more = -len(distinct_rows) % multiple
+        distinct_rows = torch.cat([distinct_rows, distinct_rows.new_zeros(more)]) if more else distinct_rows
+        return Lookup(self.layout, self.shapes, self.rows, self.numbers, (distinct_rows, places))
 
     def map(self, change: Change) -> Lookup:
         """The same with other tensors in the place of its own, which are given to ``change`` in an order that is always the same."""
         return Lookup(
-            self.packing and self.packing.map(change),
+            self.layout and self.layout.map(change),
             self.shapes,
             None if self.rows is None else change(self.rows),
             {name: change(column) for name, column in self.numbers.items()},

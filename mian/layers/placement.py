@@ -12,12 +12,12 @@ import torch
 
 
 class Exchange(Protocol):
-    """What a split table needs of the ranks."""
+    """What a sharded table needs of the ranks."""
 
     rank: int
     size: int
 
-    def swap(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def all_to_all(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Send rows to the ranks and get theirs; all ranks do so together.
 
         Args:
@@ -29,7 +29,7 @@ class Exchange(Protocol):
             What the ranks sent here, that of rank 0 first, ``(M, ...)``; and how many each sent, int ``(size,)``.
         """
 
-    def swap_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    def all_to_all_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """The same for gradients, float ``(N, width)``, which may be rounded on the way; what the ranks sent here, ``(M, width)``."""
 
 
@@ -57,8 +57,8 @@ _EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 @contextmanager
-def split_tables(exchange: Exchange | None) -> Iterator[None]:
-    """Embedding tables that are made within lie split over the ranks.
+def sharded_tables(exchange: Exchange | None) -> Iterator[None]:
+    """Embedding tables that are made within is sharded over the ranks.
 
     Args:
         exchange: with the other ranks, which make the same tables; None: tables lie whole, as they do without this.
@@ -89,5 +89,5 @@ def device_of_tables() -> str:
 
 
 def current_exchange() -> Exchange | None:
-    """The exchange of the :func:`split_tables` that this is within."""
+    """The exchange of the :func:`sharded_tables` that this is within."""
     return _EXCHANGE.get()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mian.kernels import Dropout, Packing, attention
+from mian.kernels import Dropout, JaggedLayout, attention
 
 LayerNorms = Literal["pre_ln", "post_ln"]
 
@@ -48,25 +48,25 @@ class Transformer(nn.Module):
         self.outer = nn.Linear(inner_width, width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Apply the block; a position attends to those of its sample alone.
 
         Args:
             x: float ``(P, d)``, the real positions of all histories.
-            packing: which sample each is of.
+            layout: which sample each is of.
 
         Returns:
             Float ``(P, d)``.
         """
         if self.norms == "post_ln":
-            m = self.attention_norm(x + self._multi_head(x, packing))
+            m = self.attention_norm(x + self._multi_head(x, layout))
             after: torch.Tensor = self.feed_forward_norm(m + self._feed_forward(m))
             return after
-        m = x + self._multi_head(self.attention_norm(x), packing)  # Eqs. 3, 4
+        m = x + self._multi_head(self.attention_norm(x), layout)  # Eqs. 3, 4
         return m + self._feed_forward(self.feed_forward_norm(m))  # Eqs. 3, 5
 
-    def _multi_head(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
-        attended = attention(self.query_key_value(x), packing, self.heads)
+    def _multi_head(self, x: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
+        attended = attention(self.query_key_value(x), layout, self.heads)
         output: torch.Tensor = self.dropout(self.attention_output(attended))
         return output
 

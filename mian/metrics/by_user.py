@@ -40,12 +40,12 @@ class UserSums:
         if not len(users):
             return cls()
         starts, clicks, others = count_labels(outcomes, counts, np.diff(users, prepend=users[:1]) != 0)
-        of_score = users[starts]
-        group_starts = np.append(0, np.flatnonzero(np.diff(of_score)) + 1)
+        score_users = users[starts]
+        group_starts = np.append(0, np.flatnonzero(np.diff(score_users)) + 1)
         won = pairs_won(clicks, others, group_starts)
         clicks, others = np.add.reduceat(clicks, group_starts), np.add.reduceat(others, group_starts)
         ends = tuple(
-            (int(of_score[group_starts[place]]), Pairs(int(clicks[place]), int(others[place]), int(won[place])))
+            (int(score_users[group_starts[place]]), Pairs(int(clicks[place]), int(others[place]), int(won[place])))
             for place in sorted({0, len(group_starts) - 1})
         )
         clicks, others, won = clicks[1:-1], others[1:-1], won[1:-1]
@@ -62,7 +62,7 @@ class UserSums:
             else:
                 ends.append((user, pairs))
         both = UserSums(self.users + later.users, self.rows + later.rows, self.weighted + later.weighted)
-        return both._and_whole([pairs for _, pairs in ends[1:-1]], tuple(ends[:1] + ends[1:][-1:]))
+        return both._with_complete_users([pairs for _, pairs in ends[1:-1]], tuple(ends[:1] + ends[1:][-1:]))
 
     def gauc(self) -> float:
         """See :func:`mian.metrics.gauc`.
@@ -72,12 +72,12 @@ class UserSums:
         """
         if not self.ends:
             raise UndefinedMetricError("labels are empty: no metric is defined on no rows")
-        every = self._and_whole([pairs for _, pairs in self.ends], ())
+        every = self._with_complete_users([pairs for _, pairs in self.ends], ())
         if not every.rows:
             raise UndefinedMetricError(f"gAUC needs a user with both classes: none of {every.users} users has")
         return every.weighted / every.rows
 
-    def _and_whole(self, users: list[Pairs], ends: tuple[tuple[int, Pairs], ...]) -> UserSums:
+    def _with_complete_users(self, users: list[Pairs], ends: tuple[tuple[int, Pairs], ...]) -> UserSums:
         """With users more, of which all rows are known."""
         rows = [(pairs.clicks + pairs.others, pairs.auc) for pairs in users if pairs.both]
         return UserSums(

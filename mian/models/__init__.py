@@ -2,7 +2,7 @@
 
 from mian.models.click_model import ClickModel
 from mian.models.mian import Mian, MianConfig
-from mian.models.registry import MODELS, ModelError, build, model_columns, model_options, restore, weights_version
+from mian.models.registry import MODELS, ModelError, build, current_names, model_columns, model_options, restore, weights_version
 
 __all__ = [
     "MODELS",
@@ -11,6 +11,7 @@ __all__ = [
     "MianConfig",
     "ModelError",
     "build",
+    "current_names",
     "model_columns",
     "model_options",
     "restore",

@@ -31,8 +31,8 @@ class ClickModel(nn.Module, ABC):
     def __init__(self) -> None:
         """Start with samples that were not thinned."""
         super().__init__()
-        self.logit_shift: torch.Tensor
-        self.register_buffer("logit_shift", torch.zeros(()))
+        self.sampling_logit_correction: torch.Tensor
+        self.register_buffer("sampling_logit_correction", torch.zeros(()))
 
     @classmethod
     def columns(cls, contract: Contract, config: BaseModel) -> tuple[str, ...]:
@@ -46,30 +46,30 @@ class ClickModel(nn.Module, ABC):
         return (*(field.column for field in contract.fields), *lengths)
 
     @property
-    def has_fixed_work(self) -> bool:
-        """Whether the shapes of a batch and of its lookups say all that a step of training does.
+    def supports_cuda_graphs(self) -> bool:
+        """Whether the shapes of a batch and of its lookups alone decide which operators a training step runs.
 
-        Then a GPU is given batches of few shapes, see :meth:`mian.kernels.Packing.rounded_up`, and the steps of each shape in one piece.
-        A model says no that asks its tensors for values on the way (``item()``, ``tolist()``, a loop over what a batch holds), or that
-        adds up positions otherwise than a packing does.
+        Steps of such a model are recorded as CUDA graphs, one per shape; see :meth:`mian.kernels.JaggedLayout.pad_to_multiple`. Override
+        this with False in a model that reads values of its tensors (``item()``, ``tolist()``, a loop over a batch's contents), or that
+        sums over positions other than through :class:`mian.kernels.JaggedLayout`.
         """
         return True
 
-    def calibrate(self, negatives_kept: float) -> None:
-        """Say that the model learns from samples of which only a share of the negatives was kept.
+    def set_negative_sampling_rate(self, negatives_kept: float) -> None:
+        """Correct the model's probabilities for training samples of which only a fraction of the negatives was kept.
 
-        That multiplies the odds of a click by 1 / share, so the log of the share is added to the logits wherever the model does not
-        learn (King and Zeng 2001, section 4.1; He et al. 2014, section 6.3).
+        Keeping a fraction of the negatives multiplies the odds of a click by 1 / fraction. Outside of training mode the model adds the
+        logarithm of the fraction to its logits (King and Zeng 2001, section 4.1; He et al. 2014, section 6.3).
 
         Args:
-            negatives_kept: the share, greater than 0 and at most 1.
+            negatives_kept: The fraction, greater than 0 and at most 1.
         """
-        self.logit_shift.fill_(math.log(negatives_kept))
+        self.sampling_logit_correction.fill_(math.log(negatives_kept))
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits, float ``(B,)``, of a batch of samples; calibrated unless in training mode."""
         logits = self.logits(batch)
-        return logits if self.training else logits + self.logit_shift
+        return logits if self.training else logits + self.sampling_logit_correction
 
     @abstractmethod
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -126,11 +126,11 @@ class ClickModel(nn.Module, ABC):
         return {name: parameter for name, parameter in self.named_parameters() if name not in tables}
 
     @property
-    def is_split(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether rows of its tables lie on other ranks, which must take part whenever it is called."""
-        return any(table.is_split for table in self.tables().values())
+        return any(table.is_sharded for table in self.tables().values())
 
-    def take_part(self) -> None:
+    def join_lookup(self) -> None:
         """Give the other ranks the vectors that they look up, where this rank has nothing to score while they have.
 
         A model of several tables looks up in them in the order in which its constructor makes them.

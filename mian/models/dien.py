@@ -15,7 +15,7 @@ from torch import nn
 
 from mian.contract import Contract
 from mian.contract.document import LENGTH_COLUMN
-from mian.kernels import Packing, fits_recurrence, softmax
+from mian.kernels import JaggedLayout, fits_recurrence, softmax
 from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, initialize, reading_order, shared_fields
 from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
@@ -94,7 +94,7 @@ class DIEN(ClickModel):
         initialize(self, config.init_std)
 
     @property
-    def has_fixed_work(self) -> bool:
+    def supports_cuda_graphs(self) -> bool:
         """Where one operator reads the histories; elsewhere how many of them go on at a step is asked for."""
         return fits_recurrence(self.logit.weight, self.evolution.hidden)
 
@@ -104,13 +104,13 @@ class DIEN(ClickModel):
 
     def losses(self, batch: Mapping[str, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`mian.models.ClickModel.losses`; ``L = L_target + alpha L_aux``, Eq. 7."""
-        logits, h, e, packing = self._run(batch)
+        logits, h, e, layout = self._run(batch)
         logloss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
         if not self.config.auxiliary_weight:
             return logloss, logloss
         # of the real ones, not asking how many there are
-        drawn = (torch.rand(len(e), device=e.device) * packing.offsets[-1]).long()
-        return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, drawn, packing)
+        drawn = (torch.rand(len(e), device=e.device) * layout.offsets[-1]).long()
+        return logloss, logloss + self.config.auxiliary_weight * self.auxiliary_loss(h, e, drawn, layout)
 
     def auxiliary_terms(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         """See :meth:`mian.models.ClickModel.auxiliary_terms`; behaviors that came after another one."""
@@ -120,7 +120,7 @@ class DIEN(ClickModel):
         """See :meth:`mian.models.ClickModel.use_auxiliary_terms`."""
         self.terms.copy_(terms)
 
-    def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, drawn: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, drawn: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """How badly each interest tells the behavior that came next from another one, Eq. 6.
 
         The paper sums over a history and takes the mean over histories; here it is the mean over all behaviors that came next, as in the
@@ -130,14 +130,14 @@ class DIEN(ClickModel):
             h: the states after each behavior, float ``(P, width)``.
             e: the behaviors, float ``(P, width)``.
             drawn: in the place of each behavior another one, int64 ``(P,)``.
-            packing: which sample each is of, the most recent first.
+            layout: which sample each is of, the most recent first.
 
         Returns:
             Scalar; 0 where no behavior came after another one. In a part of a batch it is a part of the whole batch's mean, see
             :meth:`use_auxiliary_terms`.
         """
         # All but the most recent of each history: the next one lies one place before.
-        has_next = ((packing.steps > 0) & (packing.summed < packing.shape[0]))[1:]
+        has_next = ((layout.steps > 0) & (layout.summed < layout.shape[0]))[1:]
         places = torch.stack([torch.arange(len(e), device=e.device), drawn])[:, :-1]
         next_and_other = e.index_select(0, places.flatten()).view(*places.shape, e.shape[1])  # one gather, one way back
         is_other = (next_and_other[0] != next_and_other[1]).any(dim=1)
@@ -154,37 +154,37 @@ class DIEN(ClickModel):
         logits: torch.Tensor = self.auxiliary(torch.cat([h.expand_as(e), e], dim=2)).squeeze(2)
         return logits
 
-    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Packing]:
+    def _run(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, JaggedLayout]:
         """Logits ``(B,)``, and of the real behaviors, sample after sample, states and vectors, each ``(P, width)``."""
         embedded = self.embedding(batch)
-        packing = embedded.packing
-        assert embedded.candidate is not None and embedded.behaviors is not None and packing is not None, "see need_histories"
+        layout = embedded.layout
+        assert embedded.candidate is not None and embedded.behaviors is not None and layout is not None, "see need_histories"
         e_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
         e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, width)
-        order = reading_order(packing, e_b, self.evolution.hidden)
+        order = reading_order(layout, e_b, self.evolution.hidden)
 
         states = self.extractor(order.arrange(e_b), order)  # Eqs. 2-5
         h = order.restore(states)
-        a = order.arrange(self._attention(e_a, h, packing))  # Eq. 14
+        a = order.arrange(self._attention(e_a, h, layout))  # Eq. 14
         evolved = order.restore(self.evolution(states, order, a))
-        h_t = _last_states(evolved, packing)
+        h_t = _last_states(evolved, layout)
 
         others = [group.flatten(1) for group in (embedded.user, embedded.context) if group is not None]
         logits = self.logit(self.mlp(torch.cat([e_a, h_t, *others], dim=1))).squeeze(1)
-        return logits, h, e_b, packing
+        return logits, h, e_b, layout
 
-    def _attention(self, e_a: torch.Tensor, h: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def _attention(self, e_a: torch.Tensor, h: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Weights that add up to 1 over each history, float ``(P,)``."""
         if self.config.attention == "bilinear":
-            scores = (self.attention(e_a).index_select(0, packing.samples) * h).sum(dim=1)  # h_t W e_a
+            scores = (self.attention(e_a).index_select(0, layout.samples) * h).sum(dim=1)  # h_t W e_a
         else:
-            scores = self.unit(e_a, h, packing)
-        return softmax(scores, packing)
+            scores = self.unit(e_a, h, layout)
+        return softmax(scores, layout)
 
 
-def _last_states(states: torch.Tensor, packing: Packing) -> torch.Tensor:
+def _last_states(states: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
     """Those after the most recent behaviors, each the first of its sample: ``(B, width)``, a zero vector for an empty history."""
     if not len(states):
-        return states.new_zeros(packing.shape[0], states.shape[1])
-    first = packing.offsets[:-1].clamp(max=len(states) - 1)
-    return states.index_select(0, first) * (packing.lengths > 0)[:, None]
+        return states.new_zeros(layout.shape[0], states.shape[1])
+    first = layout.offsets[:-1].clamp(max=len(states) - 1)
+    return states.index_select(0, first) * (layout.lengths > 0)[:, None]

@@ -70,13 +70,13 @@ class DIN(ClickModel):
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
         embedded = self.embedding(batch)
-        packing = embedded.packing
-        assert embedded.candidate is not None and embedded.behaviors is not None and packing is not None, "see need_histories"
+        layout = embedded.layout
+        assert embedded.candidate is not None and embedded.behaviors is not None and layout is not None, "see need_histories"
         v_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
         e = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, F * d): the real behaviors of all histories
-        scores = self.unit(v_a, e, packing)  # (P,)
+        scores = self.unit(v_a, e, layout)  # (P,)
         # (B, F * d), a zero vector for an empty history
-        v_u = pool(scores, e, packing)[0] if self.config.softmax else packing.sum(scores[:, None] * e)
+        v_u = pool(scores, e, layout)[0] if self.config.softmax else layout.sum(scores[:, None] * e)
         others = [group.flatten(1) for group in (embedded.user, embedded.context) if group is not None]
         logits: torch.Tensor = self.logit(self.mlp(torch.cat([v_a, v_u, *others], dim=1))).squeeze(1)
         return logits

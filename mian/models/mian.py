@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mian.contract import Contract, ContractError
-from mian.kernels import Packing, pool
+from mian.kernels import JaggedLayout, pool
 from mian.layers import (
     MLP,
     BehaviorAttention,
@@ -172,8 +172,8 @@ class Mian(ClickModel):
             the contract lacks, and modules that the options leave out, are left out.
         """
         _, weights, embedded = self._run(batch)
-        if embedded.packing is not None and "behaviors" in weights:
-            weights["behaviors"] = embedded.packing.pad(weights["behaviors"])  # (P,) -> (B, T)
+        if embedded.layout is not None and "behaviors" in weights:
+            weights["behaviors"] = embedded.layout.pad(weights["behaviors"])  # (P,) -> (B, T)
         return weights
 
     def explained(self) -> dict[str, tuple[str, ...]]:
@@ -188,14 +188,14 @@ class Mian(ClickModel):
         assert embedded.candidate is not None, "there is a candidate field"
         e_i = parts["e_i"] = embedded.candidate.flatten(1)  # (B, I, d) -> (B, d_i)
 
-        if embedded.behaviors is not None and embedded.packing is not None:
+        if embedded.behaviors is not None and embedded.layout is not None:
             e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, d_b): the real positions of all histories
-            packing = embedded.packing
+            layout = embedded.layout
             if "ibim" not in self.config.without:
-                h_b = self._related(e_b, packing)
-                parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, packing)  # Eqs. 6-9
+                h_b = self._related(e_b, layout)
+                parts["R_ibim"], weights["behaviors"] = self.item_behaviors(e_i, h_b, layout)  # Eqs. 6-9
             # Eq. 14 has all of e_b, whose width depends on T: its mean over the real behaviors stands for it.
-            parts["e_b"], _ = pool(e_b.new_zeros(len(e_b)), e_b, packing)  # (P, d_b) -> (B, d_b)
+            parts["e_b"], _ = pool(e_b.new_zeros(len(e_b)), e_b, layout)  # (P, d_b) -> (B, d_b)
 
         if embedded.user is not None:
             if "iuim" not in self.config.without:
@@ -216,12 +216,12 @@ class Mian(ClickModel):
         logits = self.logit(self.mlp(r_g)).squeeze(-1)  # Eqs. 16, 17: (B, d_g) -> (B, 1) -> (B,)
         return logits, weights, embedded
 
-    def _related(self, e_b: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def _related(self, e_b: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Eqs. 3-5: behaviors, float ``(P, d_b)``, in their places and beside each other."""
         if self.config.positions == "learned":
-            steps = packing.steps.clamp(max=len(self.positions) - 1)  # 0 is the most recent
+            steps = layout.steps.clamp(max=len(self.positions) - 1)  # 0 is the most recent
             e_b = e_b + F.embedding(steps, self.positions)
         if self.config.transformer == "none":
             return e_b
-        related: torch.Tensor = self.transformer(e_b, packing)
+        related: torch.Tensor = self.transformer(e_b, layout)
         return related

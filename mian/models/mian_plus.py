@@ -10,8 +10,8 @@ from pydantic import Field as Option
 from torch import nn
 
 from mian.contract import Contract
-from mian.kernels import Packing
-from mian.layers import ActivationUnit, CompressedInteraction, LinearPart, initialize, pairwise, shared_fields, side_by_side
+from mian.kernels import JaggedLayout
+from mian.layers import ActivationUnit, CompressedInteraction, LinearPart, concat_fields, initialize, pairwise, shared_fields
 from mian.models.mian import Mian, MianConfig
 from mian.models.options import Count, Deviation
 
@@ -50,11 +50,11 @@ class TargetAttention(nn.Module):
         super().__init__()
         self.unit = unit
 
-    def forward(self, candidate: torch.Tensor, vectors: torch.Tensor, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, candidate: torch.Tensor, vectors: torch.Tensor, layout: JaggedLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend; see :meth:`mian.layers.BehaviorAttention.forward`. Weights do not add up to 1, and may be negative."""
-        scores = self.unit(candidate, vectors, packing)  # (P,)
-        interest = packing.sum(scores[:, None] * vectors)  # (P, d_b) -> (B, d_b)
-        beside = candidate * (packing.lengths > 0)[:, None]
+        scores = self.unit(candidate, vectors, layout)  # (P,)
+        interest = layout.sum(scores[:, None] * vectors)  # (P, d_b) -> (B, d_b)
+        beside = candidate * (layout.lengths > 0)[:, None]
         return torch.cat([beside, interest], dim=-1), scores.detach()
 
 
@@ -95,7 +95,7 @@ class MianPlus(Mian):
         logits, _, embedded = self._run(batch)
         if self.config.interactions == "none":
             return logits
-        fields = side_by_side(embedded)  # (B, F, d)
-        of_pairs = pairwise(fields) if self.config.interactions == "fm" else self.cin_logit(self.cin(fields)).squeeze(1)
-        total: torch.Tensor = logits + self.linear(batch) + of_pairs
+        fields = concat_fields(embedded)  # (B, F, d)
+        pair_logits = pairwise(fields) if self.config.interactions == "fm" else self.cin_logit(self.cin(fields)).squeeze(1)
+        total: torch.Tensor = logits + self.linear(batch) + pair_logits
         return total

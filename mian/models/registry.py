@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,18 @@ from mian.models.mian import Mian, MianConfig
 from mian.models.mian_plus import MianPlus, MianPlusConfig
 from mian.models.wide_deep import WideDeep, WideDeepConfig
 from mian.models.xdeepfm import XDeepFM, XDeepFMConfig
+
+Value = TypeVar("Value")
+
+#: Parts of the names of weights in files of earlier releases, and what they are called now.
+_CURRENT_NAMES = {
+    "logit_shift": "sampling_logit_correction",
+    "of_candidate": "candidate_projection",
+    "of_behavior": "behavior_projection",
+    "of_difference": "difference_projection",
+    "of_product": "product_projection",
+}
+_OLD_NAME = re.compile(rf"(?<![^.])({'|'.join(_CURRENT_NAMES)})(?![^.])")
 
 
 class ModelError(ValueError):
@@ -82,8 +95,17 @@ def restore(name: str, contract: Contract, options: Mapping[str, Any], weights: 
     """
     with tables_without_memory():
         model = build(name, contract, options)
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(current_names(weights), assign=True)
     return model
+
+
+def current_names(weights: Mapping[str, Value]) -> dict[str, Value]:
+    """Weights, or what an optimizer keeps of them, under the names that models use now. Earlier releases named some of them otherwise.
+
+    Args:
+        weights: By name, as ``state_dict`` gives them; names of this release stay as they are.
+    """
+    return {_OLD_NAME.sub(lambda match: _CURRENT_NAMES[match[0]], name): weight for name, weight in weights.items()}
 
 
 def model_columns(name: str, contract: Contract, options: Mapping[str, Any]) -> tuple[str, ...]:

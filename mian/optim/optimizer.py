@@ -49,7 +49,7 @@ class Optimizer:
 
     Attributes:
         ranks: see above.
-        of_passes: by table, what each pass of this step has given so far.
+        pass_gradients: by table, what each pass of this step has given so far.
     """
 
     def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:
@@ -57,38 +57,38 @@ class Optimizer:
         self.ranks = ranks
         self._betas = (config.beta1, config.beta2)
         self._normalizations = [module for module in model.modules() if isinstance(module, BatchNormalization)]
-        statistics = [normalization.of_batch for normalization in self._normalizations]
+        statistics = [normalization.batch_statistics for normalization in self._normalizations]
         self._dense = FlatParameter(model.dense_parameters().values(), statistics)
         self._decayed = self._dense.mask(lambda parameter: parameter.dim() > 1)
         moments = {name: torch.zeros_like(self._dense.weight) for name in ("exp_avg", "exp_avg_sq")}
-        self._of_dense = {"step": self._dense.weight.new_zeros(()), **moments}
+        self._dense_state = {"step": self._dense.weight.new_zeros(()), **moments}
         self._tables = model.tables()
-        self._of_tables = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
-        self.of_passes: dict[str, list[RowGradients]] = {}
+        self._table_optimizers = {name: self._table_optimizer(table.weight) for name, table in self._tables.items()}
+        self.pass_gradients: dict[str, list[RowGradients]] = {}
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that the optimizers remember, by name: the tensors themselves."""
-        states = {"dense": self._of_dense, **{name: of.state for name, of in self._of_tables.items()}}
+        states = {"dense": self._dense_state, **{name: of.state for name, of in self._table_optimizers.items()}}
         return {f"optimizer.{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 
-    def rows_of_split(self) -> dict[str, int]:
+    def sharded_rows(self) -> dict[str, int]:
         """Of the state, what is split over the ranks as its table is: by name, how many rows it has over all ranks."""
         return {
             f"optimizer.{name}.{key}": self._tables[name].rows
-            for name, of_table in self._of_tables.items()
-            for key, value in of_table.state.items()
-            if self._tables[name].is_split and value.dim()
+            for name, table_optimizer in self._table_optimizers.items()
+            for key, value in table_optimizer.state.items()
+            if self._tables[name].is_sharded and value.dim()
         }
 
     def begin(self) -> None:
         """Begin a step: no gradients."""
         self._dense.gradient.zero_()
-        self.of_passes = {name: [] for name in self._tables}
+        self.pass_gradients = {name: [] for name in self._tables}
         for table in self._tables.values():
             table.weight.grad = None
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add a pass's gradients to those of the step; with split tables all ranks make the same passes.
+        """Add a pass's gradients to those of the step; with sharded tables all ranks make the same passes.
 
         Args:
             loss: scalar; the losses of a step's passes add up to the mean over this rank's samples. With batches of one size on all ranks
@@ -98,7 +98,7 @@ class Optimizer:
             loss.backward()  # type: ignore[no-untyped-call]
         for name, table in self._tables.items():
             if table.weight.grad is not None:
-                self.of_passes[name].append((table.weight.grad._indices()[0], table.weight.grad._values()))
+                self.pass_gradients[name].append((table.weight.grad._indices()[0], table.weight.grad._values()))
                 table.weight.grad = None
 
     @torch.no_grad()
@@ -120,22 +120,22 @@ class Optimizer:
             return self._update(loss, progress, stop)
 
     def _update(self, loss: torch.Tensor, progress: float, stop: bool) -> bool:
-        of_rows = {name: _sum(passes) for name, passes in self.of_passes.items() if passes}
-        whole = {name: rows for name, rows in of_rows.items() if not self._tables[name].is_split}
-        # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a split table's
+        table_gradients = {name: _sum(passes) for name, passes in self.pass_gradients.items() if passes}
+        whole = {name: rows for name, rows in table_gradients.items() if not self._tables[name].is_sharded}
+        # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a sharded table's
         # gradient holds may be of another rank's batch: it stops all, and does not say that it is this one's.
-        sums = {name: values.sum() for name, (_, values) in of_rows.items()}
+        sums = {name: values.sum() for name, (_, values) in table_gradients.items()}
         nothing = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
         self._dense.flag.copy_(nothing + sum(sums.values()) * 0.0 + float(stop))
         # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
-        of_rows |= self.ranks.mean_of_gradients(self._dense.exchanged, whole)
+        table_gradients |= self.ranks.allreduce_gradients(self._dense.exchanged, whole)
         flag = float(self._dense.flag)
         if math.isnan(flag):
             raise NotFiniteError(here=bool(nothing.isnan()))
         factor = rate_factor(self._config, progress, self.ranks.size)
         self._step_dense(self._config.learning_rate * factor)
         rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * factor
-        for name, (rows, values) in of_rows.items():
+        for name, (rows, values) in table_gradients.items():
             self._step_table(name, rows, values, rate_of_tables)
         for normalization in self._normalizations:
             normalization.follow()
@@ -150,10 +150,10 @@ class Optimizer:
         adam(
             [self._dense.weight],
             [self._dense.gradient],
-            [self._of_dense["exp_avg"]],
-            [self._of_dense["exp_avg_sq"]],
+            [self._dense_state["exp_avg"]],
+            [self._dense_state["exp_avg_sq"]],
             [],
-            [self._of_dense["step"]],
+            [self._dense_state["step"]],
             fused=True,
             amsgrad=False,
             beta1=self._betas[0],
@@ -167,7 +167,7 @@ class Optimizer:
     def _step_table(self, name: str, rows: torch.Tensor, gradients: torch.Tensor, rate: float) -> None:
         if self._config.l2_embedding:
             gradients.add_(self._tables[name].weight.index_select(0, rows), alpha=self._config.l2_embedding)
-        self._of_tables[name].step(rows, gradients, rate)
+        self._table_optimizers[name].step(rows, gradients, rate)
 
     def _table_optimizer(self, table: torch.Tensor) -> TableOptimizer:
         return RowwiseAdagrad(table) if self._config.tables == "rowwise_adagrad" else LazyAdam(table, self._betas)

@@ -43,7 +43,8 @@ def explain(servable: Servable, raw: pd.DataFrame) -> list[pd.DataFrame]:
         raise ServingInputError("the model has no attention that could be explained; mian has")
     names = servable.model.explained()
     return [
-        _table(servable, names, row, {key: of_all[number] for key, of_all in weights.items()}) for number, row in enumerate(rows)
+        _table(servable, names, row, {key: batch_weights[number] for key, batch_weights in weights.items()})
+        for number, row in enumerate(rows)
     ]
 
 

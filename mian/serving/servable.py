@@ -93,7 +93,7 @@ class Servable:
                 weights = self.model.explain({name: torch.from_numpy(column) for name, column in columns.items()})
                 for name, weight in weights.items():
                     parts.setdefault(name, []).append(weight.double().numpy())
-        return {name: np.concatenate(of_name) for name, of_name in parts.items()}
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def predict_proba(self, raw: pd.DataFrame) -> npt.NDArray[np.float64]:
         """The probability of a click.

@@ -8,7 +8,7 @@ Example:
 """
 
 from mian.stream.errors import StreamError
-from mian.stream.sharding import Leg
+from mian.stream.sharding import EpochSegment
 from mian.stream.stream import SampleStream
 
-__all__ = ["Leg", "SampleStream", "StreamError"]
+__all__ = ["EpochSegment", "SampleStream", "StreamError"]

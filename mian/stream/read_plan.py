@@ -4,9 +4,9 @@ An epoch draws an order of the row groups and cuts it into blocks of neighbors. 
 a piece of every row group of the block, and its rows are permuted together. So a window mixes as many days as a block has, with the
 memory of a few row groups: a row group is decoded once, a piece for each window, and stays open meanwhile.
 
-The windows laid end to end are one sequence of all rows, the same on every rank, of which a :class:`~mian.stream.sharding.Share` says
-which spans are a rank's; :func:`plan_reads` says which rows of which windows those are. Blocks begin where ranks do, or a row group before.
-A window at the border of two ranks is read by both, each taking its own slice of the one permutation, so no row is used twice and none
+The windows laid end to end are one sequence of all rows, the same on every rank. A :class:`~mian.stream.sharding.RankShard` says which
+spans of it are a rank's; :func:`plan_slices` says which rows of which windows those are. Blocks begin where ranks do, or a row group
+before. A window at the border of two ranks is read by both, each taking its own slice of the one permutation, so no row is used twice and none
 is lost.
 """
 
@@ -62,7 +62,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Read:
+class WindowSlice:
     """The rows that a rank takes of one window: spans of the window's permuted rows, ascending, none empty."""
 
     window: Window
@@ -123,12 +123,12 @@ def window_seed(seed: int, epoch: int, pieces: Iterable[Piece]) -> int:
     return mixed_seed("rows", seed, epoch, *names)
 
 
-def plan_reads(windows: Iterable[Window], spans: Iterable[Span]) -> list[Read]:
+def plan_slices(windows: Iterable[Window], spans: Iterable[Span]) -> list[WindowSlice]:
     """Which rows of which windows the spans are.
 
     Args:
         windows: in the order of the sequence.
-        spans: of the sequence, ascending and apart, none empty; see :meth:`~mian.stream.sharding.Share.spans`.
+        spans: of the sequence, ascending and apart, none empty; see :meth:`~mian.stream.sharding.RankShard.spans`.
 
     Returns:
         The reads in order; their rows one after the other are the spans' rows.
@@ -146,7 +146,7 @@ def plan_reads(windows: Iterable[Window], spans: Iterable[Span]) -> list[Read]:
                 break  # the rest of it lies in the next window
             span = next(remaining, None)
         if taken:
-            reads.append(Read(window, tuple(taken)))
+            reads.append(WindowSlice(window, tuple(taken)))
         begin = end
     return reads
 

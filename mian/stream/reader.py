@@ -14,7 +14,7 @@ from petastorm.unischema import UnischemaField
 from mian.stream.checksums import Checksums
 from mian.stream.errors import StreamError
 from mian.stream.filesystem import Storage
-from mian.stream.read_plan import Read, RowGroup
+from mian.stream.read_plan import RowGroup, WindowSlice
 from mian.stream.row_groups import PieceTask, RowGroupCursor, RowGroupWorker
 from mian.stream.schema import Column
 from mian.stream.windows import WindowRows
@@ -45,7 +45,7 @@ class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
     def __init__(
         self,
         storage: Storage,
-        reads: Sequence[Read],
+        reads: Sequence[WindowSlice],
         columns: tuple[Column, ...],
         workers: int,
         cache: CacheBase | None = None,

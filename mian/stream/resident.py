@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from petastorm.cache import CacheBase
 
-from mian.stream.read_plan import Piece, Read, RowGroup
+from mian.stream.read_plan import Piece, RowGroup, WindowSlice
 from mian.stream.schema import Arrays, Tensors
 from mian.stream.windows import WindowRows, number_of_rows
 
@@ -44,11 +44,11 @@ class Resident(CacheBase):  # type: ignore[misc]  # petastorm has no types
     def cleanup(self) -> None:
         """Nothing: what is held stays for the next epoch."""
 
-    def holds(self, reads: Iterable[Read]) -> bool:
+    def holds(self, reads: Iterable[WindowSlice]) -> bool:
         """Whether nothing of this need be read any more."""
         return all(piece.group in self._held for read in reads for piece in read.window.pieces)
 
-    def windows(self, reads: Iterable[Read]) -> Iterator[Tensors]:
+    def windows(self, reads: Iterable[WindowSlice]) -> Iterator[Tensors]:
         """The rows of windows that are held, in order, each put together when it is asked for."""
         for read in reads:
             rows = WindowRows(read)

@@ -1,6 +1,6 @@
 """Which part of an epoch is a rank's: arithmetic on positions in one sequence of all rows.
 
-A :class:`Share` says which spans of the sequence are a rank's. What is left of an epoch that other numbers of ranks, or batches of
+A :class:`RankShard` says which spans of the sequence are a rank's. What is left of an epoch that other numbers of ranks, or batches of
 another size, have begun is a sequence again, and shared out likewise.
 """
 
@@ -16,7 +16,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Leg:
+class EpochSegment:
     """A part of an epoch that is done: so many steps of so many ranks with batches of that size."""
 
     world_size: int
@@ -25,7 +25,7 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Share:
+class RankShard:
     """The part of an epoch's sequence of rows that is one rank's.
 
     ``sharded``: one run of neighboring rows a rank. With ``drop_last`` the runs are ``steps * batch_size`` rows each, and the
@@ -101,23 +101,23 @@ class Share:
         return start + self.rank * rows // self.world_size, start + (self.rank + 1) * rows // self.world_size
 
 
-def remaining_spans(rows: int, legs: Iterable[Leg], order: Order) -> list[Span]:
+def remaining_spans(rows: int, segments: Iterable[EpochSegment], order: Order) -> list[Span]:
     """What of an epoch's sequence no rank has used yet.
 
     Args:
         rows: of the sequence.
-        legs: what was done, one after the other; each shared out what the ones before it had left.
+        segments: what was done, one after the other; each shared out what the ones before it had left.
         order: how it was shared out.
 
     Returns:
         Spans of the sequence, ascending and apart, none empty.
     """
     left = [(0, rows)] if rows else []
-    for leg in legs:
+    for segment in segments:
         total = sum(stop - start for start, stop in left)
-        ranks = range(leg.world_size)
-        shares = [Share(total, leg.batch_size, rank, leg.world_size, True, order) for rank in ranks]
-        used = sorted(span for share in shares for span in share.spans_before(leg.steps))
+        ranks = range(segment.world_size)
+        shares = [RankShard(total, segment.batch_size, rank, segment.world_size, True, order) for rank in ranks]
+        used = sorted(span for share in shares for span in share.spans_before(segment.steps))
         begins, ends = [0, *(stop for _, stop in used)], [*(start for start, _ in used), total]
         left = within(left, [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end])
     return left

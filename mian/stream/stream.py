@@ -15,11 +15,11 @@ from mian.stream.checksums import Checksums
 from mian.stream.errors import StreamError
 from mian.stream.file_checks import check_files, check_rows
 from mian.stream.filesystem import Storage
-from mian.stream.read_plan import Read, plan_reads, shuffled_windows, windows_in_order
+from mian.stream.read_plan import WindowSlice, plan_slices, shuffled_windows, windows_in_order
 from mian.stream.reader import RowGroupReader
 from mian.stream.resident import Resident
 from mian.stream.schema import Tensors, columns_of
-from mian.stream.sharding import Leg, Order, Share, Span, remaining_spans, within
+from mian.stream.sharding import EpochSegment, Order, RankShard, Span, remaining_spans, within
 from mian.stream.windows import number_of_rows
 
 Verify = Literal["never", "epoch"]
@@ -117,7 +117,7 @@ class SampleStream:
         self._days = contract.split(split)
         self.rows = sum(file.rows for day in self._days for file in day.files)
         check_rows(self.rows, batch_size, world_size, drop_last, split)
-        self._share = Share(self.rows, batch_size, rank, world_size, drop_last, order)
+        self._share = RankShard(self.rows, batch_size, rank, world_size, drop_last, order)
         self.steps = self._share.steps
         self.rows_left_over = self._share.rows_left_over
 
@@ -135,11 +135,11 @@ class SampleStream:
         if resident:  # epochs differ in the order of rows alone, so that the first one tells the row groups of all
             self._resident = Resident(piece.group for read in self._reads(0) for piece in read.window.pieces)
 
-    def steps_after(self, legs: Sequence[Leg]) -> int:
+    def steps_after(self, segments: Sequence[EpochSegment]) -> int:
         """Batches on this rank of what is left of an epoch when parts of it are done; see :meth:`epoch`."""
-        return self._share_after(legs)[0].steps
+        return self._share_after(segments)[0].steps
 
-    def epoch(self, number: int, first_step: int = 0, legs: Sequence[Leg] = ()) -> Generator[Tensors, None, None]:
+    def epoch(self, number: int, first_step: int = 0, segments: Sequence[EpochSegment] = ()) -> Generator[Tensors, None, None]:
         """The batches of an epoch.
 
         Reading begins with the first batch. Its threads end with the last one, with an error, or when the generator is closed: by
@@ -148,7 +148,7 @@ class SampleStream:
         Args:
             number: which epoch, from 0; the same number gives the same batches.
             first_step: the step to begin with, to go on where a run was stopped; windows before it are not read.
-            legs: what other numbers of ranks, or with batches of another size, have done of the epoch. What they left is shared out
+            segments: what other numbers of ranks, or with batches of another size, have done of the epoch. What they left is shared out
                 anew, and ``first_step`` is a step of that.
 
         Returns:
@@ -161,33 +161,33 @@ class SampleStream:
         """
         if number < 0:
             raise ValueError(f"epoch {number} is negative; epochs count from 0")
-        steps = self.steps_after(legs)
+        steps = self.steps_after(segments)
         if not 0 <= first_step <= steps:
             raise ValueError(f"first_step {first_step} is not in 0 to {steps}, the steps of an epoch")
-        return self._batches(self._reads(number, first_step, legs))
+        return self._batches(self._reads(number, first_step, segments))
 
-    def _share_after(self, legs: Sequence[Leg]) -> tuple[Share, list[Span]]:
+    def _share_after(self, segments: Sequence[EpochSegment]) -> tuple[RankShard, list[Span]]:
         """This rank's share of what is left of an epoch, and what that is."""
-        left = remaining_spans(self.rows, legs, self._share.order)
+        left = remaining_spans(self.rows, segments, self._share.order)
         return dataclasses.replace(self._share, rows=sum(stop - start for start, stop in left)), left
 
-    def _reads(self, epoch: int, first_step: int = 0, legs: Sequence[Leg] = ()) -> list[Read]:
+    def _reads(self, epoch: int, first_step: int = 0, segments: Sequence[EpochSegment] = ()) -> list[WindowSlice]:
         if self._shuffle:
             size, mixed = self._shuffle_window, self._mixed_row_groups
-            windows = shuffled_windows(self._groups, size, mixed, self._seed, epoch, self._dealt_once, self._borders(legs))
+            windows = shuffled_windows(self._groups, size, mixed, self._seed, epoch, self._dealt_once, self._borders(segments))
         else:
             windows = windows_in_order(self._groups)
-        share, left = self._share_after(legs)
-        return plan_reads(windows, within(left, share.spans(first_step)))
+        share, left = self._share_after(segments)
+        return plan_slices(windows, within(left, share.spans(first_step)))
 
-    def _borders(self, legs: Sequence[Leg]) -> list[int]:
+    def _borders(self, segments: Sequence[EpochSegment]) -> list[int]:
         """The rows of the epoch's sequence where the ranks begin that began the epoch."""
         first = self._share
-        if legs:
-            first = dataclasses.replace(first, world_size=legs[0].world_size, batch_size=legs[0].batch_size)
+        if segments:
+            first = dataclasses.replace(first, world_size=segments[0].world_size, batch_size=segments[0].batch_size)
         return first.borders
 
-    def _reader(self, reads: list[Read]) -> RowGroupReader:
+    def _reader(self, reads: list[WindowSlice]) -> RowGroupReader:
         checksums = None
         if self._verify == "epoch":
             checksums = Checksums(self._storage, {file.path: file.sha256 for day in self._days for file in day.files})
@@ -200,14 +200,14 @@ class SampleStream:
                 f"{self._storage.root}: cannot be opened ({error}), though its files are whole: try again"
             ) from error
 
-    def _windows(self, reads: list[Read]) -> Generator[Tensors, None, None]:
+    def _windows(self, reads: list[WindowSlice]) -> Generator[Tensors, None, None]:
         if self._resident is not None and self._resident.holds(reads):
             yield from self._resident.windows(reads)
         else:
             with self._reader(reads) as reader:
                 yield from reader
 
-    def _batches(self, reads: list[Read]) -> Generator[Tensors, None, None]:
+    def _batches(self, reads: list[WindowSlice]) -> Generator[Tensors, None, None]:
         if not reads:
             return
         rows = 0

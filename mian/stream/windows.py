@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mian.stream.read_plan import Read
+from mian.stream.read_plan import WindowSlice
 from mian.stream.schema import Arrays, Tensors
 from mian.stream.sharding import Span
 
@@ -31,7 +31,7 @@ class WindowRows:
         read: which rows of which window.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: WindowSlice) -> None:
         self.read = read
         self._lock = threading.Lock()
         self._arrays: Arrays = {}

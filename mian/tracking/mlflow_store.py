@@ -27,7 +27,7 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
 from mian.tracking.errors import ArtifactStoreError, TrackingError
-from mian.tracking.facts import TRAINING_TAG, hide_passwords
+from mian.tracking.records import TRAINING_TAG, hide_passwords
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"

@@ -19,8 +19,8 @@ from mian.config import TrackingConfig
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
 from mian.serving.servable import MODEL_FILE
-from mian.tracking.facts import TRAINING_TAG, read_training
 from mian.tracking.mlflow_store import check_store, uploading
+from mian.tracking.records import TRAINING_TAG, read_training
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""

@@ -3,20 +3,20 @@
 from mian.training.agreement import DisagreementError
 from mian.training.carry_over import CarryOverError
 from mian.training.data import Streams, open_streams
-from mian.training.elastic import World
+from mian.training.elastic import ElasticSession
 from mian.training.table_memory import TableMemoryError, refuse_large_tables
-from mian.training.trainer import Trained, Trainer, TrainingError, TrainingStopped
+from mian.training.trainer import Trainer, TrainingError, TrainingResult, TrainingStopped
 
 __all__ = [
     "CarryOverError",
     "DisagreementError",
+    "ElasticSession",
     "Streams",
     "TableMemoryError",
-    "Trained",
     "Trainer",
     "TrainingError",
+    "TrainingResult",
     "TrainingStopped",
-    "World",
     "open_streams",
     "refuse_large_tables",
 ]

@@ -45,7 +45,7 @@ def check_agreement(ranks: Ranks, config: TrainConfig, contract: Contract) -> No
     differing = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if not differing:
         return
-    first_rank = ranks.from_first(mine if ranks.is_first else None)
+    first_rank = ranks.broadcast_object(mine if ranks.is_first else None)
     assert first_rank is not None, "rank 0 sends it"
     first_difference = ranks.gather_objects(_first_difference(mine, first_rank))[differing[0]]
     named = f"rank{'s' * (len(differing) > 1)} {', '.join(map(str, differing))}"

@@ -52,7 +52,7 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
             by_rows |= _embedding(name, known, module, before, weights)
     kept = []
     for name, weight in weights.items():
-        if name in by_rows or name == "logit_shift":  # which is of the samples that are trained on
+        if name in by_rows or name == "sampling_logit_correction":  # which is of the samples that are trained on
             continue
         if name in before and before[name].shape == weight.shape:
             weight.copy_(before[name])

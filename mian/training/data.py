@@ -30,10 +30,10 @@ def open_streams(config: TrainConfig, contract: Contract, ranks: Ranks) -> Strea
         ModelError: the model or one of its options is unknown.
         StreamError: its files are damaged, or its rows too few for the ranks.
     """
-    of_model = model_columns(config.model.name, contract, config.model.options)
-    held_out = (*of_model, LABEL_COLUMN, USER_COLUMN)
+    model_inputs = model_columns(config.model.name, contract, config.model.options)
+    held_out = (*model_inputs, LABEL_COLUMN, USER_COLUMN)
     return Streams(
-        training_stream(config, contract, ranks, (*of_model, LABEL_COLUMN)),
+        training_stream(config, contract, ranks, (*model_inputs, LABEL_COLUMN)),
         held_out_stream(config, contract, ranks, config.validation_split, held_out),
         held_out_stream(config, contract, ranks, config.test_split, held_out) if config.test_split is not None else None,
     )

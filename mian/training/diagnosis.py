@@ -19,7 +19,7 @@ from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
 from mian.distributed.collectives import Ranks
-from mian.execution.prefetch import beside
+from mian.execution.prefetch import on_device
 from mian.models import ClickModel
 from mian.training.data import held_out_stream, training_stream
 
@@ -47,20 +47,20 @@ class Diagnosis:
         self._contract = contract
         self._ranks = ranks
 
-    def of_batch(self, progress: Progress) -> str:
+    def diagnose_batch(self, progress: Progress) -> str:
         """Why this rank's batch of the step that comes next has no loss, or no gradient; it is drawn again, with all columns."""
         stream = training_stream(self._config, self._contract, self._ranks)
-        with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.legs)) as batches:
+        with closing(stream.epoch(progress.epoch, progress.step_of_epoch, progress.segments)) as batches:
             reason = self._blame(next(batches), self._config.train_split)
         if reason is None:
-            looked_at = "values" if self._model.is_split else "values and losses"
+            looked_at = "values" if self._model.is_sharded else "values and losses"
             reason = f"all its {looked_at} are numbers, and a gradient is none; {LOWER}"
         return (
             f"rank {self._ranks.rank}: step {progress.step + 1} cannot be done, the loss or a gradient is no number; batch "
             f"{progress.step_of_epoch} of epoch {progress.epoch} on this rank: {reason}"
         )
 
-    def of_validation(self, progress: Progress) -> str | None:
+    def diagnose_validation(self, progress: Progress) -> str | None:
         """Why scores of this rank's part of the validation split are no numbers; None where they are."""
         split = self._config.validation_split
         with closing(held_out_stream(self._config, self._contract, self._ranks, split).epoch(0)) as batches:
@@ -68,14 +68,14 @@ class Diagnosis:
         return reason and f"rank {self._ranks.rank}: after step {progress.step} split {split!r} cannot be scored: {reason}"
 
     def _blame(self, batch: Batch, split: str) -> str | None:
-        return blame(self._model, batch, self._contract, self._config.samples, split)
+        return find_non_finite_rows(self._model, batch, self._contract, self._config.samples, split)
 
 
-def blame(model: ClickModel, batch: Batch, contract: Contract, samples: str, split: str) -> str | None:
+def find_non_finite_rows(model: ClickModel, batch: Batch, contract: Contract, samples: str, split: str) -> str | None:
     """Say which rows of a batch have a value, or else a loss, that is no number, and what to do.
 
     Args:
-        model: what gives the loss; it is asked without dropout, and not at all where its tables are split: the other ranks are not there.
+        model: what gives the loss; it is asked without dropout, and not at all where its tables are sharded: the other ranks are not there.
         batch: all columns.
         contract: of the samples.
         samples: where they lie.
@@ -91,7 +91,7 @@ def blame(model: ClickModel, batch: Batch, contract: Contract, samples: str, spl
             f"{len(values)} of the batch's {total} rows hold a value that is no number: {named}; correct what it is made of, and build "
             "the samples of the day again"
         )
-    if not model.is_split and (rows := _losses(model, batch)):
+    if not model.is_sharded and (rows := _losses(model, batch)):
         named = _names({row: f"loss is {loss}" for row, loss in rows.items()}, batch, contract, samples, split)
         return (
             f"all values of the batch are numbers, and {len(rows)} of its {total} rows have a loss that is none: {named}; the weights "
@@ -125,7 +125,7 @@ def _losses(model: ClickModel, batch: Batch) -> dict[int, float]:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model(beside(model, batch)).cpu()
+        logits = model(on_device(model, batch)).cpu()
         losses = binary_cross_entropy_with_logits(logits, batch[LABEL_COLUMN].float(), reduction="none")
     model.train(was_training)
     return {row: float(losses[row]) for (row,) in (~losses.isfinite()).nonzero().tolist()}

@@ -71,7 +71,7 @@ class ProgressDisplay:
             f"{progress.step:,}",
             progress.epoch_of_step + 1,
             self._epochs,
-            100 * progress.share,
+            100 * progress.completed_fraction,
             f", {samples_per_second:,.0f} a second" if samples_per_second else "",
             loss,
             ", ".join(f"{name} {share}" for name, share in shares.items()),

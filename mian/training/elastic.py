@@ -24,25 +24,25 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 
-class World(State):  # type: ignore[misc]
+class ElasticSession(State):  # type: ignore[misc]
     """The ranks that take part now, and what this process takes along into the next world.
 
     Launched with ``horovodrun --host-discovery-script``, ranks may be killed, asked to stop, or come, at any moment; then those that are
-    there make a new world, in which the job is done again from its beginning and goes on where :meth:`saved` says. Launched otherwise,
+    there make a new world, in which the job is done again from its beginning and goes on where :meth:`kept_state` says. Launched otherwise,
     there is one world.
 
     Nothing is copied for that while a training runs: what is taken along is the training's own tensors, which no exchange between ranks
     that fails has touched. A rank that comes gets them from the first one, which is the one that has been there longest.
 
     Args:
-        asked: whether this process was asked to stop.
+        stop_requested: Returns whether this process was asked to stop.
 
     Attributes:
         ranks: who takes part.
         elastic: whether there may be another world.
     """
 
-    def __init__(self, asked: Callable[[], bool]) -> None:
+    def __init__(self, stop_requested: Callable[[], bool]) -> None:
         super().__init__(bcast_object=None, get_rank=None)
         self.elastic = os.environ.get("HOROVOD_ELASTIC") == "1"
         self._rendezvous: Rendezvous | None = None
@@ -51,9 +51,9 @@ class World(State):  # type: ignore[misc]
             del os.environ["HOROVOD_ELASTIC"]  # else Horovod asks for a place by itself
             self._rendezvous.meet(again=False)
         self.ranks = Ranks()
-        self._asked = asked
+        self._stop_requested = stop_requested
         self._hosts_changed = threading.Event()
-        self._held: tuple[str, Trainer] | None = None
+        self._kept_state: tuple[str, Trainer] | None = None
 
     def run(self, job: Callable[[], Value]) -> Value:
         """Do the job; anew in every new world, whenever the one that it is done in ends.
@@ -69,12 +69,12 @@ class World(State):  # type: ignore[misc]
         return run_fn(in_this_world, self._meet_again)(self) if self.elastic else job()
 
     @contextmanager
-    def needed(self) -> Iterator[None]:
-        """See :meth:`Ranks.needed`, of the ranks that take part when the error comes."""
+    def translate_errors(self) -> Iterator[None]:
+        """See :meth:`Ranks.translate_errors`, of the ranks that take part when the error comes."""
         try:
             yield
         except HorovodInternalError as error:
-            with self.ranks.needed():
+            with self.ranks.translate_errors():
                 raise error
 
     def _meet_again(self) -> None:
@@ -85,35 +85,35 @@ class World(State):  # type: ignore[misc]
 
     def stopping(self) -> bool:
         """Whether this rank wants the training to pause after a step; see :class:`Trainer`."""
-        return self._asked() or self._hosts_changed.is_set()
+        return self._stop_requested() or self._hosts_changed.is_set()
 
-    def hold(self, key: str, trainer: Trainer) -> None:
+    def keep_state(self, key: str, trainer: Trainer) -> None:
         """Take a trainer's state along, in the place of what was held.
 
         Args:
             key: of the training, see :func:`training_key`.
             trainer: as it is when the world ends.
         """
-        self._held = key, trainer
+        self._kept_state = key, trainer
 
-    def saved(self, key: str) -> dict[str, Any] | None:
+    def kept_state(self, key: str) -> dict[str, Any] | None:
         """What was taken along from the world before, for :meth:`Trainer.resume`.
 
-        None where this process is new; and where tables are split, for a rank that is gone took its rows with it.
+        None where this process is new; and where tables are sharded, for a rank that is gone took its rows with it.
 
         Raises:
             TrainingError: the samples are others than when the training began.
         """
-        if self._held is None:
+        if self._kept_state is None:
             return None
-        if self._held[0] != key:
+        if self._kept_state[0] != key:
             raise TrainingError("the samples were built anew while they were trained on; start the training again")
-        if self._held[1].model.is_split:
+        if self._kept_state[1].model.is_sharded:
             return None
-        return self._held[1].state()
+        return self._kept_state[1].state()
 
     @contextmanager
-    def changes(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Round what may be broken off by another world.
 
         Raises:
@@ -124,17 +124,17 @@ class World(State):  # type: ignore[misc]
             yield
             if self.elastic:
                 self.ranks.limit_exchanges(math.inf)  # however long the model takes to be kept
-                self.ranks.wait()  # for the first one, which keeps the model: when it is killed, another one does
+                self.ranks.barrier()  # for the first one, which keeps the model: when it is killed, another one does
         except TrainingStopped:
             if not self.elastic:
                 raise
-            if self._asked():
+            if self._stop_requested():
                 raise
             self._hosts_changed.clear()
             raise HostsUpdatedInterrupt(skip_sync=False) from None
 
     @property
-    def ends(self) -> tuple[type[Exception], ...]:
+    def restart_errors(self) -> tuple[type[Exception], ...]:
         """The errors by which a world ends, and another one begins."""
         return (HorovodInternalError, HostsUpdatedInterrupt) if self.elastic else ()
 

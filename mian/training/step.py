@@ -9,7 +9,7 @@ from torch.autograd.profiler import record_function
 
 from mian.config import Precision
 from mian.contract.document import LABEL_COLUMN
-from mian.execution.device_batch import Sent
+from mian.execution.device_batch import DeviceBatch
 from mian.layers import FieldEmbedding
 from mian.models import ClickModel
 from mian.optim.optimizer import Optimizer
@@ -47,12 +47,12 @@ class TrainingStep:
         self._rounds = precision == "bf16"
         self._optimizer = optimizer
         self._passes = passes
-        recorded = graphs and self._device == "cuda" and passes == 1 and model.has_fixed_work and not model.is_split
+        recorded = graphs and self._device == "cuda" and passes == 1 and model.supports_cuda_graphs and not model.is_sharded
         self._graphs = StepGraphs(self._pass, optimizer) if recorded else None
 
     @property
-    def few_shapes(self) -> bool:
-        """Whether batches should have few shapes, see :func:`mian.execution.prefetch.beside`."""
+    def bucket_shapes(self) -> bool:
+        """Whether batches should have few shapes, see :func:`mian.execution.prefetch.on_device`."""
         return self._graphs is not None
 
     def __call__(self, batch: Mapping[str, torch.Tensor], progress: float, stop: bool = False) -> tuple[torch.Tensor, bool]:
@@ -71,7 +71,7 @@ class TrainingStep:
         """
         self._optimizer.begin()
         self._share_auxiliary_terms(batch)
-        if self._graphs is not None and isinstance(batch, Sent):
+        if self._graphs is not None and isinstance(batch, DeviceBatch):
             losses = [self._graphs(batch)]
         else:
             losses = [self._pass(part) for part in _cut(batch, self._passes)]
@@ -85,7 +85,7 @@ class TrainingStep:
         terms = self._model.auxiliary_terms(batch)
         if terms is not None:
             terms = terms.double()
-            self._optimizer.ranks.mean_(terms)
+            self._optimizer.ranks.allreduce_mean_(terms)
             self._model.use_auxiliary_terms(terms / self._passes)
 
     def _pass(self, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -115,7 +115,7 @@ def _cut(batch: Mapping[str, torch.Tensor], parts: int) -> Iterator[Mapping[str,
 def _compiled(model: ClickModel) -> Losses:
     """The model's losses by torch.compile, for any number of positions.
 
-    Embedding stays torch's: how many rows a batch has is known when they are counted, and with split tables it asks other ranks.
+    Embedding stays torch's: how many rows a batch has is known when they are counted, and with sharded tables it asks other ranks.
     """
     for module in model.modules():
         if isinstance(module, FieldEmbedding):

@@ -43,13 +43,13 @@ def refuse_large_tables(
     names = {field.vocabulary for field in contract.fields if field.vocabulary is not None}
     tables = {name: contract.vocabulary(name).size * (width + remembered) * 4 for name in names}
     here = local_ranks if device.type == "cpu" else 1
-    shares = here / ranks if config.tables.placement == "split" else float(here)
+    shares = here / ranks if config.tables.placement == "sharded" else float(here)
     needed = sum(tables.values()) * shares
     there = memory if memory is not None else _memory(device)
     if needed <= there:
         return
     largest = max(tables, key=lambda name: tables[name])
-    spread = "more ranks" if config.tables.placement == "split" else "tables.placement=split over several machines"
+    spread = "more ranks" if config.tables.placement == "sharded" else "tables.placement=sharded over several machines"
     raise TableMemoryError(
         f"embedding tables need {needed / _GIB:,.1f} GiB {'of this machine' if device.type == 'cpu' else 'of the GPU'}, which has "
         f"{there / _GIB:,.1f} GiB; the largest is that of vocabulary {largest!r}: {contract.vocabulary(largest).size:,} rows of {width} "

@@ -15,19 +15,19 @@ import torch
 from torch.autograd.profiler import record_function
 
 from mian.checkpoint.coordinator import Saving
-from mian.checkpoint.progress import Curve, Progress
+from mian.checkpoint.progress import Progress
 from mian.checkpoint.store import CheckpointError, CheckpointStore
 from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.distributed.collectives import RankError, Ranks
-from mian.distributed.compression import packing16
+from mian.distributed.compression import gradient_codec
 from mian.evaluation.distributed_metrics import Evaluation, NotANumberError
 from mian.evaluation.scoring import evaluate_split
 from mian.execution.device import choose_device, warn_of_slow_products
-from mian.execution.prefetch import fed
+from mian.execution.prefetch import prefetch_to_device
 from mian.execution.profiler import Trace
 from mian.execution.threads import default_threads, threads
-from mian.layers import split_tables
+from mian.layers import sharded_tables
 from mian.models import ClickModel, build, restore
 from mian.optim.optimizer import NotFiniteError, Optimizer
 from mian.seeds import mixed_seed
@@ -37,6 +37,7 @@ from mian.training.carry_over import CarryOverError, carry_over, carry_over_mome
 from mian.training.data import Streams
 from mian.training.diagnosis import LOWER, Diagnosis, is_finite
 from mian.training.display import ProgressDisplay
+from mian.training.loss_meter import LossMeter
 from mian.training.step import TrainingStep
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class TrainingStopped(RuntimeError):  # noqa: N818
 
 
 @dataclass
-class Trained:
-    """A finished training: the model with its best weights, of split tables this rank's rows, and what happened on the way."""
+class TrainingResult:
+    """A finished training: the model with its best weights, of sharded tables this rank's rows, and what happened on the way."""
 
     model: ClickModel
     best_step: int
@@ -77,7 +78,7 @@ class Trainer:
         trace: a file of this rank's for a trace of some steps, see :class:`mian.execution.profiler.Trace`; None writes none.
 
     Attributes:
-        model: what is trained; with split tables it has this rank's rows of them.
+        model: what is trained; with sharded tables it has this rank's rows of them.
         progress: how far it is.
 
     Raises:
@@ -110,17 +111,17 @@ class Trainer:
             warn_of_slow_products(config, self._device)
         ranks.limit_exchanges(config.exchange_timeout_seconds)
         ranks.compute_on(self._device)
-        ranks.pack_gradients(packing16(config.optimizer.compression))
+        ranks.compress_gradients(gradient_codec(config.optimizer.compression))
         torch.set_num_threads(self._threads(config.batch_size // config.backward_passes_per_step))
         torch.manual_seed(config.seed)
-        with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
+        with sharded_tables(ranks if config.tables.placement == "sharded" and ranks.size > 1 else None):
             self.model = build(config.model.name, contract, config.model.options)
-        self.model.calibrate(contract.negatives_kept(config.train_split))
+        self.model.set_negative_sampling_rate(contract.negatives_kept(config.train_split))
         self.model.to(self._device)  # drawn on the CPU, so that a seed means the same everywhere
         torch.manual_seed(mixed_seed("dropout", config.seed, ranks.rank))  # dropout differs from rank to rank
         self._optimizer = Optimizer(self.model, config.optimizer, ranks)
-        of_model = {name: table.rows for name, table in self.model.tables().items() if table.is_split}
-        rows = {**of_model, **self._optimizer.rows_of_split()}
+        table_rows = {name: table.rows for name, table in self.model.tables().items() if table.is_sharded}
+        rows = {**table_rows, **self._optimizer.sharded_rows()}
         self._saving = Saving(ranks, rows, Path(config.output), store, config.checkpoint.enabled)
         self._saving.share(self.model.state_dict())
         self._diagnosis = Diagnosis(self.model, config, contract, ranks)
@@ -138,7 +139,7 @@ class Trainer:
             world_size=ranks.size,
             batch_size=config.batch_size,
         )
-        self._curve = Curve()
+        self._meter = LossMeter()
         self._best_weights: dict[str, torch.Tensor] = {}
         self._began_with_another = False
 
@@ -155,10 +156,10 @@ class Trainer:
             CheckpointError: it is of another release, whose tensors are others; on rank 0.
             RankError: on the others then.
         """
-        shared = self._ranks.from_first(None if saved is None else (saved["progress"], saved["ranks"]))
+        shared = self._ranks.broadcast_object(None if saved is None else (saved["progress"], saved["ranks"]))
         if shared is None:
             return False
-        values, of_ranks = shared
+        values, rank_states = shared
         self.progress = Progress.model_validate({"planned_samples": self.progress.planned_samples, **values})
         if self.progress.best_step:
             self._best_weights = copy.deepcopy(self.model.state_dict())
@@ -166,12 +167,12 @@ class Trainer:
 
         self._saving.restore(None if saved is None else {**saved["model"], **saved["optimizer"]}, tensors)
         self._saving.restore(None if saved is None else saved["best"], self._best_weights)
-        if len(of_ranks) == self._ranks.size:
-            mine = of_ranks[self._ranks.rank]
+        if len(rank_states) == self._ranks.size:
+            mine = rank_states[self._ranks.rank]
             torch.set_rng_state(mine["generator"])
             if self._device.type == "cuda" and mine["generator_of_gpu"] is not None:
                 torch.cuda.set_rng_state(mine["generator_of_gpu"], self._device)
-            self._curve = Curve(mine["losses"], mine["loss"])
+            self._meter = LossMeter(mine["losses"], mine["loss"])
         else:
             torch.manual_seed(mixed_seed("dropout", self._config.seed, self._ranks.rank, self.progress.step))
         self.progress.move_to(self._ranks.size, self._config.batch_size)
@@ -185,11 +186,11 @@ class Trainer:
             moments: what its optimizer remembers, where ``init_moments`` asks for it, on rank 0.
 
         Raises:
-            CarryOverError, CheckpointError: the model is another one, or the output folder has no room for split tables; on rank 0.
+            CarryOverError, CheckpointError: the model is another one, or the output folder has no room for sharded tables; on rank 0.
             RankError: on the others then.
         """
         tensors = {**self.model.state_dict(), **(self._optimizer.state() if self._config.init_moments else {})}
-        whole = self._ranks.together(lambda: self._saving.whole(tensors), (CheckpointError,))
+        whole = self._ranks.run_on_all_ranks(lambda: self._saving.whole(tensors), (CheckpointError,))
 
         def change() -> None:
             if model is None:
@@ -202,17 +203,17 @@ class Trainer:
                 if anew := carry_over_moments(model, self.model, moments, own):
                     log.warning("these moments are others than those of init_from, and begin at zero: %s", ", ".join(anew))
 
-        self._ranks.together(change, (CarryOverError,))
+        self._ranks.run_on_all_ranks(change, (CarryOverError,))
         self._saving.restore(whole if self._ranks.is_first else None, tensors)
         self._began_with_another = True
 
     def whole_model(self) -> ClickModel:
-        """The model; with split tables every rank must call this. Tables that were split lie in files of the output folder then.
+        """The model; with sharded tables every rank must call this. Tables that were split lie in files of the output folder then.
 
         Returns:
-            What is trained; with split tables on the first rank another one, with all rows, for inference alone.
+            What is trained; with sharded tables on the first rank another one, with all rows, for inference alone.
         """
-        if not self.model.is_split:
+        if not self.model.is_sharded:
             return self.model.eval()
         weights = self._saving.whole(self.model.state_dict())
         if not self._ranks.is_first:
@@ -223,7 +224,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, but for the ranks' own. The tensors are the live ones; an error of another rank leaves them whole.
 
-        Of split tables it has this rank's rows alone.
+        Of sharded tables it has this rank's rows alone.
         """
         best = self._best_weights
         if not best and self.progress.best_step:
@@ -231,7 +232,7 @@ class Trainer:
         tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state(), "best": best}
         return {"progress": self.progress.model_dump(), "ranks": [], **tensors}
 
-    def run(self, keep: Callable[[Trained], None] = lambda trained: None) -> Trained:
+    def run(self, keep: Callable[[TrainingResult], None] = lambda trained: None) -> TrainingResult:
         """Train, and score the test split with the best weights.
 
         Args:
@@ -261,7 +262,7 @@ class Trainer:
         if self._best_weights:
             self.model.load_state_dict(self._best_weights)
             self._best_weights = {}  # what comes now, saving and registering, has their room
-        trained = Trained(self.model.eval(), progress.best_step, progress.step, progress.best, None)
+        trained = TrainingResult(self.model.eval(), progress.best_step, progress.step, progress.best, None)
         keep(trained)
         if self._streams.test is not None:
             trained.test = self._score(self._streams.test)
@@ -270,20 +271,20 @@ class Trainer:
     def _train_epoch(self) -> None:
         """What is left of an epoch."""
         config, progress = self._config, self.progress
-        steps = self._streams.train.steps_after(progress.legs)
+        steps = self._streams.train.steps_after(progress.segments)
         evaluations = self._evaluations(steps)
         self.model.train()
-        epoch = self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.legs)
-        with closing(epoch), fed(self.model, epoch, self._train_step.few_shapes) as batches:
+        epoch = self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.segments)
+        with closing(epoch), prefetch_to_device(self.model, epoch, self._train_step.bucket_shapes) as batches:
             while (drawn := _next(batches)) is not None:
                 batch, waited = drawn
                 exchanged = self._ranks.exchange_seconds
                 try:
-                    loss, stop = self._train_step(batch, progress.share, self._stopping())
+                    loss, stop = self._train_step(batch, progress.completed_fraction, self._stopping())
                 except NotFiniteError as error:
-                    self._end((lambda: self._diagnosis.of_batch(progress)) if error.here else None)
+                    self._end((lambda: self._diagnosis.diagnose_batch(progress)) if error.here else None)
                 progress.step_done()
-                self._curve.add(loss, waited, self._ranks.exchange_seconds - exchanged)
+                self._meter.add(loss, waited, self._ranks.exchange_seconds - exchanged)
                 self._trace.step_done()
                 self._display.step_done(config.batch_size * self._ranks.size)
                 if progress.step % config.log_every == 0:
@@ -297,7 +298,7 @@ class Trainer:
                 if saved or self._is_last_step:  # before scoring, so that a kill meanwhile costs no step
                     self._save()
                 if stop and not self._is_last_step:
-                    self._ranks.wait()  # whoever ends first has the launcher end the others, be they writing
+                    self._ranks.barrier()  # whoever ends first has the launcher end the others, be they writing
                     then = "goes on" if config.checkpoint.enabled else "begins anew: checkpoint.enabled is false"
                     raise TrainingStopped(f"stopped after step {progress.step:,}; started again, it {then}")
                 if progress.evaluation_due:
@@ -314,7 +315,10 @@ class Trainer:
 
     def _evaluations(self, steps: int) -> set[int]:
         """After which of an epoch's last ``steps`` steps the validation split is scored: at even distances over all of it."""
-        done = sum(leg.world_size * leg.batch_size * leg.steps for leg in self.progress.legs) / self._global_batch
+        done = (
+            sum(segment.world_size * segment.batch_size * segment.steps for segment in self.progress.segments)
+            / self._global_batch
+        )
         times = self._config.evaluations_per_epoch
         after = [round((done + steps) * (number + 1) / times - done) for number in range(times)]
         return {max(1, step) for step in after if step > 0 or not done}
@@ -324,10 +328,10 @@ class Trainer:
         return self._config.batch_size * self._ranks.size
 
     def _log_curve(self) -> None:
-        rate = self._curve.steps_per_second()
-        means = torch.cat([self._curve.mean().cpu()[None], self._curve.time_shares()])
-        self._ranks.mean_(means)
-        self._curve = Curve()
+        rate = self._meter.steps_per_second()
+        means = torch.cat([self._meter.mean().cpu()[None], self._meter.time_shares()])
+        self._ranks.allreduce_mean_(means)
+        self._meter = LossMeter()
         if self._ranks.is_first:
             loss, waiting, exchanging = means.tolist()
             shares = {"waiting": waiting, "computing": 1.0 - waiting - exchanging, "exchanging": exchanging}
@@ -362,8 +366,8 @@ class Trainer:
         try:
             metrics = self._score(self._streams.validation).metrics
         except NotANumberError:
-            self._end(lambda: self._diagnosis.of_validation(self.progress))
-        self._curve.pause()
+            self._end(lambda: self._diagnosis.diagnose_validation(self.progress))
+        self._meter.pause()
         return metrics
 
     def _report_validation(self, metrics: Mapping[str, float], remark: str) -> None:
@@ -390,14 +394,14 @@ class Trainer:
         mine = {
             "generator": torch.get_rng_state(),
             "generator_of_gpu": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
-            "losses": self._curve.steps,
-            "loss": float(self._curve.total),
+            "losses": self._meter.steps,
+            "loss": float(self._meter.total),
         }
-        of_ranks = self._ranks.gather_objects(mine)
+        rank_states = self._ranks.gather_objects(mine)
         progress = self.progress
         if self._best_weights and self._saving.lacks_best(progress.best_step):
             self._save_best(self._best_weights)
-        state = {"progress": progress.model_dump(), "ranks": of_ranks}
+        state = {"progress": progress.model_dump(), "ranks": rank_states}
         tensors = {"model": self.model.state_dict(), "optimizer": self._optimizer.state()}
         self._saving.write("step", progress.step, progress.best_step, state, tensors)
 
@@ -413,7 +417,7 @@ class Trainer:
                 step = self.progress.step
                 raise TrainingError(f"after step {step} weights are no numbers any more, and no checkpoint is taken; {LOWER}")
 
-        self._ranks.together(check, (TrainingError,))
+        self._ranks.run_on_all_ranks(check, (TrainingError,))
 
     def _end(self, why: Callable[[], str | None] | None) -> NoReturn:
         """End all ranks, which come here together, by the error of the first that has a reason, or else of the first."""
@@ -422,7 +426,7 @@ class Trainer:
             if why is not None and (reason := why()):
                 raise TrainingError(reason)
 
-        self._ranks.together(tell, (StreamError, TrainingError))
+        self._ranks.run_on_all_ranks(tell, (StreamError, TrainingError))
         if not self._ranks.is_first:
             raise RankError("rank 0 has said why the training ends")
         raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {LOWER}")

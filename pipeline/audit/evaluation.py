@@ -95,9 +95,9 @@ class Evaluation:
         self._facts = facts
         self._fields = fields
         items, users = config.items, config.users
-        of_users = users.attributes if users is not None and fields.users_joined else [m.column for m in fields.profile]
+        user_columns = users.attributes if users is not None and fields.users_joined else [m.column for m in fields.profile]
         self.items = KnownTable(facts.items, items, "item_id", items.attributes if items is not None else [])
-        self.users = KnownTable(facts.users, users, USER_KEY, of_users)
+        self.users = KnownTable(facts.users, users, USER_KEY, user_columns)
         self.profiles = self._encoded(fields.profile, facts.users) if facts.users is not None else Values({}, {})
         self.impressions = _impressions(facts.impressions)
 

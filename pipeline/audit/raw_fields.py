@@ -107,9 +107,11 @@ def members(config: DataConfig, contract: Contract, tables: Tables) -> Members:
     users = tables.users.select(*config.users.columns)
     profile = [member for member in others if not fits(without_users, member.text)]
     joined = any(not fits(users, member.text) for member in profile)
-    of_shown = tuple(member for member in others if joined or member not in profile)
-    free = _item_free(tables, config, of_shown, users=joined)
-    return Members(of_shown, () if joined else tuple(profile), behaviors, joined, free, _item_only(tables, config, of_shown))
+    shown_members = tuple(member for member in others if joined or member not in profile)
+    free = _item_free(tables, config, shown_members, users=joined)
+    return Members(
+        shown_members, () if joined else tuple(profile), behaviors, joined, free, _item_only(tables, config, shown_members)
+    )
 
 
 def _joined(tables: Tables, config: DataConfig, *, item: bool) -> list[StructField]:

@@ -315,8 +315,11 @@ class DatasetFolder:
                 return set(history)  # what it names is not known
             builds[contract.publication.fencing_token].append(revision)
             generations[contract.publication.generation] = revision
-        of_builds = sorted(builds.values())[-2:]
-        return {*(revision for of_build in of_builds for revision in of_build), *sorted(generations.values())[-self._keep :]}
+        newest_builds = sorted(builds.values())[-2:]
+        return {
+            *(revision for build_revisions in newest_builds for revision in build_revisions),
+            *sorted(generations.values())[-self._keep :],
+        }
 
     def _discard_draft(self) -> None:
         draft = self.draft()

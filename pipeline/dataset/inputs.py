@@ -79,12 +79,12 @@ def find_inputs(spark: SparkSession, config: DataConfig, days: Iterable[dt.date]
             continue
         dated = [((info.path, info.size, info.modified), _day_of(info.path, reach.source.day_column)) for info in files]
         late = reach.source.late_days * ONE_DAY
-        of_days = {day: [(file, d) for file, d in dated if d is None or reach.concerns(d, day, late)] for day in wanted}
-        parts.append({day: [file for file, _ in of_day] for day, of_day in of_days.items()})
+        day_files = {day: [(file, d) for file, d in dated if d is None or reach.concerns(d, day, late)] for day in wanted}
+        parts.append({day: [file for file, _ in files_of_day] for day, files_of_day in day_files.items()})
         if reach.source.day_column is not None:
             there[reach.name] = frozenset(d for _, d in dated if d is not None)
-            for day, of_day in of_days.items():
-                needed[day][reach.name] = frozenset(d for _, d in of_day if d is not None)
+            for day, files_of_day in day_files.items():
+                needed[day][reach.name] = frozenset(d for _, d in files_of_day if d is not None)
     return Inputs({day: fingerprint([part[day] for part in parts]) for day in wanted}, needed, there)
 
 

@@ -60,11 +60,13 @@ def schedule(
         published: the days that readers read.
     """
     inputs = find_inputs(spark, config, days)
-    marks = inputs.fingerprints
-    reasons = {day: _reason(config, finished.get(day), vocabularies, day, marks[day]) for day in sorted(marks)}
-    needed = {day: {name: _as_spans(found) for name, found in of_day.items()} for day, of_day in inputs.days.items()}
+    fingerprints = inputs.fingerprints
+    reasons = {day: _reason(config, finished.get(day), vocabularies, day, fingerprints[day]) for day in sorted(fingerprints)}
+    needed = {
+        day: {name: _as_spans(found) for name, found in days_by_source.items()} for day, days_by_source in inputs.days.items()
+    }
     gone = {day.day: lost for day in published if reasons.get(day.day) and (lost := _gone(day, inputs))}
-    return Schedule(finished, marks, reasons, needed, gone)
+    return Schedule(finished, fingerprints, reasons, needed, gone)
 
 
 def _gone(day: Day, inputs: Inputs) -> str:

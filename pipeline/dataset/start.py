@@ -126,8 +126,8 @@ def _why_not(config: DataConfig, folder: DatasetFolder, contract: Contract, veri
     return ""
 
 
-def _days(of_spans: Iterable[Split]) -> set[dt.date]:
-    return {day for span in of_spans for day in days_between(span.first, span.last)}
+def _days(splits: Iterable[Split]) -> set[dt.date]:
+    return {day for span in splits for day in days_between(span.first, span.last)}
 
 
 def _folders(spark: SparkSession, table: str) -> set[str]:

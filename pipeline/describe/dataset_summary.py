@@ -112,7 +112,7 @@ class Table1:
 
 
 @dataclass(frozen=True)
-class Description:
+class DatasetSummary:
     """All that the page shows."""
 
     contract: Contract
@@ -157,7 +157,7 @@ class Description:
         return tuple(split for split in self.splits if split.name != "train")
 
 
-def describe(samples: str) -> Description:
+def describe(samples: str) -> DatasetSummary:
     """Read and sum up a data set.
 
     Args:
@@ -186,7 +186,7 @@ def describe(samples: str) -> Description:
         for name in next(iter(keys.values())).candidates
     }
     users = len(np.unique(np.concatenate([key.users for key in keys.values()])))
-    return Description(
+    return DatasetSummary(
         contract=contract,
         samples=samples,
         days=days,

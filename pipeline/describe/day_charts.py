@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from pipeline.describe.charts import NO_SPLIT, PALETTE, WIDE, Chart, chart, figure, grid, percent_axis, split_colors
-from pipeline.describe.dataset_summary import DayFacts, Description
+from pipeline.describe.dataset_summary import DatasetSummary, DayFacts
 from pipeline.describe.intervals import rate_interval
 
 EPOCH = dt.date(1970, 1, 1)
@@ -37,7 +37,7 @@ LETTER = 0.01
 MANY_DAYS = 120
 
 
-def days_chart(description: Description) -> Chart:
+def days_chart(description: DatasetSummary) -> Chart:
     """Label rate and samples a day, colored by split."""
     colors = split_colors(split.name for split in description.splits)
     drawn = figure(WIDE, 4.6)
@@ -107,7 +107,7 @@ def _rates(axes: Axes, days: Sequence[DayFacts], color: str, name: str, *, small
         )
 
 
-def broken_chart(description: Description) -> Chart | None:
+def broken_chart(description: DatasetSummary) -> Chart | None:
     """Rows that broke a rule, by rule and day; None where there are none."""
     totals: dict[str, int] = defaultdict(int)
     for day in description.days:
@@ -148,7 +148,7 @@ def _broken(day: DayFacts) -> Mapping[str, int]:
     return day.day.quality.quarantined if day.day.quality is not None else {}
 
 
-def unknown_chart(description: Description) -> Chart | None:
+def unknown_chart(description: DatasetSummary) -> Chart | None:
     """A heat map of unknown shares, column by day; None where there are no unknown ids at all."""
     columns = [column.field.column for column in description.columns if column.field.is_categorical]
     table = _table(description, columns, lambda day, column: day.quality.unknown.get(column) if day.quality else None)
@@ -169,7 +169,7 @@ def unknown_chart(description: Description) -> Chart | None:
     )
 
 
-def drift_chart(description: Description) -> Chart | None:
+def drift_chart(description: DatasetSummary) -> Chart | None:
     """A heat map of stability indices, column by day; None where nothing is known."""
     columns = [column.field.column for column in description.columns if column.drift is not None]
     table = _table(description, columns, lambda day, column: day.quality.drift.get(column) if day.quality else None)
@@ -190,7 +190,7 @@ def drift_chart(description: Description) -> Chart | None:
 
 
 def _table(
-    description: Description, columns: Sequence[str], value: Callable[[Any, str], float | None]
+    description: DatasetSummary, columns: Sequence[str], value: Callable[[Any, str], float | None]
 ) -> npt.NDArray[np.float64]:
     """Values of shape ``(columns, days)`` over all days of the calendar; NaN where nothing is known."""
     first, last = description.days[0].day.day, description.days[-1].day.day
@@ -203,7 +203,7 @@ def _table(
     return table
 
 
-def _heat_axes(description: Description, columns: Sequence[str]) -> tuple[Figure, Axes]:
+def _heat_axes(description: DatasetSummary, columns: Sequence[str]) -> tuple[Figure, Axes]:
     drawn = figure(WIDE, 1.0 + 0.2 * len(columns))
     axes = drawn.subplots()
     axes.set_yticks(np.arange(len(columns)), columns)
@@ -213,7 +213,7 @@ def _heat_axes(description: Description, columns: Sequence[str]) -> tuple[Figure
     return drawn, axes
 
 
-def _heat(axes: Axes, description: Description, table: npt.NDArray[np.float64], cmap: Any, norm: Any) -> QuadMesh:
+def _heat(axes: Axes, description: DatasetSummary, table: npt.NDArray[np.float64], cmap: Any, norm: Any) -> QuadMesh:
     rows, days = table.shape
     start = x(description.days[0].day.day) - 0.5
     mesh = axes.pcolormesh(
@@ -244,7 +244,7 @@ def _heat(axes: Axes, description: Description, table: npt.NDArray[np.float64], 
     return mesh
 
 
-def _dates(axes: Axes, description: Description) -> None:
+def _dates(axes: Axes, description: DatasetSummary) -> None:
     locator = dates.AutoDateLocator(minticks=4, maxticks=12) if _length(description) > FEW_DAYS else dates.DayLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
@@ -252,11 +252,11 @@ def _dates(axes: Axes, description: Description) -> None:
     axes.margins(x=0.01)
 
 
-def _length(description: Description) -> int:
+def _length(description: DatasetSummary) -> int:
     return (description.days[-1].day.day - description.days[0].day.day).days + 1
 
 
-def _width(description: Description) -> float:
+def _width(description: DatasetSummary) -> float:
     """Of a day's bar."""
     return 1.0 if _length(description) > MANY_DAYS else 0.85
 

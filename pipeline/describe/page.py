@@ -16,14 +16,14 @@ import jinja2
 from mian.contract.encoder import FIRST_ID
 from pipeline.describe import formatting
 from pipeline.describe.charts import Chart, style
-from pipeline.describe.dataset_summary import ColumnFacts, DayFacts, Description
+from pipeline.describe.dataset_summary import ColumnFacts, DatasetSummary, DayFacts
 from pipeline.describe.day_charts import broken_chart, days_chart, drift_chart, unknown_chart
 from pipeline.describe.drift import SHIFT
 from pipeline.describe.formatting import DASH
 from pipeline.describe.paper_charts import age_chart, attributes_chart, length_chart, seen_chart
 from pipeline.describe.sample_folder import DescribeError
 from pipeline.describe.value_charts import value_charts
-from pipeline.describe.warnings import CHECKED, remarks
+from pipeline.describe.warnings import CHECKED, find_warnings
 
 TEMPLATE = "template.html.j2"
 
@@ -62,7 +62,7 @@ class RuleRow:
     worst: str
 
 
-def render(description: Description) -> str:
+def render(description: DatasetSummary) -> str:
     """The page as HTML text.
 
     Args:
@@ -88,7 +88,7 @@ def render(description: Description) -> str:
         d=description,
         contract=description.contract,
         charts=charts,
-        remarks=remarks(description),
+        warnings=find_warnings(description),
         checked=CHECKED,
         shift=SHIFT,
         rules=list(formatting.rules(description.contract)),
@@ -98,7 +98,7 @@ def render(description: Description) -> str:
     )
 
 
-def write_page(description: Description, output: str) -> None:
+def write_page(description: DatasetSummary, output: str) -> None:
     """Write the page so that a reader sees the old one or the new one, never a part.
 
     Args:
@@ -134,7 +134,7 @@ def _some(*charts: Chart | None) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _column(description: Description, column: ColumnFacts) -> ColumnRow:
+def _column(description: DatasetSummary, column: ColumnFacts) -> ColumnRow:
     names = [split.name for split in description.splits]
     drift = column.drift.splits if column.drift is not None else {}
     daily: dict[str | None, list[float]] = defaultdict(list)
@@ -151,7 +151,7 @@ def _column(description: Description, column: ColumnFacts) -> ColumnRow:
     )
 
 
-def _vocabularies(description: Description) -> Iterator[VocabularyRow]:
+def _vocabularies(description: DatasetSummary) -> Iterator[VocabularyRow]:
     contract = description.contract
     for vocabulary in contract.vocabularies:
         columns = [field.column for field in contract.fields if field.vocabulary == vocabulary.name]
@@ -160,7 +160,7 @@ def _vocabularies(description: Description) -> Iterator[VocabularyRow]:
         yield VocabularyRow(vocabulary.name, vocabulary.kind, vocabulary.size, ", ".join(columns), seen[0] if seen else "")
 
 
-def _broken(description: Description) -> Iterator[RuleRow]:
+def _broken(description: DatasetSummary) -> Iterator[RuleRow]:
     days: dict[str, list[tuple[int, DayFacts]]] = defaultdict(list)
     of: dict[str, int] = defaultdict(int)
     for day in description.days:

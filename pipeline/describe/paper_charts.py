@@ -7,14 +7,14 @@ from matplotlib.ticker import MaxNLocator
 
 from mian.contract.document import GROUPS
 from pipeline.describe.charts import HALF, PALETTE, Chart, chart, figure, grid, percent_axis, split_colors
-from pipeline.describe.dataset_summary import Description
+from pipeline.describe.dataset_summary import DatasetSummary
 from pipeline.describe.formatting import percent
 
 #: What the paper calls old: "more than 50% of user behavior occurred 30 days ago".
 OLD_DAYS = 30
 
 
-def seen_chart(description: Description) -> Chart | None:
+def seen_chart(description: DatasetSummary) -> Chart | None:
     """(a) How often the candidate is in the history, by split."""
     splits = [(split.name, split.seen) for split in description.splits if split.seen is not None]
     if not splits or not description.contract.group("behaviors"):
@@ -36,7 +36,7 @@ def seen_chart(description: Description) -> Chart | None:
     )
 
 
-def length_chart(description: Description) -> Chart | None:
+def length_chart(description: DatasetSummary) -> Chart | None:
     """(b) How many behaviors a sample has, by split."""
     known = [(split, split.counts) for split in description.splits if split.counts is not None and split.rows]
     if not known or not description.contract.group("behaviors"):
@@ -66,7 +66,7 @@ def length_chart(description: Description) -> Chart | None:
     )
 
 
-def age_chart(description: Description) -> Chart | None:
+def age_chart(description: DatasetSummary) -> Chart | None:
     """(b) How old behaviors are, by split."""
     known = [(s.name, np.asarray(s.counts["behavior_age_days"], np.float64)) for s in description.splits if s.counts is not None]
     known = [(name, ages) for name, ages in known if ages.sum()]
@@ -87,7 +87,7 @@ def age_chart(description: Description) -> Chart | None:
     return chart("(b) Age of behaviors", age_caption(description), drawn)
 
 
-def age_caption(description: Description) -> str:
+def age_caption(description: DatasetSummary) -> str:
     """The median age of a behavior, and what share is old, as far as the window lets one see."""
     ages = description.age_days
     median = int(np.searchsorted(ages.cumsum(), ages.sum() / 2))
@@ -100,7 +100,7 @@ def age_caption(description: Description) -> str:
     return f"{text}. The paper finds more than half older than {OLD_DAYS} days; this history ends at {description.contract.history.days}."
 
 
-def attributes_chart(description: Description) -> Chart:
+def attributes_chart(description: DatasetSummary) -> Chart:
     """(c) How many attributes each group has."""
     numbers = [len(description.contract.group(group)) for group in GROUPS]
     drawn = figure(HALF, 2.9)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mian.contract import Field
 from pipeline.describe.charts import PALETTE, THIRD, Chart, chart, figure, grid, label, percent_axis
-from pipeline.describe.dataset_summary import Description
+from pipeline.describe.dataset_summary import DatasetSummary
 from pipeline.describe.formatting import percent
 from pipeline.describe.intervals import rate_interval
 from pipeline.encoding.statistics import NAMED_BINS
@@ -39,7 +39,7 @@ class ValueRate:
     high: float
 
 
-def value_rates(description: Description, field: Field) -> list[ValueRate]:
+def value_rates(description: DatasetSummary, field: Field) -> list[ValueRate]:
     """Label rates of a column's values over all days: numbers in their order, text by frequency; unknown and others last.
 
     Empty where the values are not known by name, as in a hashed vocabulary, where there is one at most, or where those
@@ -67,7 +67,7 @@ def value_rates(description: Description, field: Field) -> list[ValueRate]:
     return ordered if len(ordered) > 1 and unnamed <= MOST_OTHERS * sum(rate.rows for rate in ordered) else []
 
 
-def bin_names(description: Description, field: Field, bins: int) -> list[str] | None:
+def bin_names(description: DatasetSummary, field: Field, bins: int) -> list[str] | None:
     """What is in each bin of a column's statistics; None where nobody can say."""
     reference = description.contract.reference.get(field.column)
     if field.vocabulary is None:
@@ -83,7 +83,7 @@ def bin_names(description: Description, field: Field, bins: int) -> list[str] | 
     return [*names[: NAMED_BINS + 1], OTHERS] if bins == NAMED_BINS + 2 else names[:bins] if len(names) >= bins else None
 
 
-def value_charts(description: Description) -> tuple[list[Chart], list[Chart]]:
+def value_charts(description: DatasetSummary) -> tuple[list[Chart], list[Chart]]:
     """Charts of positions, and of all other columns of the user and the context; all with one scale of rates."""
     fields = [field for group in ("context", "user") for field in description.contract.fields if field.group == group]
     found = [(field, rates) for field in fields if (rates := value_rates(description, field))]
@@ -94,7 +94,7 @@ def value_charts(description: Description) -> tuple[list[Chart], list[Chart]]:
     return positions, [drawn for field, drawn in charts if "position" not in field.name.lower()]
 
 
-def _shown(description: Description) -> list[float]:
+def _shown(description: DatasetSummary) -> list[float]:
     return [d.day.positives + (d.day.rows - d.day.positives) / d.day.negatives_kept for d in description.days]
 
 

@@ -93,12 +93,12 @@ class _Samples:
         self._behaviors: dict[str, npt.NDArray[Any]] = {}
         self._missing: dict[str, int] = {}
         for field in contract.fields:
-            of_behaviors = field.group == "behaviors"
-            raw = self._values(field.column, of_behaviors)
+            is_behavior = field.group == "behaviors"
+            raw = self._values(field.column, is_behavior)
             if not field.is_categorical:
                 self._missing[field.column] = missing_numbers(raw)
             values = encoder.encode(field, raw)
-            (self._behaviors if of_behaviors else self._columns)[field.column] = values
+            (self._behaviors if is_behavior else self._columns)[field.column] = values
 
     def files(self, examples: float) -> dict[str, pa.Table]:
         """The samples in order, and a share of them as raw values."""
@@ -121,10 +121,10 @@ class _Samples:
         seen = self._plain(SEEN_COLUMN)
         return measure(self._contract, self._columns, self._behaviors, seen, self._ages, self._missing)
 
-    def _values(self, name: str, of_lists: bool) -> pa.Array:
+    def _values(self, name: str, is_list: bool) -> pa.Array:
         """A column's raw values, those of lists one after the other; of text with each value once."""
         parts = [table.column(name).combine_chunks() for table in self._tables]
-        column = pa.chunked_array([widened(part.flatten() if of_lists else part) for part in parts])
+        column = pa.chunked_array([widened(part.flatten() if is_list else part) for part in parts])
         return (column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column).combine_chunks()
 
     def _plain(self, name: str) -> npt.NDArray[Any]:

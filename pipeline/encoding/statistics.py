@@ -75,14 +75,14 @@ def measure(
         "columns": {},
     }
     for field in contract.fields:
-        of_behaviors = field.group == "behaviors"
-        values = (behaviors if of_behaviors else columns)[field.column]
+        is_behavior = field.group == "behaviors"
+        values = (behaviors if is_behavior else columns)[field.column]
         size = contract.vocabulary(field.vocabulary).size if field.vocabulary is not None else None
         reference = contract.reference.get(field.column)
         column: dict[str, Any] = {"counts": binned(field, size, reference, values).tolist()}
         if not field.is_categorical:
             column |= {"missing": missing[field.column], "clipped": int((np.abs(values) >= LARGEST_NUMBER).sum())}
-        if not of_behaviors:
+        if not is_behavior:
             column["positives"] = binned(field, size, reference, values[positive]).tolist()
         counts["columns"][field.column] = column
     return counts

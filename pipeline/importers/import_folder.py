@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from mian.fingerprint import package_fingerprint
 from pipeline.importers.published_files import ImporterError
-from pipeline.io.atomic_directory import WholeFolder
+from pipeline.io.atomic_directory import AtomicDirectory
 from pipeline.io.files import FileInfo
 
 RECORD_FILE = "_import.json"
@@ -85,7 +85,7 @@ def record_of(dataset: str, files: Sequence[FileInfo]) -> ImportRecord:
     return ImportRecord(dataset=dataset, files=tuple(sources), code=package_fingerprint("pipeline.importers"))
 
 
-class ImportFolder(WholeFolder):
+class ImportFolder(AtomicDirectory):
     """The folder that an import's logs go to.
 
     Args:

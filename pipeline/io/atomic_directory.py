@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pipeline.io.storage import Storage
 
 
-class WholeFolder:
+class AtomicDirectory:
     """A folder of logs that a job makes.
 
     Args:

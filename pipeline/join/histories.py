@@ -31,7 +31,7 @@ class Histories:
         """Where each impression's behaviors begin, and the end; shape ``(N + 1,)``."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
-    def of(self, rows: IntArray) -> Histories:
+    def take(self, rows: IntArray) -> Histories:
         """The histories of some impressions."""
         lengths = self.lengths[rows]
         return Histories(self.places[np.repeat(self.offsets[rows], lengths) + within(lengths)], lengths)
@@ -106,7 +106,7 @@ def _visible(low: IntArray, high: IntArray, cutoff: IntArray, timelines: Timelin
     rows = np.concatenate([np.zeros(0, np.int64), *[part[0] for part in parts]])
     lengths = np.concatenate([np.zeros(0, np.int64), *[part[1] for part in parts]])
     found = Histories(np.concatenate([np.zeros(0, np.int64), *[part[2] for part in parts]]), lengths)
-    return found.of(np.argsort(rows))
+    return found.take(np.argsort(rows))
 
 
 def within(lengths: IntArray) -> IntArray:

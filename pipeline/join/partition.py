@@ -82,7 +82,7 @@ class _Shown:
     labels: IntArray
     profiles: IntArray
 
-    def of(self, chosen: BoolArray | IntArray | slice) -> _Shown:
+    def take(self, chosen: BoolArray | IntArray | slice) -> _Shown:
         return _Shown(self.rows[chosen], self.times[chosen], self.days[chosen], self.labels[chosen], self.profiles[chosen])
 
 
@@ -123,7 +123,7 @@ class Partition:
         labels = self._labels(rows, keys, unique)
         again, rows = rows[~unique], rows[unique]
         shown = _Shown(rows, self._times[rows], days[rows], labels, self._profiles_of(rows))
-        shown = shown.of(np.isin(shown.days, list(plan.files_of)))
+        shown = shown.take(np.isin(shown.days, list(plan.files_of)))
         again = again[np.isin(days[again], list(plan.files_of))]
         yield from self._rejected(DUPLICATE, again, days[again])
         every = shown
@@ -132,11 +132,11 @@ class Partition:
                 yield from self._rejected(
                     f"log.impressions: nothing is known of it in {name}", shown.rows[~known], shown.days[~known]
                 )
-                shown = shown.of(known)
+                shown = shown.take(known)
                 break
         done = self._behaviors
         keys = pairs(pairs(self._users, self._items)[done], self._ids[done])
-        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._once(done))
+        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._first_delivery_time(done))
         self._behaviors = done[self._distinct(done, keys)]
         if plan.samples:
             yield from self._matches(every, days)
@@ -148,7 +148,7 @@ class Partition:
         drawn = self._drawn(shown)
         wanted = kept | drawn
         if wanted.any():
-            yield from self._samples(shown.of(wanted), kept[wanted], drawn[wanted])
+            yield from self._samples(shown.take(wanted), kept[wanted], drawn[wanted])
 
     def _distinct(self, rows: IntArray, keys: IntArray) -> BoolArray:
         """Of the rows of one key the first in time, then the least."""
@@ -164,7 +164,7 @@ class Partition:
             kept[several] = firsts(keys[several], rank)
         return kept
 
-    def _once(self, rows: IntArray) -> IntArray:
+    def _first_delivery_time(self, rows: IntArray) -> IntArray:
         """Numbers that are equal where a behavior's action and its ``_once`` are."""
         moments, _ = codes(self._table.column("_once").take(pa.array(rows)))
         actions, _ = codes(self._table.column("action").take(pa.array(rows)))
@@ -255,7 +255,7 @@ class Partition:
             columns[field.column] = _rows_of(opened[place], self._behaviors) if field.group == "behaviors" else opened[place]
         return columns
 
-    def _row_of(self, field: RawField, shown: _Shown) -> IntArray:
+    def _source_rows(self, field: RawField, shown: _Shown) -> IntArray:
         return shown.profiles if field.column in self._plan.profile_columns else shown.rows
 
     def _chance(self, shown: _Shown, draw: int) -> npt.NDArray[np.float64]:
@@ -281,14 +281,14 @@ class Partition:
         kept, drawn = kept[order], drawn[order]
         histories = self._histories(shown)
         if drawn.any():
-            yield SAMPLE, None, None, self._packed(shown.of(drawn), histories.of(np.flatnonzero(drawn)))
+            yield SAMPLE, None, None, self._packed(shown.take(drawn), histories.take(np.flatnonzero(drawn)))
         if not self._plan.samples:
             return
         if not kept.all():
-            shown, files, histories = shown.of(kept), files[kept], histories.of(np.flatnonzero(kept))
+            shown, files, histories = shown.take(kept), files[kept], histories.take(np.flatnonzero(kept))
         starts = np.flatnonzero(np.diff(files, prepend=-1) | np.diff(shown.days, prepend=-1))
         for first, end in itertools.pairwise([*starts.tolist(), len(shown.rows)]):
-            chosen = shown.of(slice(first, end))
+            chosen = shown.take(slice(first, end))
             yield SAMPLES, int(chosen.days[0]), int(files[first]), self._packed(chosen, histories.between(first, end))
 
     def _by_file(self, shown: _Shown) -> tuple[_Shown, IntArray, IntArray]:
@@ -296,7 +296,7 @@ class Partition:
         counts = np.array([self._plan.files_of[day] for day in shown.days.tolist()], np.int64)
         files = (self._chance(shown, 2) * counts).astype(np.int64)
         order = np.lexsort((files, shown.days))
-        return shown.of(order), files[order], order
+        return shown.take(order), files[order], order
 
     def _histories(self, shown: _Shown) -> Histories:
         rows = self._behaviors
@@ -345,7 +345,7 @@ class Partition:
             elif field.group == "behaviors":
                 columns[field.column] = pa.ListArray.from_arrays(offsets, taken(self._columns[field.column], histories.places))
             else:
-                columns[field.column] = taken(self._columns[field.column], self._row_of(field, shown))
+                columns[field.column] = taken(self._columns[field.column], self._source_rows(field, shown))
         dated = self._plan.history.recorded != "undated"
         ages = np.bincount(gaps // DAY_MICROSECONDS, minlength=self._plan.history.days + 1) if dated else np.zeros(1, np.int64)
         return pack(columns, ages)
@@ -353,8 +353,8 @@ class Partition:
     def _fit(self, shown: _Shown) -> Iterator[Output]:
         fit = self._plan.fit
         assert fit is not None
-        chosen = shown.of(self._fitted(shown))
-        positives = chosen.of(chosen.labels == 1) if self._plan.drawn_negatives else chosen
+        chosen = shown.take(self._fitted(shown))
+        positives = chosen.take(chosen.labels == 1) if self._plan.drawn_negatives else chosen
         past = self._past(chosen)
         fitting = Fitting()
         for field in self._plan.fields:
@@ -366,7 +366,7 @@ class Partition:
             else:
                 # the mean of a number is that of all impressions, drawn negatives included
                 counted = chosen if field.counts_negatives or field.kind == "number" else positives
-                fitting.add(field, column, self._row_of(field, counted), self._users[counted.rows], counted.rows)
+                fitting.add(field, column, self._source_rows(field, counted), self._users[counted.rows], counted.rows)
         for kind, payload in ((COUNTS, fitting.counts()), (MOMENTS, fitting.moments())):
             if payload is not None:
                 yield kind, None, None, payload

@@ -84,12 +84,14 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
             profiles = None
     visible = _like(impressions.drop("label"))  # no field may be made of it
     known = _like(profiles) if profiles is not None else None
-    shown, of_profiles = _Fields(), _Fields()
+    shown, profile_fields = _Fields(), _Fields()
     for column, group, field in config.columns():
         text, where = _expression(column, group, field)
         if group != "behaviors":
             theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
-            (of_profiles if theirs else shown).add(column, field, text, where, known if known is not None and theirs else visible)
+            (profile_fields if theirs else shown).add(
+                column, field, text, where, known if known is not None and theirs else visible
+            )
     behaviors = _with_items(config, events, events.behaviors, events.first - reach_back(config))
     if HAPPENED in behaviors.columns:  # attributes were looked up at the impression's time
         behaviors = behaviors.withColumn("time", F.col(HAPPENED)).drop(HAPPENED)
@@ -101,16 +103,16 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     parts = [_impressions(config, impressions, shown), *_behaviors_and_clicks(config, events, behaviors, done)]
     if profiles is not None:
         moments = _moments(profiles, "valid_from", "valid_to", "arrived")
-        parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *of_profiles.columns))
+        parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *profile_fields.columns))
     frame = parts[0]
     for part in parts[1:]:
         frame = frame.unionByName(part, allowMissingColumns=True)
-    places = {**shown.places, **of_profiles.places, **done.places}
+    places = {**shown.places, **profile_fields.places, **done.places}
     need_items = any(
         group == "behaviors" and field.kind != "time_gap" and not fits(bare, _expression(column, group, field)[0])
         for column, group, field in config.columns()
     )
-    return Rows(frame, tuple(of_profiles.places), places, _own_draws(config, visible), need_items)
+    return Rows(frame, tuple(profile_fields.places), places, _own_draws(config, visible), need_items)
 
 
 class _Fields:

@@ -76,9 +76,9 @@ def spark_words(error: Exception) -> str:
     cause = re.split(r"^Caused by: ", text, flags=re.MULTILINE)[-1]
     cause = re.split(r"\s*SQLSTATE: |\n\s*Suppressed: ", cause)[0]  # behind it come the plan and the expression
     cause = re.sub(r"^An error occurred while calling \S+\.\s+: ", "", cause)
-    of_python = re.findall(r"^[A-Za-z][\w.]*(?:Error|Exception|Invalid)\b.*", cause, flags=re.MULTILINE)
-    if "Traceback (most recent call last)" in cause and of_python:
-        cause = of_python[-1]
+    python_errors = re.findall(r"^[A-Za-z][\w.]*(?:Error|Exception|Invalid)\b.*", cause, flags=re.MULTILINE)
+    if "Traceback (most recent call last)" in cause and python_errors:
+        cause = python_errors[-1]
     return _short(re.sub(r"^\s*(?:\w+\.)+(?=\w+: )", "", cause)).rstrip(".") or type(error).__name__
 
 

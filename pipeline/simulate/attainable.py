@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
-from pipeline.simulate.clicks import POSITION_EFFECTS, Played
+from pipeline.simulate.clicks import POSITION_EFFECTS, SimulatedClicks
 from pipeline.simulate.sessions import Sessions
-from pipeline.simulate.users import People
+from pipeline.simulate.users import Users
 from pipeline.simulate.world import World
 
 Ints = NDArray[np.int64]
@@ -44,15 +44,15 @@ class Held:
     """By field, (S,): the value in that snapshot, ``UNLISTED`` where the user is not in it."""
 
 
-def held_by_samples(world: World, people: People, sessions: Sessions, played: Played) -> Held:
+def held_by_samples(world: World, users: Users, sessions: Sessions, simulated_clicks: SimulatedClicks) -> Held:
     """Leave out of a chunk what no sample holds."""
     every_us = coefficients.SNAPSHOT_DAYS * coefficients.DAY_US
     snapshot_us = world.start_us + (sessions.time_us - world.start_us) // every_us * every_us
-    listed = people.listed_us[sessions.user] <= snapshot_us
+    listed = users.listed_us[sessions.user] <= snapshot_us
     profile = {
-        field: np.where(listed, people.value(field, sessions.user, snapshot_us), UNLISTED) for field in coefficients.PROFILE_SIGMA
+        field: np.where(listed, users.value(field, sessions.user, snapshot_us), UNLISTED) for field in coefficients.PROFILE_SIGMA
     }
-    return Held(sessions.time_us, played.item, sessions.shop_liking, played.interest, snapshot_us, profile)
+    return Held(sessions.time_us, simulated_clicks.item, sessions.shop_liking, simulated_clicks.interest, snapshot_us, profile)
 
 
 def attainable_probability(world: World, held: Held) -> Floats:

@@ -12,7 +12,7 @@ from pipeline.simulate.items import Items
 from pipeline.simulate.memory import NO_CLICK, ClickMemory, Recall
 from pipeline.simulate.sessions import Sessions
 from pipeline.simulate.streams import Stream, generator
-from pipeline.simulate.users import People
+from pipeline.simulate.users import Users
 from pipeline.simulate.world import World
 
 Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ _EARLIER = np.tril(np.ones((_DRAWN, _DRAWN), np.bool_), -1)
 
 
 @dataclass(frozen=True, eq=False)
-class Played:
+class SimulatedClicks:
     """What happened in S sessions, at K positions; beyond a session's ``shown`` nothing did."""
 
     item: Ints
@@ -52,7 +52,7 @@ class _Chances:
     """(S, N)"""
     remembered: Floats
     """(S, N), uniform: which of the last clicks."""
-    of_category: Floats
+    category_draws: Floats
     """(S, N), uniform: which item of its category."""
     click: Floats
     """(S, K), uniform."""
@@ -66,7 +66,7 @@ class _Chances:
     """(S, K)"""
 
 
-def play(world: World, chunk: int, people: People, sessions: Sessions) -> Played:
+def simulate_clicks(world: World, chunk: int, users: Users, sessions: Sessions) -> SimulatedClicks:
     """Play the sessions of a chunk, step by step: one session of every user at a time."""
     items = world.items
     chances = _draw(world, chunk, sessions)
@@ -74,7 +74,7 @@ def play(world: World, chunk: int, people: People, sessions: Sessions) -> Played
     item = np.zeros(shape, np.int64)
     probability, interest = np.zeros(shape), np.zeros(shape)
     click_us, orphan_us = np.full(shape, NO_CLICK), np.full(shape, NO_CLICK)
-    memory = ClickMemory(len(people.numbers), _memory_width(world, people))
+    memory = ClickMemory(len(users.numbers), _memory_width(world, users))
 
     start = 0
     for size in sessions.step_sizes:
@@ -110,12 +110,12 @@ def play(world: World, chunk: int, people: People, sessions: Sessions) -> Played
                 np.concatenate([category[row], items.category[other]], axis=1),
                 np.concatenate([brand[row], items.brand[other]], axis=1),
             )
-    return Played(item, probability, interest, click_us, orphan_us, chances.orphan_item)
+    return SimulatedClicks(item, probability, interest, click_us, orphan_us, chances.orphan_item)
 
 
-def _memory_width(world: World, people: People) -> int:
+def _memory_width(world: World, users: Users) -> int:
     """Room for the last clicks and for those of the busiest user that are still to come (late ones wait for days)."""
-    busiest = int(world.user_impressions[people.numbers.start : people.numbers.stop].max())
+    busiest = int(world.user_impressions[users.numbers.start : users.numbers.stop].max())
     per_day = busiest / world.config.days
     return coefficients.MEMORY_CLICKS + 2 * coefficients.SLATE + int(per_day * 0.02)
 
@@ -127,7 +127,7 @@ def _slate(items: Items, memory: ClickMemory, recall: Recall, chances: _Chances,
     if len(user):
         last = np.minimum(recall.known[user], coefficients.INTEREST_SLOT_CLICKS)
         place = recall.pending[user] + (chances.remembered[step][user, slot] * last).astype(np.int64)
-        drawn[user, slot] = items.draw_in(memory.category[user, place], time_us[user], chances.of_category[step][user, slot])
+        drawn[user, slot] = items.draw_in(memory.category[user, place], time_us[user], chances.category_draws[step][user, slot])
     again = ((drawn[:, :, None] == drawn[:, None, :]) & _EARLIER).any(axis=2)
     keep = np.argsort(again, axis=1, kind="stable")[:, : coefficients.SLATE]
     return np.take_along_axis(drawn, keep, axis=1)
@@ -145,7 +145,7 @@ def _draw(world: World, chunk: int, sessions: Sessions) -> _Chances:
     appeal = np.cumsum(np.exp(sessions.profile_liking), axis=1)[session]  # (slots, C)
     category = (appeal <= (rng.random(len(session)) * appeal[:, -1])[:, None]).sum(axis=1)
     item[session, slot] = items.draw_in(category, sessions.time_us[session], rng.random(len(session)))
-    remembered, of_category = rng.random(slots), rng.random(slots)
+    remembered, category_draws = rng.random(slots), rng.random(slots)
 
     rng = generator(seed, Stream.CLICKS, chunk)
     shown = (n, coefficients.SLATE)
@@ -158,7 +158,7 @@ def _draw(world: World, chunk: int, sessions: Sessions) -> _Chances:
         item=item,
         takes_interest=source > 1.0 - coefficients.INTEREST_SLOT_SHARE,
         remembered=remembered,
-        of_category=of_category,
+        category_draws=category_draws,
         click=rng.random(shown),
         delay_us=(delay * coefficients.SECOND_US).astype(np.int64),
         orphan=rng.random(shown) < coefficients.ORPHAN_SHARE,

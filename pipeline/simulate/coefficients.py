@@ -11,7 +11,7 @@ SECOND_US: Final = 1_000_000
 HOUR_US: Final = 3_600 * SECOND_US
 DAY_US: Final = 24 * HOUR_US
 
-# ---- people ------------------------------------------------------------------------------------------------------------------
+# ---- users -------------------------------------------------------------------------------------------------------------------
 USERS_PER_CHUNK: Final = 500
 
 CITIES_NORTH: Final = ("Lisbon", "London", "Madrid", "Paris", "Berlin", "Rome", "Vienna", "Warsaw")

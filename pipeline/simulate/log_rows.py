@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from pipeline.simulate import coefficients
 from pipeline.simulate.attainable import attainable_probability, held_by_samples
-from pipeline.simulate.clicks import Played
+from pipeline.simulate.clicks import SimulatedClicks
 from pipeline.simulate.memory import NO_CLICK
 from pipeline.simulate.sessions import Sessions
 from pipeline.simulate.streams import Stream, generator
-from pipeline.simulate.users import People
+from pipeline.simulate.users import Users
 from pipeline.simulate.world import World
 
 Ints = NDArray[np.int64]
@@ -44,38 +44,42 @@ _SESSIONS_A_BATCH = 8_000
 _FIRST_ORPHAN = 1 << 40  # numbers of orphans' impressions; the world has none so high
 
 
-def batches(world: World, chunk: int, people: People, sessions: Sessions, played: Played) -> Iterator[pa.RecordBatch]:
+def batches(
+    world: World, chunk: int, users: Users, sessions: Sessions, simulated_clicks: SimulatedClicks
+) -> Iterator[pa.RecordBatch]:
     """The rows of a chunk's sessions. Clicks after the day that follows the last one are not in the log."""
     rng = generator(world.config.seed, Stream.DIRT, chunk)
     happened = np.arange(coefficients.SLATE) < sessions.shown[:, None]
     twice_shown = happened & (rng.random(happened.shape) < coefficients.DUPLICATE_IMPRESSION_SHARE)
     log_end_us = world.end_us + coefficients.DAY_US
-    clicked = (played.click_us != NO_CLICK) & (played.click_us < log_end_us)
-    orphaned = (played.orphan_us != NO_CLICK) & (played.orphan_us < log_end_us)
+    clicked = (simulated_clicks.click_us != NO_CLICK) & (simulated_clicks.click_us < log_end_us)
+    orphaned = (simulated_clicks.orphan_us != NO_CLICK) & (simulated_clicks.orphan_us < log_end_us)
     twice_clicked = clicked & (rng.random(happened.shape) < coefficients.DUPLICATE_CLICK_SHARE)
 
     number = sessions.first_impression[:, None] + np.arange(coefficients.SLATE)
-    rows = _Rows(world, people, sessions, played)
+    rows = _Rows(world, users, sessions, simulated_clicks)
     for start in range(0, len(happened), _SESSIONS_A_BATCH):
         part = slice(start, start + _SESSIONS_A_BATCH)
         yield rows.impressions(*_cells(happened, part), number, first=True)
         yield rows.impressions(*_cells(twice_shown, part), number, first=False)
         for cells in (clicked, twice_clicked):
-            yield rows.clicks(*_cells(cells, part), number, played.item, played.click_us)
-        yield rows.clicks(*_cells(orphaned, part), number + _FIRST_ORPHAN, played.orphan_item, played.orphan_us)
+            yield rows.clicks(*_cells(cells, part), number, simulated_clicks.item, simulated_clicks.click_us)
+        yield rows.clicks(
+            *_cells(orphaned, part), number + _FIRST_ORPHAN, simulated_clicks.orphan_item, simulated_clicks.orphan_us
+        )
 
 
 class _Rows:
-    def __init__(self, world: World, people: People, sessions: Sessions, played: Played) -> None:
-        self.sessions, self.played = sessions, played
-        self.attainable = attainable_probability(world, held_by_samples(world, people, sessions, played))
-        self.user_ids, self.item_ids = people.ids(), world.items.ids()
+    def __init__(self, world: World, users: Users, sessions: Sessions, simulated_clicks: SimulatedClicks) -> None:
+        self.sessions, self.simulated_clicks = sessions, simulated_clicks
+        self.attainable = attainable_probability(world, held_by_samples(world, users, sessions, simulated_clicks))
+        self.user_ids, self.item_ids = users.ids(), world.items.ids()
         self.key = np.random.SeedSequence(world.config.seed).generate_state(1, np.uint64)[0]
 
     def impressions(self, session: Ints, slot: Ints, number: Ints, *, first: bool) -> pa.RecordBatch:
-        sessions, played = self.sessions, self.played
+        sessions, simulated_clicks = self.sessions, self.simulated_clicks
         columns = self._common(
-            "impressions", session, number[session, slot], played.item[session, slot], sessions.time_us[session]
+            "impressions", session, number[session, slot], simulated_clicks.item[session, slot], sessions.time_us[session]
         )
         columns["position"] = pa.array(slot + 1, pa.int32())
         for name, values, names in (
@@ -86,10 +90,10 @@ class _Rows:
         ):
             columns[name] = pa.array(list(names)).take(pa.array(values[session]))
         if first:
-            click_us = played.click_us[session, slot]
+            click_us = simulated_clicks.click_us[session, slot]
             window_us = int(coefficients.ATTRIBUTION_HOURS * coefficients.HOUR_US)
             in_time = (click_us != NO_CLICK) & (click_us - sessions.time_us[session] <= window_us)
-            columns["probability"] = pa.array(played.probability[session, slot])
+            columns["probability"] = pa.array(simulated_clicks.probability[session, slot])
             columns["attainable"] = pa.array(self.attainable[session, slot])
             columns["label"] = pa.array(in_time.astype(np.int32))
         return _batch(columns, len(session))

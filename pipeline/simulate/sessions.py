@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
 from pipeline.simulate.streams import Stream, generator
-from pipeline.simulate.users import People
+from pipeline.simulate.users import Users
 from pipeline.simulate.world import Tastes, World
 
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ class Sessions:
 
     step_sizes: Ints
     user: Ints
-    """(S,), index into the chunk's people."""
+    """(S,), index into the chunk's users."""
     shown: Ints
     """(S,), number of items shown; a user's last slate may be short."""
     first_impression: Ints
@@ -50,13 +50,13 @@ class Sessions:
     """(S,), times an item's standardized log price."""
 
 
-def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
+def draw_sessions(world: World, chunk: int, users: Users) -> Sessions:
     """The sessions of a chunk, from the world's seed."""
     rng = generator(world.config.seed, Stream.SESSIONS, chunk)
-    impressions = world.user_impressions[people.numbers.start : people.numbers.stop]
+    impressions = world.user_impressions[users.numbers.start : users.numbers.stop]
     sessions = -(-impressions // coefficients.SLATE)
     user = np.repeat(np.arange(len(impressions)), sessions)
-    time_us = _times(rng, world, people, user)
+    time_us = _times(rng, world, users, user)
     user_order = np.lexsort((time_us, user))
     time_us = time_us[user_order]  # ``user`` is ascending already
 
@@ -69,16 +69,16 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
     n = len(user)
     day = (time_us - world.start_us) // coefficients.DAY_US
     at_home = rng.random(n) < coefficients.AT_HOME_SHARE
-    city = np.where(at_home, people.value("home_city", user, time_us), rng.integers(0, len(coefficients.CITIES), n))
+    city = np.where(at_home, users.value("home_city", user, time_us), rng.integers(0, len(coefficients.CITIES), n))
     on_main = rng.random(n) < coefficients.MAIN_DEVICE_SHARE
     device = np.where(
-        on_main, people.main_device[user], rng.choice(len(coefficients.DEVICES), n, p=list(coefficients.DEVICES.values()))
+        on_main, users.main_device[user], rng.choice(len(coefficients.DEVICES), n, p=list(coefficients.DEVICES.values()))
     )
     page = rng.choice(len(coefficients.PAGES), n, p=list(coefficients.PAGES.values()))
     weather = world.weather[city, day]
 
     tastes = world.tastes
-    values = {field: people.value(field, user, time_us) for field in coefficients.PROFILE}
+    values = {field: users.value(field, user, time_us) for field in coefficients.PROFILE}
     profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, CATEGORIES)))
     context = {
         "hours": time_us % coefficients.DAY_US // (coefficients.HOURS_PER_BLOCK * coefficients.HOUR_US),
@@ -91,12 +91,12 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
     shop_liking = tastes.category + _context_liking(tastes, context, world.warmth[city, day])
     shop_liking += np.array(list(coefficients.PAGE_EFFECT.values()))[page][:, None]
     liking = shop_liking + profile_liking
-    _add_demands(liking, people, user, time_us)
+    _add_demands(liking, users, user, time_us)
     return Sessions(
         step_sizes=np.bincount(turn),
         user=user,
         shown=np.minimum(impressions[user] - turn * coefficients.SLATE, coefficients.SLATE),
-        first_impression=world.first_impression[people.numbers.start + user] + turn * coefficients.SLATE,
+        first_impression=world.first_impression[users.numbers.start + user] + turn * coefficients.SLATE,
         time_us=time_us,
         city=city,
         weather=weather,
@@ -109,12 +109,12 @@ def draw_sessions(world: World, chunk: int, people: People) -> Sessions:
     )
 
 
-def _times(rng: np.random.Generator, world: World, people: People, user: Ints) -> Ints:
+def _times(rng: np.random.Generator, world: World, users: Users, user: Ints) -> Ints:
     """A day spread evenly over the time that the user is there, and an instant of that day by the hours' weights."""
-    away = people.quiet_until_us - people.quiet_from_us
-    present = rng.random(len(user)) * (world.end_us - people.joined_us - away)[user]
-    moment = people.joined_us[user] + present.astype(np.int64)
-    moment += np.where(moment >= people.quiet_from_us[user], away[user], 0)
+    away = users.quiet_until_us - users.quiet_from_us
+    present = rng.random(len(user)) * (world.end_us - users.joined_us - away)[user]
+    moment = users.joined_us[user] + present.astype(np.int64)
+    moment += np.where(moment >= users.quiet_from_us[user], away[user], 0)
     weights = np.array(coefficients.HOUR_WEIGHTS, dtype=np.float64)
     hour = rng.choice(24, len(user), p=weights / weights.sum())
     time_us: Ints = (
@@ -132,15 +132,15 @@ def _context_liking(tastes: Tastes, context: dict[str, Ints], warmth: Floats) ->
     return liking
 
 
-def _add_demands(liking: Floats, people: People, user: Ints, time_us: Ints) -> None:
+def _add_demands(liking: Floats, users: Users, user: Ints, time_us: Ints) -> None:
     """Raise the categories that each session's user needs at its time; two needs of one category count once."""
-    for d in range(people.demand_category.shape[1]):
-        active = (people.demand_from_us[user, d] <= time_us) & (time_us < people.demand_until_us[user, d])
+    for d in range(users.demand_category.shape[1]):
+        active = (users.demand_from_us[user, d] <= time_us) & (time_us < users.demand_until_us[user, d])
         for earlier in range(d):
             active &= ~(
-                (people.demand_category[user, earlier] == people.demand_category[user, d])
-                & (people.demand_from_us[user, earlier] <= time_us)
-                & (time_us < people.demand_until_us[user, earlier])
+                (users.demand_category[user, earlier] == users.demand_category[user, d])
+                & (users.demand_from_us[user, earlier] <= time_us)
+                & (time_us < users.demand_until_us[user, earlier])
             )
         session = np.flatnonzero(active)
-        liking[session, people.demand_category[user[session], d]] += coefficients.DEMAND_EFFECT
+        liking[session, users.demand_category[user[session], d]] += coefficients.DEMAND_EFFECT

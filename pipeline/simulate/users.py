@@ -25,8 +25,8 @@ USERS_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, eq=False)
-class People:
-    """U users; all times are microseconds since 1970, UTC, and all profile values indices into ``laws.PROFILE``."""
+class Users:
+    """U users; all times are microseconds since 1970, UTC, and all profile values indices into ``coefficients.PROFILE``."""
 
     numbers: range
     first: dict[str, Ints]
@@ -60,7 +60,7 @@ class People:
         return pa.array([f"u{number:08d}" for number in self.numbers])
 
 
-def draw_people(world: World, chunk: int) -> People:
+def draw_users(world: World, chunk: int) -> Users:
     """The users of a chunk, from the world's seed."""
     rng = generator(world.config.seed, Stream.PEOPLE, chunk)
     numbers = world.users_of(chunk)
@@ -96,7 +96,7 @@ def draw_people(world: World, chunk: int) -> People:
     demand_from = world.start_us + (rng.random(shape) * span).astype(np.int64)
     demand_until = demand_from + (rng.uniform(*coefficients.DEMAND_DAYS, shape) * coefficients.DAY_US).astype(np.int64)
     demand_from[np.arange(shape[1]) >= demands[:, None]] = NEVER
-    return People(
+    return Users(
         numbers=numbers,
         first=first,
         later=later,
@@ -112,17 +112,17 @@ def draw_people(world: World, chunk: int) -> People:
     )
 
 
-def snapshots(world: World, people: People) -> Iterator[pa.RecordBatch]:
+def snapshots(world: World, users: Users) -> Iterator[pa.RecordBatch]:
     """The weekly ``users`` snapshots of a chunk: the profiles filled in by 00:00 UTC of the day, as they are then."""
-    ids = people.ids()
+    ids = users.ids()
     for midnight in range(world.start_us, world.end_us, coefficients.SNAPSHOT_DAYS * coefficients.DAY_US):
-        listed = np.flatnonzero(people.listed_us <= midnight)
+        listed = np.flatnonzero(users.listed_us <= midnight)
         columns = [
             pa.array(np.full(len(listed), midnight // coefficients.DAY_US, np.int32)).cast(pa.date32()),
             ids.take(pa.array(listed)),
         ]
         for field, values in coefficients.PROFILE.items():
-            columns.append(pa.array(list(values)).take(pa.array(people.value(field, listed, np.full(len(listed), midnight)))))
+            columns.append(pa.array(list(values)).take(pa.array(users.value(field, listed, np.full(len(listed), midnight)))))
         yield pa.RecordBatch.from_arrays(columns, schema=USERS_SCHEMA)
 
 

@@ -49,7 +49,7 @@ class World:
     warmth: Floats
     """(cities, days), in [-1, 1]: high summer is 1."""
     weather: Ints
-    """(cities, days), index into ``laws.WEATHER``."""
+    """(cities, days), index into ``coefficients.WEATHER``."""
     user_impressions: Ints
     """(users,); sums to ``config.impressions``."""
     first_impression: Ints

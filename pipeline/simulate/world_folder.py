@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from mian.contract.document import fingerprint
 from mian.fingerprint import package_fingerprint
 from pipeline.config.simulation import SimulateConfig
-from pipeline.io.atomic_directory import WholeFolder
+from pipeline.io.atomic_directory import AtomicDirectory
 from pipeline.simulate.summary import Summary
 
 RECORD_FILE = "_world.json"
@@ -49,7 +49,7 @@ def record_of(config: SimulateConfig, summary: Summary) -> WorldRecord:
     )
 
 
-class WorldFolder(WholeFolder):
+class WorldFolder(AtomicDirectory):
     """The folder that a world's logs go to.
 
     Args:

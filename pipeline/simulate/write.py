@@ -12,11 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config.simulation import SimulateConfig
-from pipeline.simulate.clicks import play
+from pipeline.simulate.clicks import simulate_clicks
 from pipeline.simulate.log_rows import SCHEMA, batches
 from pipeline.simulate.sessions import draw_sessions
 from pipeline.simulate.summary import summarize
-from pipeline.simulate.users import USERS_SCHEMA, draw_people, snapshots
+from pipeline.simulate.users import USERS_SCHEMA, draw_users, snapshots
 from pipeline.simulate.world import world_of
 from pipeline.simulate.world_folder import WorldFolder, WorldRecord, record_of
 
@@ -129,15 +129,15 @@ def _chunks(spark: SparkSession, config: SimulateConfig, partitions: int | None)
 def _play_chunks(config: SimulateConfig, chunks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     world = world_of(config)
     for chunk in _numbers(chunks):
-        people = draw_people(world, chunk)
-        sessions = draw_sessions(world, chunk, people)
-        yield from batches(world, chunk, people, sessions, play(world, chunk, people, sessions))
+        users = draw_users(world, chunk)
+        sessions = draw_sessions(world, chunk, users)
+        yield from batches(world, chunk, users, sessions, simulate_clicks(world, chunk, users, sessions))
 
 
 def _snapshot_chunks(config: SimulateConfig, chunks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     world = world_of(config)
     for chunk in _numbers(chunks):
-        yield from snapshots(world, draw_people(world, chunk))
+        yield from snapshots(world, draw_users(world, chunk))
 
 
 def _numbers(chunks: Iterator[pa.RecordBatch]) -> Iterator[int]:

@@ -191,7 +191,7 @@ def test_a_split_whose_negatives_were_thinned_is_refused(run: Callable[..., int]
     assert not list(Path("models").glob("mian-*"))
 
 
-def of_one_class(place: Finished, folder: str, split: str) -> str:
+def with_one_class(place: Finished, folder: str, split: str) -> str:
     """A copy of the samples whose rows of a split all have label 0."""
     shutil.copytree(place.samples, folder)
     days = []
@@ -212,7 +212,7 @@ def of_one_class(place: Finished, folder: str, split: str) -> str:
 
 
 def test_a_baseline_of_samples_of_one_label_is_one_error(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
-    samples = of_one_class(beside, "no clicks", "train")
+    samples = with_one_class(beside, "no clicks", "train")
     for baseline in ("logistic_regression", "popularity"):
         assert run("--compare", baseline, samples=samples) == 1
         error = one_error(capsys)
@@ -223,7 +223,7 @@ def test_a_baseline_of_samples_of_one_label_is_one_error(run: Callable[..., int]
 
 
 def test_a_split_of_one_label_has_the_metrics_that_there_are(run: Callable[..., int], beside: Finished) -> None:
-    samples = of_one_class(beside, "no clicks in test", "test")
+    samples = with_one_class(beside, "no clicks in test", "test")
     assert run("--compare", "popularity", "--json", "table.json", samples=samples) == 0
     table = json.loads(Path("table.json").read_text())
     for name in ("model", "popularity"):

@@ -131,7 +131,7 @@ def test_the_report_has_every_table_and_figure(done: Laboratory) -> None:
     for line in ("LR", "DIN", "MIAN", "no Transformer"):
         assert f"<td>{line}</td>" in page
     metrics = done.metrics()
-    assert set(zip(metrics["line"], metrics["seed"], strict=True)) == {
+    assert set(zip(metrics["variant"], metrics["seed"], strict=True)) == {
         (line, seed) for line in ("LR", "DIN", "MIAN", "no Transformer") for seed in (1, 2)
     }
     assert metrics["auc"].between(0.5, 1.0).all()
@@ -277,7 +277,7 @@ def test_a_line_that_fails_everywhere_is_an_error(small_laboratory: Laboratory, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("subjekt=MIAN", "unknown key 'subjekt'; did you mean 'subject'?"),
+        ("treatmnt=MIAN", "unknown key 'treatmnt'; did you mean 'treatment'?"),
         ("training.batch=3", "batch"),
         ("samples=/nowhere", "/nowhere"),
         ("truth=/nowhere", "/nowhere: no table of true probabilities"),

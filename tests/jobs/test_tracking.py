@@ -16,7 +16,7 @@ import mian.tracking.tracker
 from jobs import register, train
 from mian.contract import Contract
 from mian.serving import load_servable
-from mian.tracking.facts import TRAINING_TAG, read_metrics, read_training
+from mian.tracking.records import TRAINING_TAG, read_metrics, read_training
 from mian.tracking.registry import load_model
 from tests.jobs.conftest import Finished, Workplace, one_error
 from tests.jobs.test_train import OVERRIDES, before_each_report, closed_port, points, the_run

@@ -111,9 +111,9 @@ def write_samples(
         )
     last = np.cumsum([len(train), len(validation), len(test)])
     splits = {
-        name: Split(first=days[stop - len(of_split)].day, last=days[stop - 1].day)
-        for name, of_split, stop in zip(("train", "validation", "test"), (train, validation, test), last, strict=True)
-        if of_split
+        name: Split(first=days[stop - len(split_days)].day, last=days[stop - 1].day)
+        for name, split_days, stop in zip(("train", "validation", "test"), (train, validation, test), last, strict=True)
+        if split_days
     }
     contract = Contract(
         name="small world",

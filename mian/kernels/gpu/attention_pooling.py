@@ -90,15 +90,15 @@ def _pool_backward(
     for first in range(0, count, TILE):
         row = first + tl.arange(0, TILE)
         weight = tl.load(weights + start + row, mask=row < count, other=0.0)
-        of_weight = tl.zeros([TILE], tl.float32)
+        grad_weight = tl.zeros([TILE], tl.float32)
         for left in range(0, width, WIDE):
             column = left + tl.arange(0, WIDE)
             is_there = (row < count)[:, None] & (column < width)[None, :]
             at = (start + row)[:, None] * width + column[None, :]
             came = tl.load(grad_sums + sample * width + column, mask=column < width, other=0.0)
-            of_weight += tl.sum(tl.load(vectors + at, mask=is_there, other=0.0) * came[None, :], 1)
+            grad_weight += tl.sum(tl.load(vectors + at, mask=is_there, other=0.0) * came[None, :], 1)
             tl.store(grad_vectors + at, weight[:, None] * came[None, :], mask=is_there)
-        tl.store(grad_scores + start + row, of_weight, mask=row < count)
+        tl.store(grad_scores + start + row, grad_weight, mask=row < count)
     tl.debug_barrier()  # what is stored is read again
     _weigh_backward(grad_scores + start, weights + start, count, grad_scores + start, TILE)
 
@@ -132,5 +132,5 @@ def _weigh_backward(grad_weights, weights, count, grad_scores, TILE: tl.constexp
     for first in range(0, count, TILE):
         row = first + tl.arange(0, TILE)
         weight = tl.load(weights + row, mask=row < count, other=0.0)
-        of_weight = tl.load(grad_weights + row, mask=row < count, other=0.0)
-        tl.store(grad_scores + row, weight * (of_weight - mean), mask=row < count)
+        grad_weight = tl.load(grad_weights + row, mask=row < count, other=0.0)
+        tl.store(grad_scores + row, weight * (grad_weight - mean), mask=row < count)

@@ -14,7 +14,7 @@ def recurrence(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor
     """See :func:`mian.kernels.recurrence.recurrence`."""
     hidden, samples = recurrent.shape[1], len(offsets) - 1
     states = x.new_zeros(len(x), hidden)
-    _recurrence[(triton.cdiv(samples, SAMPLES),)](x, attention, recurrent, offsets, states, samples, **_of_states(hidden))
+    _recurrence[(triton.cdiv(samples, SAMPLES),)](x, attention, recurrent, offsets, states, samples, **_state_sizes(hidden))
     return states
 
 
@@ -42,12 +42,12 @@ def recurrence_backward(
         through,
         before,
         samples,
-        **_of_states(hidden),
+        **_state_sizes(hidden),
     )
     return grad_x, grad_attention, through, before
 
 
-def _of_states(hidden: int) -> dict[str, int]:
+def _state_sizes(hidden: int) -> dict[str, int]:
     return {"HIDDEN": hidden, "WIDE": max(16, triton.next_power_of_2(hidden)), "SAMPLES": SAMPLES}
 
 
@@ -63,18 +63,18 @@ def _recurrence(
     is_column = column < HIDDEN
     at_weight = column[None, :] * HIDDEN + column[:, None]  # transposed
     is_weight = is_column[None, :] & is_column[:, None]
-    of_r = tl.load(recurrent + at_weight, mask=is_weight, other=0.0)
-    of_u = tl.load(recurrent + HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
-    of_c = tl.load(recurrent + 2 * HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
+    w_r = tl.load(recurrent + at_weight, mask=is_weight, other=0.0)
+    w_u = tl.load(recurrent + HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
+    w_c = tl.load(recurrent + 2 * HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
     h = tl.zeros([SAMPLES, WIDE], tl.float32)
     for step in range(0, tl.max(count, 0)):
         is_there = step < count
         place = end - 1 - step
         is_value = is_there[:, None] & is_column[None, :]
         at = place[:, None] * (3 * HIDDEN) + column[None, :]
-        r = tl.sigmoid(tl.load(x + at, mask=is_value, other=0.0) + tl.dot(h, of_r, input_precision="ieee"))
-        u = tl.sigmoid(tl.load(x + at + HIDDEN, mask=is_value, other=0.0) + tl.dot(h, of_u, input_precision="ieee"))
-        before_c = tl.load(x + at + 2 * HIDDEN, mask=is_value, other=0.0) + r * tl.dot(h, of_c, input_precision="ieee")
+        r = tl.sigmoid(tl.load(x + at, mask=is_value, other=0.0) + tl.dot(h, w_r, input_precision="ieee"))
+        u = tl.sigmoid(tl.load(x + at + HIDDEN, mask=is_value, other=0.0) + tl.dot(h, w_u, input_precision="ieee"))
+        before_c = tl.load(x + at + 2 * HIDDEN, mask=is_value, other=0.0) + r * tl.dot(h, w_c, input_precision="ieee")
         c = 2 * tl.sigmoid(2 * before_c) - 1  # its hyperbolic tangent
         a = tl.load(attention + place, mask=is_there, other=0.0)
         h += u * a[:, None] * (c - h)
@@ -105,9 +105,9 @@ def _recurrence_backward(
     is_column = column < HIDDEN
     at_weight = column[:, None] * HIDDEN + column[None, :]
     is_weight = is_column[None, :] & is_column[:, None]
-    of_r = tl.load(recurrent + at_weight, mask=is_weight, other=0.0)
-    of_u = tl.load(recurrent + HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
-    of_c = tl.load(recurrent + 2 * HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
+    w_r = tl.load(recurrent + at_weight, mask=is_weight, other=0.0)
+    w_u = tl.load(recurrent + HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
+    w_c = tl.load(recurrent + 2 * HIDDEN * HIDDEN + at_weight, mask=is_weight, other=0.0)
     later = tl.zeros([SAMPLES, WIDE], tl.float32)
     for step in range(0, tl.max(count, 0)):  # from the most recent behavior back
         is_there = step < count
@@ -117,9 +117,9 @@ def _recurrence_backward(
         at = place[:, None] * (3 * HIDDEN) + column[None, :]
         at_state = place[:, None] * HIDDEN + column[None, :]
         h = tl.load(states + at_state + HIDDEN, mask=is_older, other=0.0)
-        r = tl.sigmoid(tl.load(x + at, mask=is_value, other=0.0) + tl.dot(h, tl.trans(of_r), input_precision="ieee"))
-        u = tl.sigmoid(tl.load(x + at + HIDDEN, mask=is_value, other=0.0) + tl.dot(h, tl.trans(of_u), input_precision="ieee"))
-        product = tl.dot(h, tl.trans(of_c), input_precision="ieee")
+        r = tl.sigmoid(tl.load(x + at, mask=is_value, other=0.0) + tl.dot(h, tl.trans(w_r), input_precision="ieee"))
+        u = tl.sigmoid(tl.load(x + at + HIDDEN, mask=is_value, other=0.0) + tl.dot(h, tl.trans(w_u), input_precision="ieee"))
+        product = tl.dot(h, tl.trans(w_c), input_precision="ieee")
         c = 2 * tl.sigmoid(2 * (tl.load(x + at + 2 * HIDDEN, mask=is_value, other=0.0) + r * product)) - 1
         a = tl.load(attention + place, mask=is_there, other=0.0)[:, None]
         came = tl.load(grad_states + at_state, mask=is_value, other=0.0) + later
@@ -135,6 +135,6 @@ def _recurrence_backward(
         tl.store(before + at_state, h, mask=is_value)
         tl.store(grad_attention + place, tl.sum(came * (c - h) * u, 1), mask=is_there)
         later = came * (1 - u * a)
-        later += tl.dot(to_r, of_r, input_precision="ieee") + tl.dot(to_u, of_u, input_precision="ieee")
-        later += tl.dot(to_c * r, of_c, input_precision="ieee")
+        later += tl.dot(to_r, w_r, input_precision="ieee") + tl.dot(to_u, w_u, input_precision="ieee")
+        later += tl.dot(to_c * r, w_c, input_precision="ieee")
         later = tl.where(is_there[:, None], later, 0.0)

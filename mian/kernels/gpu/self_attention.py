@@ -19,7 +19,7 @@ def attention(
     positions, width = len(query_key_value), query_key_value.shape[1] // 3
     output = query_key_value.new_zeros(positions, width)
     tops, inverses = query_key_value.new_zeros(2, positions, heads)
-    _attention[(len(offsets) - 1, heads)](query_key_value, offsets, output, tops, inverses, heads, **_of_heads(width, heads))
+    _attention[(len(offsets) - 1, heads)](query_key_value, offsets, output, tops, inverses, heads, **_head_sizes(width, heads))
     return output, tops, inverses
 
 
@@ -35,15 +35,15 @@ def attention_backward(
     """The gradient of ``query_key_value``."""
     grad = torch.zeros_like(query_key_value)
     _attention_backward[(len(offsets) - 1, heads)](
-        grad_output, query_key_value, offsets, output, tops, inverses, grad, heads, **_of_heads(output.shape[1], heads)
+        grad_output, query_key_value, offsets, output, tops, inverses, grad, heads, **_head_sizes(output.shape[1], heads)
     )
     return grad
 
 
-def _of_heads(width: int, heads: int) -> dict[str, int | float]:
-    of_head = width // heads
-    wide = max(16, triton.next_power_of_2(of_head))  # a product of tiles takes no fewer columns
-    return {"OF_HEAD": of_head, "SCALE": 1 / math.sqrt(of_head), "TILE": TILE, "WIDE": wide, "num_warps": 2}
+def _head_sizes(width: int, heads: int) -> dict[str, int | float]:
+    head_width = width // heads
+    wide = max(16, triton.next_power_of_2(head_width))  # a product of tiles takes no fewer columns
+    return {"OF_HEAD": head_width, "SCALE": 1 / math.sqrt(head_width), "TILE": TILE, "WIDE": wide, "num_warps": 2}
 
 
 @triton.jit
@@ -108,32 +108,32 @@ def _attention_backward(
     for other in range(start, end, TILE):  # keys and values: what all queries made of them
         key = _vectors(query_key_value + width, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
         value = _vectors(query_key_value + 2 * width, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
-        of_key = tl.zeros([TILE, WIDE], tl.float32)
-        of_value = tl.zeros([TILE, WIDE], tl.float32)
+        grad_key = tl.zeros([TILE, WIDE], tl.float32)
+        grad_value = tl.zeros([TILE, WIDE], tl.float32)
         for first in range(start, end, TILE):
             query = _vectors(query_key_value, first, end, 3 * width, head, OF_HEAD, TILE, WIDE)
             came = _vectors(grad_output, first, end, width, head, OF_HEAD, TILE, WIDE)
             gave = _vectors(output, first, end, width, head, OF_HEAD, TILE, WIDE)
-            weights, of_scores = _scores_backward(
+            weights, grad_scores = _scores_backward(
                 query, key, value, came, gave, tops, inverses, first, other, end, heads, head, SCALE, TILE
             )
-            of_value += tl.dot(tl.trans(weights), came, input_precision="ieee")
-            of_key += tl.dot(tl.trans(of_scores), query, input_precision="ieee")
-        _store(grad + width, of_key, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
-        _store(grad + 2 * width, of_value, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
+            grad_value += tl.dot(tl.trans(weights), came, input_precision="ieee")
+            grad_key += tl.dot(tl.trans(grad_scores), query, input_precision="ieee")
+        _store(grad + width, grad_key, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
+        _store(grad + 2 * width, grad_value, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
     for first in range(start, end, TILE):  # queries: what each made of all keys
         query = _vectors(query_key_value, first, end, 3 * width, head, OF_HEAD, TILE, WIDE)
         came = _vectors(grad_output, first, end, width, head, OF_HEAD, TILE, WIDE)
         gave = _vectors(output, first, end, width, head, OF_HEAD, TILE, WIDE)
-        of_query = tl.zeros([TILE, WIDE], tl.float32)
+        grad_query = tl.zeros([TILE, WIDE], tl.float32)
         for other in range(start, end, TILE):
             key = _vectors(query_key_value + width, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
             value = _vectors(query_key_value + 2 * width, other, end, 3 * width, head, OF_HEAD, TILE, WIDE)
-            _, of_scores = _scores_backward(
+            _, grad_scores = _scores_backward(
                 query, key, value, came, gave, tops, inverses, first, other, end, heads, head, SCALE, TILE
             )
-            of_query += tl.dot(of_scores, key, input_precision="ieee")
-        _store(grad, of_query, first, end, 3 * width, head, OF_HEAD, TILE, WIDE)
+            grad_query += tl.dot(grad_scores, key, input_precision="ieee")
+        _store(grad, grad_query, first, end, 3 * width, head, OF_HEAD, TILE, WIDE)
 
 
 @triton.jit
@@ -147,8 +147,8 @@ def _scores_backward(
     is_pair = (row < end)[:, None] & (other + tl.arange(0, TILE) < end)[None, :]
     scores = tl.dot(query, tl.trans(key), input_precision="ieee") * SCALE
     weights = tl.where(is_pair, tl.exp(scores - top[:, None]) * inverse[:, None], 0.0)
-    of_weights = tl.dot(came, tl.trans(value), input_precision="ieee")
-    return weights, weights * (of_weights - tl.sum(came * gave, 1)[:, None]) * SCALE
+    grad_weights = tl.dot(came, tl.trans(value), input_precision="ieee")
+    return weights, weights * (grad_weights - tl.sum(came * gave, 1)[:, None]) * SCALE
 
 
 @triton.jit

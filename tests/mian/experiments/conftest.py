@@ -8,7 +8,7 @@ from mian.contract import Contract
 from mian.experiments import Experiment, ExperimentConfig
 from tests.mian.sample_data import SMALL_MODEL, write_samples
 
-#: Two lines, a line below, and an ablation that trains like its subject at one point of the grid.
+#: Two models, one more below, and an ablation that trains like its treatment at one point of the grid.
 VALUES: dict[str, Any] = {
     "name": "small",
     "title": "A small experiment",
@@ -20,7 +20,7 @@ VALUES: dict[str, Any] = {
         "DIN": {"name": "din", "training": {"optimizer": {"learning_rate": 5e-3}}},
         "MIAN": {"name": "mian", "options": {name: value for name, value in SMALL_MODEL.items() if name != "dropout"}},
     },
-    "further": {"MIAN-plus": {"name": "mian", "options": dict(SMALL_MODEL)}},
+    "extra_models": {"MIAN-plus": {"name": "mian", "options": dict(SMALL_MODEL)}},
     "ablations": {"w/o GIM": {"name": "mian", "options": {"without": ["gim"]}}},
 }
 

@@ -66,15 +66,15 @@ def test_the_papers_models_and_ablations_are_the_defaults(tmp_path: Any) -> None
 
 
 def test_a_further_line_may_take_the_place_of_one_of_the_papers(tmp_path: Any) -> None:
-    further = {"DIN": {"name": "din", "options": {"unit": [80]}}, "mine": {"name": "lr"}}
-    config = ExperimentConfig(name="x", title="x", samples="s", output=str(tmp_path), further=further)
+    extra_models = {"DIN": {"name": "din", "options": {"unit": [80]}}, "mine": {"name": "lr"}}
+    config = ExperimentConfig(name="x", title="x", samples="s", output=str(tmp_path), extra_models=extra_models)
     assert list(config.compared)[-4:] == ["DIN", "DIEN", "MIAN", "mine"]
     assert config.trial("DIN", (), 1).model.options["unit"] == [80]
 
 
 def test_a_model_with_another_default_is_another_training(make_experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def folders() -> dict[str, Path]:
-        return {line: make_experiment().trial(line, (), 1).folder for line in ("LR", "DIN")}
+        return {variant: make_experiment().trial(variant, (), 1).folder for variant in ("LR", "DIN")}
 
     before = folders()
     monkeypatch.setattr(MODELS["din"].config.model_fields["softmax"], "default", True)
@@ -98,17 +98,17 @@ def test_every_configuration_that_comes_along_is_one_and_names_the_samples_of_it
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"subject": "MIEN"}, "subject: there is no line 'MIEN'"),
-        ({"timed_against": "DINN"}, "timed_against: there is no line 'DINN'"),
-        ({"subject": "DIN"}, "subject: 'DIN' is din"),
-        ({"ablations": {"DIN": {"name": "mian"}}}, "'DIN' is a line of models, too"),
+        ({"treatment": "MIEN"}, "treatment: there is no variant 'MIEN'"),
+        ({"latency_baseline": "DINN"}, "latency_baseline: there is no variant 'DINN'"),
+        ({"treatment": "DIN"}, "treatment: 'DIN' is din"),
+        ({"ablations": {"DIN": {"name": "mian"}}}, "'DIN' is also among models"),
         ({"ablations": {"other": {"name": "mean"}}}, "other: there is no model 'mean'"),
-        ({"ours": ["LR", "DIN", "MIAN", "MIAN-plus"]}, "nothing to compare with"),
+        ({"proposed": ["LR", "DIN", "MIAN", "MIAN-plus"]}, "nothing to compare with"),
         ({"training": {"batch": 3}}, "batch"),
         ({"grid": {"optimizer.rate": [1.0]}}, "rate"),
         ({"grid": {RATE: [-1.0]}}, "greater than 0"),
-        ({"grid": {"model.options.droput": [0.5]}}, "grid: model.options.droput: no line's model has"),
-        ({"training": {"model": {"options": {"mpl": [3]}}}}, "training.model.options.mpl: no line's model has"),
+        ({"grid": {"model.options.droput": [0.5]}}, "grid: model.options.droput: no variant's model has"),
+        ({"training": {"model": {"options": {"mpl": [3]}}}}, "training.model.options.mpl: no variant's model has"),
         ({"training": {"model": "mian"}}, "training: model may hold options and nothing else, it is 'mian'"),
         ({"training": {"model": {"name": "mian"}}}, "training: model may hold options and nothing else"),
         ({"training": {"model": {"options": [3]}}}, "training: model may hold options and nothing else"),

@@ -29,43 +29,45 @@ def world() -> tuple[HeldOutRows, dict[str, list[Any]]]:
     rows = HeldOutRows(labels, rng.integers(0, 200, ROWS), lengths, seen, known, gaps, known_to_world)
     noise = {"LR": 0.4, "DIN": 0.15, "MIAN": 0.1}
     models = {
-        line: [np.clip(truth + rng.normal(0, size, ROWS), 0.01, 0.99).astype(np.float32) for _ in range(3)]
-        for line, size in noise.items()
+        variant: [np.clip(truth + rng.normal(0, size, ROWS), 0.01, 0.99).astype(np.float32) for _ in range(3)]
+        for variant, size in noise.items()
     }
     return rows, models
 
 
 def test_means_and_deviations_are_over_the_seeds(world: Any) -> None:
     rows, models = world
-    metrics = comparison_tables.of_seeds(rows, models)
+    metrics = comparison_tables.metrics_by_seed(rows, models)
     assert comparison_tables.best_peer(metrics, list(models), ["MIAN"]) == "DIN"
     table = comparison_tables.comparison(rows, metrics, models, list(models), "DIN")
-    aucs = {line: [roc_auc_score(rows.labels, p) for p in arrays] for line, arrays in models.items()}
-    losses = {line: [log_loss(rows.labels, p.astype(float)) for p in arrays] for line, arrays in models.items()}
-    for line in models:
-        row = table.loc[line]
-        assert row["auc"] == pytest.approx(np.mean(aucs[line]))
-        assert row["auc_sd"] == pytest.approx(np.std(aucs[line], ddof=1))
-        assert row["logloss"] == pytest.approx(np.mean(losses[line]))
-        assert row["auc_relative"] == pytest.approx(np.mean(aucs[line]) / np.mean(aucs["DIN"]) - 1)
-        assert row["logloss_relative"] == pytest.approx(np.mean(losses[line]) / np.mean(losses["DIN"]) - 1)
+    aucs = {variant: [roc_auc_score(rows.labels, p) for p in arrays] for variant, arrays in models.items()}
+    losses = {variant: [log_loss(rows.labels, p.astype(float)) for p in arrays] for variant, arrays in models.items()}
+    for variant in models:
+        row = table.loc[variant]
+        assert row["auc"] == pytest.approx(np.mean(aucs[variant]))
+        assert row["auc_sd"] == pytest.approx(np.std(aucs[variant], ddof=1))
+        assert row["logloss"] == pytest.approx(np.mean(losses[variant]))
+        assert row["auc_relative"] == pytest.approx(np.mean(aucs[variant]) / np.mean(aucs["DIN"]) - 1)
+        assert row["logloss_relative"] == pytest.approx(np.mean(losses[variant]) / np.mean(losses["DIN"]) - 1)
         assert row["low"] <= row["auc"] - table.loc["DIN", "auc"] <= row["high"]
         attainable, bound = (roc_auc_score(rows.labels, p) for p in rows.truth.values())
-        assert row["of_attainable"] == pytest.approx(np.mean(aucs[line]) / attainable)
-        assert row["share"] == pytest.approx((np.mean(aucs[line]) - 0.5) / (attainable - 0.5))
+        assert row["attainable_fraction"] == pytest.approx(np.mean(aucs[variant]) / attainable)
+        assert row["share"] == pytest.approx((np.mean(aucs[variant]) - 0.5) / (attainable - 0.5))
     assert table.loc["MIAN", "p"] == pytest.approx(ttest_rel(aucs["MIAN"], aucs["DIN"]).pvalue)
     assert np.isnan(table.loc["DIN", "p"])
     assert table.index[-2:].tolist() == [ATTAINABLE, UPPER_BOUND]
-    assert table.loc[ATTAINABLE, ["auc", "of_attainable", "share"]].tolist() == pytest.approx([attainable, 1.0, 1.0])
+    assert table.loc[ATTAINABLE, ["auc", "attainable_fraction", "share"]].tolist() == pytest.approx([attainable, 1.0, 1.0])
     share = (bound - 0.5) / (attainable - 0.5)
     assert share > 1
-    assert table.loc[UPPER_BOUND, ["auc", "of_attainable", "share"]].tolist() == pytest.approx([bound, bound / attainable, share])
+    assert table.loc[UPPER_BOUND, ["auc", "attainable_fraction", "share"]].tolist() == pytest.approx(
+        [bound, bound / attainable, share]
+    )
 
 
 def test_with_one_seed_there_is_no_deviation_and_no_p(world: Any) -> None:
     rows, models = world
-    ones = {line: arrays[:1] for line, arrays in models.items()}
-    table = comparison_tables.comparison(rows, comparison_tables.of_seeds(rows, ones), ones, list(ones), "LR")
+    ones = {variant: arrays[:1] for variant, arrays in models.items()}
+    table = comparison_tables.comparison(rows, comparison_tables.metrics_by_seed(rows, ones), ones, list(ones), "LR")
     assert table[["auc_sd", "p"]].isna().all(axis=None)
     assert table.loc["MIAN", "low"] > 0
 
@@ -73,7 +75,7 @@ def test_with_one_seed_there_is_no_deviation_and_no_p(world: Any) -> None:
 def test_without_a_truth_there_is_no_share(world: Any) -> None:
     rows, models = world
     blind = HeldOutRows(rows.labels, rows.users, None, None, None, None, None)
-    table = comparison_tables.comparison(blind, comparison_tables.of_seeds(blind, models), models, list(models), "LR")
+    table = comparison_tables.comparison(blind, comparison_tables.metrics_by_seed(blind, models), models, list(models), "LR")
     assert "share" not in table
     assert not {ATTAINABLE, UPPER_BOUND} & set(table.index)
     assert comparison_tables.slices(blind, models, list(models)) == {}

@@ -19,27 +19,27 @@ def end(trial: Trial, logloss: float) -> None:
 
 
 def end_grid(experiment: Experiment) -> None:
-    """The second point of every line is the better one."""
-    for line, point in experiment.config.lines():
-        end(experiment.trial(line, point, 1), 0.5 - dict(point).get(RATE, 0.0))
+    """The second point of every variant is the better one."""
+    for variant, point in experiment.config.points_by_variant():
+        end(experiment.trial(variant, point, 1), 0.5 - dict(point).get(RATE, 0.0))
 
 
 def names(experiment: Experiment) -> list[tuple[str, float, int]]:
-    return [(trial.line, dict(trial.point).get(RATE, 0.0), trial.seed) for trial in experiment.open_trials()]
+    return [(trial.variant, dict(trial.point).get(RATE, 0.0), trial.seed) for trial in experiment.open_trials()]
 
 
 def test_the_grid_comes_first_and_then_the_other_seeds_at_its_best_point(make_experiment: Any) -> None:
-    experiment = make_experiment(grid=GRID, further={})
-    lines = ("LR", "MIAN", "w/o GIM")
-    of_grid = [*((line, rate, 1) for line in lines[:1] for rate in (1e-3, 1e-2)), ("DIN", 0.0, 1)]
-    of_grid += [(line, rate, 1) for line in lines[1:] for rate in (1e-3, 1e-2)]
-    assert names(experiment) == of_grid
+    experiment = make_experiment(grid=GRID, extra_models={})
+    variants = ("LR", "MIAN", "w/o GIM")
+    grid_trials = [*((variant, rate, 1) for variant in variants[:1] for rate in (1e-3, 1e-2)), ("DIN", 0.0, 1)]
+    grid_trials += [(variant, rate, 1) for variant in variants[1:] for rate in (1e-3, 1e-2)]
+    assert names(experiment) == grid_trials
     end_grid(experiment)
     assert names(experiment) == [("LR", 1e-2, 2), ("DIN", 0.0, 2), ("MIAN", 1e-2, 2), ("w/o GIM", 1e-2, 2)]
 
 
 def test_a_line_whose_points_have_all_ended_needs_not_wait_for_the_others(make_experiment: Any) -> None:
-    experiment = make_experiment(grid=GRID, further={})
+    experiment = make_experiment(grid=GRID, extra_models={})
     for point in experiment.config.points("LR"):
         end(experiment.trial("LR", point, 1), 0.4)
     assert ("LR", 1e-3, 2) in names(experiment)
@@ -50,7 +50,7 @@ def test_lines_that_ask_for_the_same_training_share_it(make_experiment: Any) -> 
     experiment = make_experiment(ablations={"again": {"name": "din", "training": {"optimizer": {"learning_rate": 5e-3}}}})
     point = experiment.config.points("DIN")[0]
     assert experiment.trial("again", point, 1).folder == experiment.trial("DIN", point, 1).folder
-    assert "again" not in {trial.line for trial in experiment.open_trials()}
+    assert "again" not in {trial.variant for trial in experiment.open_trials()}
     assert experiment.trial("DIN", point, 2).folder != experiment.trial("DIN", point, 1).folder
 
 
@@ -75,15 +75,15 @@ def test_a_line_all_of_whose_points_failed_is_an_error(make_experiment: Any) -> 
 
 def test_each_process_takes_a_training_that_no_other_has(make_experiment: Any) -> None:
     mine, theirs = (
-        make_experiment(grid={}, ablations={}, further={}, seeds=[1]),
-        make_experiment(grid={}, ablations={}, further={}, seeds=[1]),
+        make_experiment(grid={}, ablations={}, extra_models={}, seeds=[1]),
+        make_experiment(grid={}, ablations={}, extra_models={}, seeds=[1]),
     )
     claimed = [experiment.claim() for experiment in (mine, theirs, mine)]
-    assert [claim[0].line for claim in claimed] == ["LR", "DIN", "MIAN"]
+    assert [claim[0].variant for claim in claimed] == ["LR", "DIN", "MIAN"]
     with pytest.raises(Timeout):
         theirs.claim()
     claimed[1][1].release()  # as the system does where a process is killed
-    assert mine.claim()[0].line == "DIN"
+    assert mine.claim()[0].variant == "DIN"
     for trial, lock in claimed:
         end(trial, 0.5)
         lock.release()

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from mian.kernels import Packing, gpu
+from mian.kernels import JaggedLayout, gpu
 from mian.layers import OldestFirst
 from tests.mian.arithmetic import Tensors, rounding_bounds
 
 LENGTHS = torch.tensor([0, 1, 30, 32, 33, 70, 5, 0, *[3] * 12])
-PACKING = Packing(LENGTHS, 70)
+PACKING = JaggedLayout(LENGTHS, 70)
 OFFSETS, P = PACKING.offsets, PACKING.real
 LONGEST = 70
 ELEMENTARY = 8  #: roundings in an exponential, a sigmoid or a division, and in what is made of it at once
@@ -27,9 +27,9 @@ def histories(packed: torch.Tensor) -> list[torch.Tensor]:
 def attended(query_key_value: torch.Tensor, heads: int) -> torch.Tensor:
     width = query_key_value.shape[1] // 3
     found = []
-    for of_sample in histories(query_key_value):
-        query, key, value = of_sample.view(len(of_sample), 3, heads, width // heads).permute(1, 2, 0, 3)
-        found.append(F.scaled_dot_product_attention(query, key, value).transpose(0, 1).reshape(len(of_sample), width))
+    for history in histories(query_key_value):
+        query, key, value = history.view(len(history), 3, heads, width // heads).permute(1, 2, 0, 3)
+        found.append(F.scaled_dot_product_attention(query, key, value).transpose(0, 1).reshape(len(history), width))
     return torch.cat(found)
 
 
@@ -52,12 +52,12 @@ def with_gradients(run: Callable[..., Tensors], came: torch.Tensor) -> Callable[
 
 
 def softmaxes(scores: torch.Tensor) -> torch.Tensor:
-    return torch.cat([torch.softmax(of_sample, 0) for of_sample in histories(scores)])
+    return torch.cat([torch.softmax(history, 0) for history in histories(scores)])
 
 
 def pooled(scores: torch.Tensor, vectors: torch.Tensor) -> Tensors:
     weights = softmaxes(scores)
-    return [weights, torch.stack([of_sample.sum(dim=0) for of_sample in histories(weights[:, None] * vectors)])]
+    return [weights, torch.stack([history.sum(dim=0) for history in histories(weights[:, None] * vectors)])]
 
 
 def read(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> Tensors:

@@ -6,7 +6,7 @@ from torch import nn
 
 from mian.kernels import (
     Dropout,
-    Packing,
+    JaggedLayout,
     attention,
     distinct,
     field_rows,
@@ -59,45 +59,45 @@ ELEMENTARY = 8  #: roundings in an exponential, a sigmoid or a division, and in 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize(("heads", "width"), [(8, 4), (1, 1), (3, 5), (2, 16), (8, 2), (4, 6), (8, 8), (8, 10)])
 def test_attention_and_its_gradient(lengths, heads, width):
-    packing = Packing(torch.tensor(lengths), LONGEST)
+    layout = JaggedLayout(torch.tensor(lengths), LONGEST)
     query_key_value = 2 * torch.randn(sum(lengths), 3 * heads * width)
     # a score is a sum over the width; its exponential, their sum and the weighted sum follow; the way back has the same sums
     terms = 2 * (width + 2 * LONGEST + ELEMENTARY)
-    assert_as_torchs_own(lambda x: attention(x, packing, heads), [query_key_value], terms)
+    assert_as_torchs_own(lambda x: attention(x, layout, heads), [query_key_value], terms)
 
 
 def test_attention_over_scores_far_apart_is_neither_nan_nor_off():
-    packing = Packing(torch.tensor([4]), 4)
+    layout = JaggedLayout(torch.tensor([4]), 4)
     query_key_value = torch.tensor([[100.0, 100.0, 1.0], [-100.0, -100.0, 2.0], [0.0, 50.0, 3.0], [1.0, 0.0, 4.0]])
-    assert_as_torchs_own(lambda x: attention(x, packing, 1), [query_key_value], terms=2 * (1 + 2 * 4 + ELEMENTARY))
+    assert_as_torchs_own(lambda x: attention(x, layout, 1), [query_key_value], terms=2 * (1 + 2 * 4 + ELEMENTARY))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_a_softmax_and_its_gradient(lengths):
-    packing = Packing(torch.tensor(lengths), LONGEST)
+    layout = JaggedLayout(torch.tensor(lengths), LONGEST)
     scores = 3 * torch.randn(sum(lengths))
-    assert_as_torchs_own(lambda scores: softmax(scores, packing), [scores], terms=2 * (LONGEST + ELEMENTARY))
+    assert_as_torchs_own(lambda scores: softmax(scores, layout), [scores], terms=2 * (LONGEST + ELEMENTARY))
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("width", [1, 7, 32])
 def test_pooling_and_its_gradients(lengths, width):
-    packing = Packing(torch.tensor(lengths), LONGEST)
+    layout = JaggedLayout(torch.tensor(lengths), LONGEST)
     scores, vectors = 3 * torch.randn(sum(lengths)), torch.randn(sum(lengths), width)
     terms = 2 * (width + 2 * LONGEST + ELEMENTARY)
-    assert_as_torchs_own(lambda s, v: pool(s, v, packing)[0], [scores, vectors], terms)
-    assert_float32(lambda s, v: [pool(s, v, packing)[1]], [scores, vectors], terms=LONGEST + ELEMENTARY)
-    total = packing.sum(pool(scores, vectors, packing)[1]).double()
-    assert ((total - (packing.lengths > 0).double()).abs() <= (2 * LONGEST + ELEMENTARY) * UNIT).all()
+    assert_as_torchs_own(lambda s, v: pool(s, v, layout)[0], [scores, vectors], terms)
+    assert_float32(lambda s, v: [pool(s, v, layout)[1]], [scores, vectors], terms=LONGEST + ELEMENTARY)
+    total = layout.sum(pool(scores, vectors, layout)[1]).double()
+    assert ((total - (layout.lengths > 0).double()).abs() <= (2 * LONGEST + ELEMENTARY) * UNIT).all()
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("hidden", [1, 5, 32, 40, 128])
 def test_a_gated_recurrent_unit_and_its_gradients(lengths, hidden):
-    packing = Packing(torch.tensor(lengths), LONGEST)
+    layout = JaggedLayout(torch.tensor(lengths), LONGEST)
 
     def read(x, attention, recurrent):
-        order = reading_order(packing, x, hidden)
+        order = reading_order(layout, x, hidden)
         assert isinstance(order, AsPacked if x.dtype == torch.float32 else OldestFirst)
         return order.restore(order.read(order.arrange(x), order.arrange(attention), recurrent))
 
@@ -110,19 +110,19 @@ def test_a_gated_recurrent_unit_and_its_gradients(lengths, hidden):
 
 
 def test_a_gated_recurrent_unit_does_not_lose_a_gate_that_is_wide_open_or_shut_nor_a_nan():
-    packing = Packing(torch.tensor([4]), 4)
+    layout = JaggedLayout(torch.tensor([4]), 4)
     x = torch.tensor([[0.0, -200.0, 9.0], [200.0, 200.0, 200.0], [200.0, 200.0, -200.0], [-200.0, 0.0, 0.0]])
-    states = recurrence(x, torch.ones(4), torch.ones(3, 1), packing.offsets)
+    states = recurrence(x, torch.ones(4), torch.ones(3, 1), layout.offsets)
     torch.testing.assert_close(states, torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
     x[2, 0] = torch.nan
-    states = recurrence(x, torch.ones(4), torch.ones(3, 1), packing.offsets)
+    states = recurrence(x, torch.ones(4), torch.ones(3, 1), layout.offsets)
     assert states.isnan().squeeze(1).tolist() == [True, True, True, False]
 
 
 def test_states_that_are_very_wide_are_read_a_step_at_a_time():
     assert fits_recurrence(torch.zeros(1), 128)
     assert not fits_recurrence(torch.zeros(1), 129)
-    assert isinstance(reading_order(Packing(torch.tensor([1]), 1), torch.zeros(1), 129), OldestFirst)
+    assert isinstance(reading_order(JaggedLayout(torch.tensor([1]), 1), torch.zeros(1), 129), OldestFirst)
 
 
 def test_operators_of_another_version_are_not_used(monkeypatch, caplog):
@@ -133,14 +133,14 @@ def test_operators_of_another_version_are_not_used(monkeypatch, caplog):
 
 
 def test_the_number_of_threads_changes_nothing():
-    packing = Packing(torch.randint(0, 31, (500,)), 30)
-    query_key_value = torch.randn(int(packing.lengths.sum()), 96)
+    layout = JaggedLayout(torch.randint(0, 31, (500,)), 30)
+    query_key_value = torch.randn(int(layout.lengths.sum()), 96)
     before = torch.get_num_threads()
     outputs = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         torch.manual_seed(1)
-        attended = attention(query_key_value, packing, 8)
+        attended = attention(query_key_value, layout, 8)
         outputs.append(torch.cat([attended.flatten(), Dropout(0.3)(attended).flatten()]))
     torch.set_num_threads(before)
     assert torch.equal(outputs[0], outputs[1])
@@ -197,8 +197,8 @@ def test_distinct_rows_are_there_once_and_each_has_its_place(rows, dtype):
 @pytest.mark.parametrize("past", [0, 2**31])
 def test_ids_of_fields_become_rows_of_one_table(ids, past):
     columns = [torch.tensor([[0, 2, 7], [1, 0, 9]], dtype=ids), torch.tensor([[3, 0, 7], [2, 2, 9]], dtype=ids)]
-    slices, packing = [slice(past, past + 3), slice(past + 3, past + 7)], Packing(torch.tensor([2, 1]), 3)
-    rows, wrong = field_rows(columns, slices, packing)
+    slices, layout = [slice(past, past + 3), slice(past + 3, past + 7)], JaggedLayout(torch.tensor([2, 1]), 3)
+    rows, wrong = field_rows(columns, slices, layout)
     assert (rows.tolist(), wrong) == ([[past, past + 6], [past + 2, past + 3], [past + 1, past + 5]], -1)
     assert rows.dtype == (torch.int64 if past else torch.int32)
     assert field_rows([column.flatten() for column in columns], slices)[1] == 0, "7 and 9 are past the first field's 3 ids"
@@ -257,19 +257,19 @@ def test_rowwise_adagrad_is_adagrad_with_the_mean_of_a_rows_squares():
 
 
 def test_packing_leaves_padding_out_and_padding_puts_it_back():
-    packing = Packing(torch.tensor([2, 0, 9], dtype=torch.int32), 3)
-    assert packing.lengths.tolist() == [2, 0, 3], "a length past the end means all positions"
-    assert packing.offsets.tolist() == [0, 2, 2, 5]
+    layout = JaggedLayout(torch.tensor([2, 0, 9], dtype=torch.int32), 3)
+    assert layout.lengths.tolist() == [2, 0, 3], "a length past the end means all positions"
+    assert layout.offsets.tolist() == [0, 2, 2, 5]
     padded = torch.arange(18.0).view(3, 3, 2)
-    packed = packing.pack(padded)
+    packed = layout.pack(padded)
     assert packed[:, 0].tolist() == [0, 2, 12, 14, 16]
-    assert packing.samples.tolist() == [0, 0, 2, 2, 2]
-    assert packing.steps.tolist() == [0, 1, 0, 1, 2]
-    torch.testing.assert_close(packing.pad(packed), padded * packing.mask[:, :, None])
-    assert packing.sum(packed)[:, 0].tolist() == [2, 0, 42]
+    assert layout.samples.tolist() == [0, 0, 2, 2, 2]
+    assert layout.steps.tolist() == [0, 1, 0, 1, 2]
+    torch.testing.assert_close(layout.pad(packed), padded * layout.mask[:, :, None])
+    assert layout.sum(packed)[:, 0].tolist() == [2, 0, 42]
 
 
 def test_other_kinds_of_numbers_go_through_torchs_own():
-    packing = Packing(torch.tensor([2, 3]), 3)
-    assert attention(torch.randn(5, 6).bfloat16(), packing, 1).dtype == torch.bfloat16
+    layout = JaggedLayout(torch.tensor([2, 3]), 3)
+    assert attention(torch.randn(5, 6).bfloat16(), layout, 1).dtype == torch.bfloat16
     assert isinstance(Dropout(0.5), nn.Dropout)

@@ -3,18 +3,18 @@ import math
 import pytest
 import torch
 
-from mian.kernels import Packing
+from mian.kernels import JaggedLayout
 from mian.layers import BehaviorAttention, FieldAttention, initialize
 
 
-def of_fields(fields, activation="tanh"):
+def field_attention(fields, activation="tanh"):
     torch.manual_seed(0)
     layer = FieldAttention(3, 2, fields, activation)
     initialize(layer, 0.5)
     return layer
 
 
-def of_behaviors(activation="tanh", candidate_width=3, width=2):
+def behavior_attention(activation="tanh", candidate_width=3, width=2):
     torch.manual_seed(0)
     layer = BehaviorAttention(candidate_width, width, activation)
     initialize(layer, 0.5)
@@ -25,14 +25,14 @@ def over(layer, candidate, vectors, lengths=None):
     """The layer over padded vectors ``(B, N, d)``, all real unless ``lengths`` says otherwise."""
     if isinstance(layer, FieldAttention):
         return layer(candidate, vectors)
-    packing = Packing(
+    layout = JaggedLayout(
         torch.full((len(vectors),), vectors.shape[1]) if lengths is None else torch.tensor(lengths), vectors.shape[1]
     )
-    output, weights = layer(candidate, packing.pack(vectors), packing)
-    return output, packing.pad(weights)
+    output, weights = layer(candidate, layout.pack(vectors), layout)
+    return output, layout.pad(weights)
 
 
-@pytest.mark.parametrize("make", [of_behaviors, lambda: of_fields(1)], ids=["behaviors", "fields"])
+@pytest.mark.parametrize("make", [behavior_attention, lambda: field_attention(1)], ids=["behaviors", "fields"])
 def test_every_pair_is_the_candidate_beside_a_vector(make):
     layer, candidate, vectors = make(), torch.randn(1, 3), torch.randn(1, 1, 2)
     output, weights = over(layer, candidate, vectors)
@@ -41,7 +41,9 @@ def test_every_pair_is_the_candidate_beside_a_vector(make):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "none", "learned_temperature"])
-@pytest.mark.parametrize("make", [of_behaviors, lambda activation: of_fields(4, activation)], ids=["behaviors", "fields"])
+@pytest.mark.parametrize(
+    "make", [behavior_attention, lambda activation: field_attention(4, activation)], ids=["behaviors", "fields"]
+)
 def test_it_is_the_weighted_sum_of_the_pairs(make, activation):
     layer, candidate, vectors = make(activation), torch.randn(5, 3), torch.randn(5, 4, 2)
     pairs = torch.cat([candidate[:, None].expand(-1, 4, -1), vectors], dim=2)
@@ -51,7 +53,7 @@ def test_it_is_the_weighted_sum_of_the_pairs(make, activation):
 
 
 def test_vectors_that_are_not_real_count_for_nothing():
-    layer, candidate, vectors = of_behaviors(), torch.randn(2, 3), torch.randn(2, 4, 2)
+    layer, candidate, vectors = behavior_attention(), torch.randn(2, 3), torch.randn(2, 4, 2)
     output, weights = over(layer, candidate, vectors, [2, 0])
     expected, _ = over(layer, candidate[:1], vectors[:1, :2])
     torch.testing.assert_close(output[:1], expected)
@@ -63,7 +65,7 @@ def test_vectors_that_are_not_real_count_for_nothing():
 def test_fields_have_weights_of_their_own_and_behaviors_share_theirs():
     candidate, vectors = torch.randn(6, 3), torch.randn(6, 4, 2)
     turned = vectors.flip(1)
-    own, shared = of_fields(4), of_behaviors()
+    own, shared = field_attention(4), behavior_attention()
     torch.testing.assert_close(over(shared, candidate, turned)[1], over(shared, candidate, vectors)[1].flip(1))
     assert (over(own, candidate, turned)[1] - over(own, candidate, vectors)[1].flip(1)).abs().max() > 0.01
 
@@ -73,7 +75,7 @@ def test_tanh_lets_no_weight_over_30_behaviors_past_one_fifth_and_a_temperature_
     vectors[0, 7] = 100.0
     weight = {}
     for activation in ("tanh", "learned_temperature"):
-        layer = of_behaviors(activation, candidate_width=1, width=1)
+        layer = behavior_attention(activation, candidate_width=1, width=1)
         torch.nn.init.ones_(layer.weight)
         if layer.score.log_temperature is not None:
             torch.nn.init.constant_(layer.score.log_temperature, -1.0)
@@ -83,5 +85,5 @@ def test_tanh_lets_no_weight_over_30_behaviors_past_one_fifth_and_a_temperature_
 
 
 def test_what_the_softmax_cancels_is_no_parameter():
-    assert {name for name, _ in of_behaviors("none").named_parameters()} == {"weight"}
-    assert {name for name, _ in of_fields(4, "none").named_parameters()} == {"weight", "candidate_weight", "bias"}
+    assert {name for name, _ in behavior_attention("none").named_parameters()} == {"weight"}
+    assert {name for name, _ in field_attention(4, "none").named_parameters()} == {"weight", "candidate_weight", "bias"}

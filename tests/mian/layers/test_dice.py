@@ -11,7 +11,7 @@ def test_batches_are_normalized_by_their_own_statistics_in_training():
     normalized = layer(x)
     torch.testing.assert_close(normalized.mean(0), torch.zeros(3))
     torch.testing.assert_close(normalized.var(0, unbiased=False), torch.ones(3))
-    torch.testing.assert_close(layer.of_batch, torch.stack([x.mean(0), x.var(0, unbiased=False)]))
+    torch.testing.assert_close(layer.batch_statistics, torch.stack([x.mean(0), x.var(0, unbiased=False)]))
 
 
 def test_moving_averages_follow_when_they_are_told_and_are_what_counts_elsewhere():
@@ -69,4 +69,4 @@ def test_rows_that_do_not_count_change_no_statistics(count):
     x = torch.randn(7, 3)
     beside.counted = torch.arange(7) < count
     torch.testing.assert_close(beside(x)[:count], alone(x[:count]))
-    torch.testing.assert_close(beside.of_batch, alone.of_batch)
+    torch.testing.assert_close(beside.batch_statistics, alone.batch_statistics)

@@ -37,13 +37,13 @@ def test_every_field_is_embedded_at_one_width(embedding, batch):
     assert embedded.behaviors.shape == (5, 3, 4), "the real positions alone"
     assert embedded.user.shape == (2, 3, 4)
     assert embedded.context.shape == (2, 2, 4)
-    assert embedded.packing.lengths.tolist() == [3, 2]
+    assert embedded.layout.lengths.tolist() == [3, 2]
 
 
 def test_a_group_without_fields_is_none(batch):
     embedded = FieldEmbedding(CONTRACTS["no behaviors"], 4)(batch)
     assert embedded.behaviors is None
-    assert embedded.packing is None
+    assert embedded.layout is None
 
 
 def test_padding_is_a_zero_vector_and_so_is_the_number_0(embedding, batch):

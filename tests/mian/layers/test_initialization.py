@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from mian.layers import EmbeddingTable, initialize, split_tables
+from mian.layers import EmbeddingTable, initialize, sharded_tables
 
 
 def test_matrices_are_normal_cut_off_at_two_deviations_and_biases_are_0():
@@ -36,7 +36,7 @@ def test_parameters_of_children_and_of_no_layer_are_drawn_too():
 
 
 def drawn(rank=0, size=1, rows=700_001):
-    with split_tables(World(rank, size) if size > 1 else None):
+    with sharded_tables(World(rank, size) if size > 1 else None):
         table = EmbeddingTable(rows, 2, padding=[0, 5])
     torch.manual_seed(1)
     initialize(table, 0.02)

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from mian.kernels import Packing
+from mian.kernels import JaggedLayout
 from mian.layers import GRU, OldestFirst, initialize
 
 LENGTHS = torch.tensor([3, 0, 6, 1, 3])
-PACKING = Packing(LENGTHS, 6)
+PACKING = JaggedLayout(LENGTHS, 6)
 ORDER = OldestFirst(PACKING)
 
 
@@ -22,7 +22,7 @@ def test_the_oldest_behaviors_come_first_those_of_long_histories_before_others()
 
 
 def test_no_behaviors_at_all_have_no_states():
-    order = OldestFirst(Packing(torch.zeros(3), 6))
+    order = OldestFirst(JaggedLayout(torch.zeros(3), 6))
     assert order.counts == []
     assert GRU(4, 2)(torch.zeros(0, 4), order).shape == (0, 2)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mian.kernels import Packing
+from mian.kernels import JaggedLayout
 from mian.layers import Transformer, initialize
 
 
@@ -15,8 +15,8 @@ def block(width=8, heads=4, head_dim=2, dropout=0.0, norms="pre_ln"):
 
 def over(layer, x, lengths):
     """The block over padded histories ``(B, T, d)``."""
-    packing = Packing(torch.tensor(lengths), x.shape[1])
-    return packing.pad(layer(packing.pack(x), packing))
+    layout = JaggedLayout(torch.tensor(lengths), x.shape[1])
+    return layout.pad(layer(layout.pack(x), layout))
 
 
 @pytest.mark.parametrize("norms", ["pre_ln", "post_ln"])

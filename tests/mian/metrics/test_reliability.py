@@ -28,8 +28,8 @@ def test_the_interval_is_wilson_s() -> None:
 
 
 @given(st.integers(1, 10_000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
-def test_the_interval_is_scipy_s(of_bin: tuple[int, int]) -> None:
-    clicks, count = of_bin
+def test_the_interval_is_scipy_s(counts: tuple[int, int]) -> None:
+    clicks, count = counts
     table = reliability_table(np.array([count]), np.array([0.5]), np.array([clicks]))
     expected = binomtest(clicks, count).proportion_ci(confidence_level=0.95, method="wilson")
     assert table.loc[0, ["low", "high"]].tolist() == pytest.approx([expected.low, expected.high], rel=1e-9, abs=1e-15)

@@ -29,7 +29,9 @@ LENGTH = "behavior_length"
 HISTORY = "hist_"  # what DIN and DIEN call a candidate's field among the behaviors
 
 
-def columns(contract: Contract, width: int, history: str = "behavior_", shared: bool = True, of_pooled: bool = True) -> list[Any]:
+def columns(
+    contract: Contract, width: int, history: str = "behavior_", shared: bool = True, with_pooled: bool = True
+) -> list[Any]:
     """The fields of a contract, all categorical, as feature columns: candidate, behaviors, user, context."""
     found = []
     for field in sorted(contract.fields, key=lambda field: ("candidate", "behaviors", "user", "context").index(field.group)):
@@ -73,8 +75,8 @@ def copy_vectors(theirs: Any, ours: FieldVectors | FieldEmbedding, contract: Con
     """Embedding tables; ``theirs`` by name."""
     embedding = ours.embedding if isinstance(ours, FieldVectors) else ours
     for field in contract.fields:
-        of_field = embedding.rows[str(field.vocabulary) if shared else field.column]
-        _copy(theirs[table_of(field, shared)].weight, embedding.table.weight[of_field])
+        field_rows = embedding.rows[str(field.vocabulary) if shared else field.column]
+        _copy(theirs[table_of(field, shared)].weight, embedding.table.weight[field_rows])
 
 
 def copy_linear(theirs: Any, ours: LinearPart, contract: Contract) -> None:
@@ -98,10 +100,10 @@ def copy_mlp(theirs: Any, ours: torch.nn.Module, places: torch.Tensor | None = N
 
 def copy_unit(theirs: Any, ours: ActivationUnit) -> None:
     """The activation unit: our parts of the first layer are theirs side by side."""
-    parts = (ours.of_candidate, ours.of_behavior, ours.of_difference, ours.of_product)
+    parts = (ours.candidate_projection, ours.behavior_projection, ours.difference_projection, ours.product_projection)
     first = theirs.dnn.linears[0]
     _copy(first.weight, torch.cat([part.weight for part in parts if part is not None], dim=1))
-    _copy(first.bias, ours.of_candidate.bias)
+    _copy(first.bias, ours.candidate_projection.bias)
     _copy_dice(theirs.dnn.activation_layers[0], ours.activation)
     layers, activations = list(ours.mlp.children())[::3], list(ours.mlp.children())[1::3]
     for number, (layer, activation) in enumerate(zip(layers, activations, strict=True), start=1):

@@ -65,7 +65,7 @@ class Peers:
             for t in range(int(sample["behavior_length"]))
         ]
 
-    def of_fields(self, place: str, sample: Sample, shared: bool = True) -> list[Array]:
+    def field_vectors(self, place: str, sample: Sample, shared: bool = True) -> list[Array]:
         """Candidate, history as means, user, context."""
         found: list[Array] = []
         for group in GROUPS:
@@ -82,7 +82,7 @@ class Peers:
 
     def linear(self, name: str, sample: Sample) -> float:
         return float(
-            self.w[f"{name}.bias"][0] + sum(v[0] for v in self.of_fields(f"{name}.weights.embedding", sample, shared=False))
+            self.w[f"{name}.bias"][0] + sum(v[0] for v in self.field_vectors(f"{name}.weights.embedding", sample, shared=False))
         )
 
     def mlp(self, name: str, x: Array, activation: str = "relu") -> Array:
@@ -113,25 +113,25 @@ class Peers:
 
     def fm(self, sample: Sample) -> float:
         """Rendle 2010, Eq. 1, pair by pair."""
-        v = self.of_fields("fields.embedding", sample)
+        v = self.field_vectors("fields.embedding", sample)
         return self.linear("linear", sample) + sum(float(v[i] @ v[j]) for i in range(len(v)) for j in range(i + 1, len(v)))
 
     def wide_deep(self, sample: Sample) -> float:
-        a = self.mlp("deep", np.concatenate(self.of_fields("fields.embedding", sample)))
+        a = self.mlp("deep", np.concatenate(self.field_vectors("fields.embedding", sample)))
         return self.linear("wide", sample) + self.output("deep_logit", a)
 
     def deepfm(self, sample: Sample) -> float:
-        a = self.mlp("deep", np.concatenate(self.of_fields("fields.embedding", sample)))
+        a = self.mlp("deep", np.concatenate(self.field_vectors("fields.embedding", sample)))
         return self.fm(sample) + self.output("deep_logit", a)
 
     def dcn(self, sample: Sample) -> float:
-        x_0 = x = np.concatenate(self.of_fields("fields.embedding", sample))
+        x_0 = x = np.concatenate(self.field_vectors("fields.embedding", sample))
         for layer, w in enumerate(self.w["cross.weight"]):
             x = np.outer(x_0, x) @ w + self.w[f"cross.bias.{layer}"] + x
         return self.output("logit", np.concatenate([x, self.mlp("deep", x_0)]))
 
     def dcn_v2(self, sample: Sample) -> float:
-        x_0 = x = np.concatenate(self.of_fields("fields.embedding", sample))
+        x_0 = x = np.concatenate(self.field_vectors("fields.embedding", sample))
         for layer, W in enumerate(self.w["cross.weight"]):
             x = x_0 * (W @ x + self.w[f"cross.bias.{layer}"]) + x
         if self.config.structure == "stacked":
@@ -139,7 +139,7 @@ class Peers:
         return self.output("logit", np.concatenate([x, self.mlp("deep", x_0)]))
 
     def xdeepfm(self, sample: Sample) -> float:
-        vectors = self.of_fields("fields.embedding", sample)
+        vectors = self.field_vectors("fields.embedding", sample)
         cin = self.cin(vectors, self.config.cin_activation, self.config.cin_split_half)
         deep = self.output("deep_logit", self.mlp("deep", np.concatenate(vectors)))
         return self.linear("linear", sample) + cin + deep
@@ -148,9 +148,10 @@ class Peers:
         rows, p = vectors, []
         for layer in range(len(self.config.cin)):
             W = self.w[f"cin.weights.{layer}"]
-            of_pairs = W.reshape(len(W), len(rows), len(vectors))
+            pair_weights = W.reshape(len(W), len(rows), len(vectors))
             rows = [
-                sum(W_h[i, j] * rows[i] * vectors[j] for i in range(len(rows)) for j in range(len(vectors))) for W_h in of_pairs
+                sum(W_h[i, j] * rows[i] * vectors[j] for i in range(len(rows)) for j in range(len(vectors)))
+                for W_h in pair_weights
             ]
             if activation == "relu":
                 rows = [np.maximum(row, 0) for row in rows]
@@ -179,11 +180,11 @@ class Peers:
             named = [f for f in same if f.name == field.name] or same
             if named:
                 pairs.append((q[candidate.index(named[0])], k[behavior.index(field)]))
-        s = self.w["unit.of_candidate.weight"] @ np.concatenate(q) + self.w["unit.of_candidate.bias"]
-        s = s + self.w["unit.of_behavior.weight"] @ np.concatenate(k)
+        s = self.w["unit.candidate_projection.weight"] @ np.concatenate(q) + self.w["unit.candidate_projection.bias"]
+        s = s + self.w["unit.behavior_projection.weight"] @ np.concatenate(k)
         if pairs:
-            s = s + self.w["unit.of_difference.weight"] @ np.concatenate([of_q - of_k for of_q, of_k in pairs])
-            s = s + self.w["unit.of_product.weight"] @ np.concatenate([of_q * of_k for of_q, of_k in pairs])
+            s = s + self.w["unit.difference_projection.weight"] @ np.concatenate([q_i - k_i for q_i, k_i in pairs])
+            s = s + self.w["unit.product_projection.weight"] @ np.concatenate([q_i * k_i for q_i, k_i in pairs])
         s = self.activate("unit.activation", s, self.config.unit_activation)
         return self.output("unit.score", self.mlp("unit.mlp", s, self.config.unit_activation))
 

@@ -36,19 +36,19 @@ class Plus(Paper):
     def __init__(self, contract: Contract, config: Any, weights: Mapping[str, Any]) -> None:
         super().__init__(contract, config, weights)
         self.peers = Peers(contract, config, weights)
-        of_unit = {name.removeprefix("item_behaviors."): weight for name, weight in weights.items()}
-        self.unit = Peers(contract, SimpleNamespace(unit_activation="relu", unit=config.unit), of_unit)
+        unit_weights = {name.removeprefix("item_behaviors."): weight for name, weight in weights.items()}
+        self.unit = Peers(contract, SimpleNamespace(unit_activation="relu", unit=config.unit), unit_weights)
 
     def logit(self, sample: Mapping[str, Any]) -> float:
         logit = super().logit(sample)
         if self.config.interactions == "none":
             return logit
-        v = self.peers.of_fields("embedding", sample)
+        v = self.peers.field_vectors("embedding", sample)
         if self.config.interactions == "fm":
-            of_pairs = sum(float(v[i] @ v[j]) for i in range(len(v)) for j in range(i))
+            pair_sum = sum(float(v[i] @ v[j]) for i in range(len(v)) for j in range(i))
         else:
-            of_pairs = self.peers.cin(v, "relu", split_half=False)
-        return logit + self.peers.linear("linear", sample) + of_pairs
+            pair_sum = self.peers.cin(v, "relu", split_half=False)
+        return logit + self.peers.linear("linear", sample) + pair_sum
 
     def interaction(self, name: str, e_i: Array, vectors: list[Array], shared: bool) -> Array:
         if name != "item_behaviors" or not self.config.target_attention:

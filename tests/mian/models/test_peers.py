@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mian.kernels import Packing
+from mian.kernels import JaggedLayout
 from mian.layers import BatchNormalization
 from mian.models import MODELS, build
 from tests.mian.arithmetic import UNIT, assert_float32_scores
@@ -87,7 +87,7 @@ def test_empty_histories_give_numbers_in_losses_and_gradients(make, make_batch, 
     for parameter in model.parameters():
         if parameter.grad is not None:
             assert parameter.grad.to_dense().isfinite().all()
-    assert all(module.of_batch.isfinite().all() for module in model.modules() if isinstance(module, BatchNormalization))
+    assert all(module.batch_statistics.isfinite().all() for module in model.modules() if isinstance(module, BatchNormalization))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -134,12 +134,12 @@ def test_a_weight_of_the_linear_part_is_of_one_field_alone(make, make_batch, con
 @pytest.mark.parametrize("auxiliary", ["network", "inner_product"])
 def test_diens_auxiliary_loss_is_the_papers(make, make_batch, contract, auxiliary):
     model, batch = make("dien", contract, {**SMALL["dien"], "auxiliary": auxiliary}).double(), make_batch(contract)
-    _, h, e, packing = model._run(batch)
+    _, h, e, layout = model._run(batch)
     torch.manual_seed(5)
     drawn = torch.randperm(len(e))
     drawn[::4] = torch.arange(len(e))[::4]  # some are no negatives
-    expected = Peers(contract, model.config, model.state_dict()).auxiliary_loss(batch, packing.pad(e[drawn]).detach().numpy())
-    assert model.auxiliary_loss(h, e, drawn, packing).item() == pytest.approx(expected, abs=1e-10)
+    expected = Peers(contract, model.config, model.state_dict()).auxiliary_loss(batch, layout.pad(e[drawn]).detach().numpy())
+    assert model.auxiliary_loss(h, e, drawn, layout).item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_dien_shows_the_logloss_and_makes_it_and_the_auxiliary_loss_smaller(make, make_batch, contract):
@@ -179,9 +179,9 @@ def test_dien_sees_the_order_of_behaviors_and_din_does_not(make, make_batch, con
 def test_a_history_without_a_next_behavior_has_no_auxiliary_loss(make, contract):
     model = make("dien", contract, SMALL["dien"])
     e = torch.randn(3, 12)
-    assert model.auxiliary_loss(e, e, torch.tensor([2, 1, 0]), Packing(torch.tensor([1, 0, 1, 1]), 6)) == 0
+    assert model.auxiliary_loss(e, e, torch.tensor([2, 1, 0]), JaggedLayout(torch.tensor([1, 0, 1, 1]), 6)) == 0
     none = torch.zeros(0, 12)
-    assert model.auxiliary_loss(none, none, torch.zeros(0, dtype=torch.int64), Packing(torch.tensor([0, 0]), 6)) == 0
+    assert model.auxiliary_loss(none, none, torch.zeros(0, dtype=torch.int64), JaggedLayout(torch.tensor([0, 0]), 6)) == 0
 
 
 def test_dien_scores_a_batch_without_any_behavior(make, make_batch, contract):

@@ -143,9 +143,9 @@ def test_xdeepfm_but_for_the_biases_that_deepctr_has_in_its_cin(make, make_batch
     fields = torch.tensor([0, 2, 3, 1])  # theirs in ours: the history is last
     with torch.no_grad():
         for number, (layer, weight) in enumerate(zip(theirs.cin.conv1ds, ours.cin.weights, strict=True)):
-            of_pairs = weight.view(len(weight), -1, 4)[:, :, fields]  # rows of the layer before times fields
-            of_pairs = of_pairs[:, fields] if number == 0 else of_pairs
-            layer.weight.copy_(of_pairs.flatten(1)[:, :, None])
+            pair_weights = weight.view(len(weight), -1, 4)[:, :, fields]  # rows of the layer before times fields
+            pair_weights = pair_weights[:, fields] if number == 0 else pair_weights
+            layer.weight.copy_(pair_weights.flatten(1)[:, :, None])
             layer.bias.zero_()
     assert_same(ours, theirs, contract, make_batch(contract, rows=64))
 
@@ -208,15 +208,15 @@ def test_diens_auxiliary_loss_is_twice_deepctrs_which_is_the_mean_over_its_two_t
     extractor.double()
     extractor.auxiliary_net.register_forward_hook(lambda net, inputs, probabilities: probabilities.float())  # as its labels are
     batch = make_batch(contract)
-    _, h, e, packing = ours._run(batch)
+    _, h, e, layout = ours._run(batch)
     drawn = torch.arange(len(e)).roll(len(e) // 2)
     assert (e[drawn] != e).any(dim=1).all()  # DeepCTR leaves none out
-    lengths = packing.lengths
+    lengths = layout.lengths
     turned = (lengths[:, None] - 1 - torch.arange(6)).clamp(min=0)[:, :, None].expand(-1, -1, 8)  # the oldest first
-    states, next_ones, others = (packing.pad(vectors).gather(1, turned)[lengths > 0] for vectors in (h, e, e[drawn]))
+    states, next_ones, others = (layout.pad(vectors).gather(1, turned)[lengths > 0] for vectors in (h, e, e[drawn]))
     expected = extractor._cal_auxiliary_loss(states[:, :-1], next_ones[:, 1:], others[:, 1:], lengths[lengths > 0] - 1)
     terms = 2 * len(e)  # two probabilities a behavior, rounded to float32 and their losses added up
-    assert abs(ours.auxiliary_loss(h, e, drawn, packing) - 2 * expected) <= terms * UNIT * 2 * expected
+    assert abs(ours.auxiliary_loss(h, e, drawn, layout) - 2 * expected) <= terms * UNIT * 2 * expected
 
 
 def test_dien_with_the_attention_that_deepctr_has(contract, dien, make_batch):

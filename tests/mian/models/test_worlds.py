@@ -46,10 +46,10 @@ def make(name: str, contract: Contract, **options: Any) -> ClickModel:
 
 def share_of_best(effect: str, name: str, epochs: int, **options: Any) -> float:
     """How far the AUC of a trained model is from 0.5, over how far it could be at best."""
-    of_effect: World = world(effect)
+    effect_world: World = world(effect)
     model = make(name, make_contract(fields_of(effect)), **options)
-    train(model, of_effect.train, epochs)
-    auc, best = of_effect.aucs(model)
+    train(model, effect_world.train, epochs)
+    auc, best = effect_world.aucs(model)
     print(f"{effect}: {name} {options or ''} has AUC {auc:.4f}, the best possible is {best:.4f}")
     return (auc - 0.5) / (best - 0.5)
 

@@ -174,11 +174,13 @@ def expected(served: Served, records: Sequence[Mapping[str, Any]]) -> tuple[list
             except RefusedError:
                 refused.add(field.column)
         columns[field.column] = rows
-    refused |= {column for of_row in lengths if len(set(of_row.values())) > 1 for column in of_row}
+    refused |= {column for row_lengths in lengths if len(set(row_lengths.values())) > 1 for column in row_lengths}
     if refused:
         return [], refused
     batch = {name: torch.from_numpy(np.stack(rows)) for name, rows in columns.items()}
-    batch["behavior_length"] = torch.tensor([min(max(of_row.values()), HISTORY) for of_row in lengths], dtype=torch.int32)
+    batch["behavior_length"] = torch.tensor(
+        [min(max(row_lengths.values()), HISTORY) for row_lengths in lengths], dtype=torch.int32
+    )
     with torch.inference_mode():
         return torch.sigmoid(served.model(batch)).tolist(), set()
 

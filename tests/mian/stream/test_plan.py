@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mian.stream.read_plan import Piece, RowGroup, Window, plan_reads, shuffled_windows, window_seed, windows_in_order
-from mian.stream.sharding import Leg, Share, remaining_spans, within
+from mian.stream.read_plan import Piece, RowGroup, Window, plan_slices, shuffled_windows, window_seed, windows_in_order
+from mian.stream.sharding import EpochSegment, RankShard, remaining_spans, within
 
 DAY = dt.date(2026, 1, 1)
 
@@ -50,9 +50,9 @@ epochs = {
 
 @given(**epochs)
 def test_all_ranks_together_use_every_row_once_but_for_the_tail(sizes, batch_size, world_size, drop_last, order):
-    shares = [Share(sum(sizes), batch_size, rank, world_size, drop_last, order) for rank in range(world_size)]
+    shares = [RankShard(sum(sizes), batch_size, rank, world_size, drop_last, order) for rank in range(world_size)]
     windows = windows_of(sizes, shares[0].borders)
-    used = Counter(row for share in shares for row in rows_of(plan_reads(windows, share.spans())))
+    used = Counter(row for share in shares for row in rows_of(plan_slices(windows, share.spans())))
 
     assert set(used.values()) <= {1}
     assert len(used) == sum(sizes) - shares[0].rows_left_over
@@ -65,11 +65,11 @@ def test_all_ranks_together_use_every_row_once_but_for_the_tail(sizes, batch_siz
 
 @given(**epochs)
 def test_each_rank_takes_the_rows_of_the_definition(sizes, batch_size, world_size, drop_last, order):
-    windows = windows_of(sizes, Share(sum(sizes), batch_size, 0, world_size, drop_last, order).borders)
+    windows = windows_of(sizes, RankShard(sum(sizes), batch_size, 0, world_size, drop_last, order).borders)
     sequence = [(window.seed, row) for window in windows for row in range(window.rows)]
     for rank in range(world_size):
-        share = Share(sum(sizes), batch_size, rank, world_size, drop_last, order)
-        reads = plan_reads(windows, share.spans())
+        share = RankShard(sum(sizes), batch_size, rank, world_size, drop_last, order)
+        reads = plan_slices(windows, share.spans())
         expected = slow_share(sequence, share)
 
         assert rows_of(reads) == expected
@@ -80,12 +80,12 @@ def test_each_rank_takes_the_rows_of_the_definition(sizes, batch_size, world_siz
 
 @given(**epochs, skip=st.integers(0, 20))
 def test_a_later_first_step_takes_what_the_earlier_steps_leave(sizes, batch_size, world_size, drop_last, order, skip):
-    share = Share(sum(sizes), batch_size, world_size - 1, world_size, drop_last, order)
+    share = RankShard(sum(sizes), batch_size, world_size - 1, world_size, drop_last, order)
     windows = windows_of(sizes, share.borders)
     first_step = min(skip, share.steps)
 
-    whole = rows_of(plan_reads(windows, share.spans()))
-    assert rows_of(plan_reads(windows, share.spans(first_step))) == whole[first_step * batch_size :]
+    whole = rows_of(plan_slices(windows, share.spans()))
+    assert rows_of(plan_slices(windows, share.spans(first_step))) == whole[first_step * batch_size :]
 
 
 def order_of(windows):
@@ -128,7 +128,7 @@ def test_each_window_has_a_piece_of_every_group_of_its_block_and_blocks_are_alik
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=30), batch_size=st.integers(1, 9), world_size=st.integers(1, 6))
 def test_a_block_begins_where_each_rank_does_or_within_a_row_group_before(sizes, batch_size, world_size):
     """Else a rank would decode the beginnings of another rank's row groups to come to its own rows."""
-    borders = Share(sum(sizes), batch_size, 0, world_size, True, "sharded").borders
+    borders = RankShard(sum(sizes), batch_size, 0, world_size, True, "sharded").borders
     windows = shuffled_windows(groups_of(sizes), 2, 8, seed=0, epoch=0, borders=borders)
     seen, begins, row = set(), [], 0
     for window in windows:
@@ -192,15 +192,15 @@ def test_a_windows_seed_depends_on_seed_epoch_paths_groups_and_first_rows(other)
 )
 def test_what_is_left_of_an_epoch_after_any_worlds_is_what_none_of_them_used(rows, worlds, order):
     sequence = list(range(rows))
-    legs = []
+    segments = []
     for ranks, size, part in worlds:
-        shares = [Share(len(sequence), size, rank, ranks, True, order) for rank in range(ranks)]
+        shares = [RankShard(len(sequence), size, rank, ranks, True, order) for rank in range(ranks)]
         steps = int(part * shares[0].steps)
         used = {row for share in shares for row in slow_share(sequence, share)[: steps * size]}
         assert len(used) == steps * size * ranks
         sequence = [row for row in sequence if row not in used]
-        legs.append(Leg(ranks, size, steps))
-        left = remaining_spans(rows, legs, order)
+        segments.append(EpochSegment(ranks, size, steps))
+        left = remaining_spans(rows, segments, order)
         assert [row for start, stop in left for row in range(start, stop)] == sequence
         assert all(start < stop for start, stop in left)
 

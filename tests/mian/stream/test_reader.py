@@ -2,7 +2,7 @@ import pytest
 
 from mian.stream.file_checks import check_files
 from mian.stream.filesystem import Storage
-from mian.stream.read_plan import plan_reads, shuffled_windows
+from mian.stream.read_plan import plan_slices, shuffled_windows
 from mian.stream.reader import RowGroupReader
 from mian.stream.schema import columns_of
 
@@ -13,7 +13,7 @@ def test_beside_the_window_that_is_consumed_no_more_is_begun_than_the_next(write
     samples = write_samples([24] * 24)
     storage, columns = Storage.at(samples.folder), columns_of(samples.contract, ["label"])
     groups = check_files(samples.contract.days, storage, columns)
-    reads = plan_reads(shuffled_windows(groups, size, mixed, seed=0, epoch=0), [(0, 24 * 24)])
+    reads = plan_slices(shuffled_windows(groups, size, mixed, seed=0, epoch=0), [(0, 24 * 24)])
     with RowGroupReader(storage, reads, columns, workers=2) as reader:
         for _ in range(2):
             assert len(next(reader)["label"]) == 24 * size

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mian.stream import Leg, SampleStream, StreamError
+from mian.stream import EpochSegment, SampleStream, StreamError
 from mian.stream.row_groups import RowGroupWorker
 
 UNEVEN = [23, 8, 41, 5, 17, 30, 1]
@@ -294,7 +294,7 @@ def test_a_window_of_one_group_keeps_groups_apart(write_samples):
     samples = write_samples([50] * 8)
     stream = SampleStream(samples.folder, samples.contract, "train", 50, shuffle_window=1, mixed_row_groups=1)
     files = [set((batch["user_key"] // 50).tolist()) for batch in stream.epoch(0)]
-    assert all(len(of_batch) == 1 for of_batch in files)
+    assert all(len(batch_files) == 1 for batch_files in files)
     assert set.union(*files) == set(range(8))
     assert files != sorted(files, key=min)
     assert any(number != sorted(number) for number in (batch["user_key"].tolist() for batch in stream.epoch(0)))
@@ -425,18 +425,18 @@ def test_other_numbers_of_ranks_use_each_row_that_was_left_once(
 ):
     samples = write_samples(sizes, rows_per_group)
     assume(sum(sizes) >= 16)
-    seen, legs = [], []
+    seen, segments = [], []
     for world_size, batch_size, part in worlds:
         ranks = ranks_of(samples, world_size, batch_size, order, shuffle_window=shuffle_window, mixed_row_groups=mixed_row_groups)
-        steps = {rank.steps_after(legs) for rank in ranks}
+        steps = {rank.steps_after(segments) for rank in ranks}
         assert len(steps) == 1
         (left,) = steps
         done = int(part * left)
         for rank in ranks:
-            seen += numbers(islice(rank.epoch(epoch, 0, legs), done))
-        legs.append(Leg(world_size, batch_size, done))
+            seen += numbers(islice(rank.epoch(epoch, 0, segments), done))
+        segments.append(EpochSegment(world_size, batch_size, done))
     ranks = ranks_of(samples, 1, 1, order, shuffle_window=shuffle_window, mixed_row_groups=mixed_row_groups)
-    seen += numbers(ranks[0].epoch(epoch, 0, legs))
+    seen += numbers(ranks[0].epoch(epoch, 0, segments))
     assert sorted(seen) == list(range(sum(sizes)))
 
 
@@ -455,8 +455,8 @@ def test_there_may_be_more_ranks_than_row_groups(write_samples):
     for order in ("sharded", "global", "resident"):
         ranks = ranks_of(samples, 5, 3, order)
         seen = [numbers(rank.epoch(1)) for rank in ranks]
-        assert [len(of_rank) for of_rank in seen] == [3] * 5
-        assert len({number for of_rank in seen for number in of_rank}) == 15
+        assert [len(rank_files) for rank_files in seen] == [3] * 5
+        assert len({number for rank_files in seen for number in rank_files}) == 15
     held_out = ranks_of(write_samples([1, 1]), 5, 3, "sharded", shuffle=False, drop_last=False)
     assert sorted(len(numbers(rank.epoch(0))) for rank in held_out) == [0, 0, 0, 1, 1]
 
@@ -481,16 +481,16 @@ def test_later_epochs_of_a_resident_shard_need_no_file(write_samples):
 def test_a_resident_shard_holds_what_its_own_epochs_need_and_no_more(write_samples):
     samples = write_samples([20] * 12)
     rank = ranks_of(samples, 3, 4, "resident", shuffle_window=2)[1]
-    of_rank = {number // 20 for epoch in range(4) for number in numbers(rank.epoch(epoch))}
-    assert of_rank == {number // 20 for number in numbers(rank.epoch(0))}
-    assert len(of_rank) == 4
-    of_others = [Leg(1, 4, 15)]
-    numbers(rank.epoch(1, 0, of_others))  # reads what other ranks would have, and does not hold it
-    for file in set(range(12)) - of_rank:
+    rank_files = {number // 20 for epoch in range(4) for number in numbers(rank.epoch(epoch))}
+    assert rank_files == {number // 20 for number in numbers(rank.epoch(0))}
+    assert len(rank_files) == 4
+    other_segments = [EpochSegment(1, 4, 15)]
+    numbers(rank.epoch(1, 0, other_segments))  # reads what other ranks would have, and does not hold it
+    for file in set(range(12)) - rank_files:
         samples.path(file).unlink()
     numbers(rank.epoch(1))
     with pytest.raises(StreamError, match="no such file"):
-        numbers(rank.epoch(1, 0, of_others))
+        numbers(rank.epoch(1, 0, other_segments))
 
 
 def test_a_resident_epoch_that_was_entered_half_way_holds_the_rest_in_the_next(write_samples):

@@ -17,8 +17,8 @@ import mian.tracking.registry
 from mian.config import TrackingConfig
 from mian.contract import Day, Quality
 from mian.tracking.errors import TrackingError
-from mian.tracking.facts import TrainingRecord, flatten, quality_table, write_record
 from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, check_store
+from mian.tracking.records import TrainingRecord, flatten, quality_table, write_record
 from mian.tracking.tracker import FLUSH_SECONDS, Tracker
 from tests.mian.models.contracts import CONTRACTS
 from tests.stores import new_store

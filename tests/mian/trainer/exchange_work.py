@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mian.distributed.collectives import Ranks
-from mian.distributed.compression import packing16
+from mian.distributed.compression import gradient_codec
 
 DENSE, ROWS, TABLE_ROWS, WIDTH = 300_001, 6_000, 10_000, 16
 #: Of the cases with so many numbers, the parts by which gradients are multiplied.
@@ -21,11 +21,11 @@ def exchanged(ranks: Ranks) -> dict[str, Any]:
     """By compression what this rank had and what came of it, and how many bytes it sent for that."""
     results: dict[str, Any] = {}
     for compression in ("none", "fp16", "bf16"):
-        ranks.pack_gradients(packing16(compression))  # type: ignore[arg-type]
+        ranks.compress_gradients(gradient_codec(compression))  # type: ignore[arg-type]
         results[compression] = {name: exchange(ranks, size) for name, size in SIZES.items()}
         results[compression]["flags"] = {name: flag(ranks, name) for name in ("nobody", "stop", "nan", "inf")}
-        results[compression]["swapped"] = swap(ranks)
-    ranks.wait()
+        results[compression]["swapped"] = all_to_all(ranks)
+    ranks.barrier()
     return results
 
 
@@ -36,11 +36,11 @@ def exchange(ranks: Ranks, size: float) -> dict[str, Any]:
     rows = torch.randperm(TABLE_ROWS, generator=generator)[:ROWS]
     values = torch.randn(ROWS, WIDTH, generator=generator) * size
     own = {"dense": dense.clone(), "rows": rows.clone(), "values": values.clone()}
-    ranks.wait()
+    ranks.barrier()
     before = sent()
-    of_tables = ranks.mean_of_gradients(dense, {"table": (rows, values)})
+    table_gradients = ranks.allreduce_gradients(dense, {"table": (rows, values)})
     bytes_sent = sent() - before
-    rows, values = of_tables["table"]
+    rows, values = table_gradients["table"]
     mean = torch.zeros(TABLE_ROWS, WIDTH).index_copy_(0, rows, values)
     return {"own": own, "dense": dense, "rows": rows, "table": mean, "bytes": bytes_sent}
 
@@ -52,17 +52,17 @@ def flag(ranks: Ranks, what: str) -> float:
     if ranks.rank == ranks.size - 1:
         dense[-1] = {"nobody": 0.0, "stop": 1.0}.get(what, float("nan"))
         dense[5] = {"nan": float("nan"), "inf": float("inf")}.get(what, 0.0)
-    ranks.mean_of_gradients(dense, {})
+    ranks.allreduce_gradients(dense, {})
     return float(dense[-1])
 
 
-def swap(ranks: Ranks) -> dict[str, Any]:
+def all_to_all(ranks: Ranks) -> dict[str, Any]:
     """Vectors, which must not be rounded, and gradients, from each rank to each; ranks send different numbers of them."""
     generator = torch.Generator().manual_seed(100 + ranks.rank)
     counts = torch.tensor([5 * ranks.rank + to for to in range(ranks.size)])
     values = torch.randn(int(counts.sum()), WIDTH, generator=generator)
-    vectors, _ = ranks.swap(values, counts, "vectors")
-    return {"vectors": vectors, "gradients": ranks.swap_gradients(values, counts)}
+    vectors, _ = ranks.all_to_all(values, counts, "vectors")
+    return {"vectors": vectors, "gradients": ranks.all_to_all_gradients(values, counts)}
 
 
 def sent() -> int:

@@ -42,7 +42,7 @@ def work_on(folder: Path, ranks: int, works: Works) -> dict[str, list[Any]]:
 
 def left_by(folder: Path, ranks: int) -> dict[str, list[Any]]:
     left = [torch.load(folder / f"rank-{rank}-of-{ranks}.pt", map_location="cpu") for rank in range(ranks)]
-    return {name: [of_rank[name] for of_rank in left] for name in left[0]}
+    return {name: [rank_results[name] for rank_results in left] for name in left[0]}
 
 
 def configuration(samples: Any, /, ranks: int, tables: str = "replicated", **values: Any) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Launches:
             "never stopped": self._training(1, optimizer={"learning_rate": 3e-3, "tables": "rowwise_adagrad"}),
             "at twice the rate": self._training(1, optimizer=doubled, max_steps=40),
             "few row groups": self._few_row_groups(1),
-            "goes on, split": self._goes_on(1, "split", 30),
+            "goes on, sharded": self._goes_on(1, "sharded", 30),
             "scored rows": {"scored_rows": True},
         }
 
@@ -142,12 +142,12 @@ class Launches:
         return {
             "exchange": {"exchange": True},
             "waits": {"waits": True},
-            "training, split": self._training(2, "split"),
+            "training, sharded": self._training(2, "sharded"),
             "training, replicated, fp16": self._training(2, "replicated", "fp16"),
-            "goes on, split": self._goes_on(2, "split"),
+            "goes on, sharded": self._goes_on(2, "sharded"),
             "at a scaled rate": self._training(2, optimizer=scaled, max_steps=40),
             "din": self._model("din", "replicated"),
-            "deepfm": self._model("deepfm", "split"),
+            "deepfm": self._model("deepfm", "sharded"),
             "few rows": {"fails": True, **self._training(2, samples=str(self._folder / "few rows"))},
             "another learning rate": {"fails": True, **self._training(2), "last_rank": {"optimizer": {"learning_rate": 3e-4}}},
             "checkpoints on one rank": {"fails": True, **self._training(2), "last_rank": {"checkpoint": {"enabled": False}}},
@@ -157,9 +157,9 @@ class Launches:
                 f"diverges, {tables}, {compression}": {"fails": True, **self._training(2, tables, compression, **diverging)}
                 for tables, compression in [
                     ("replicated", "none"),
-                    ("split", "none"),
+                    ("sharded", "none"),
                     ("replicated", "fp16"),
-                    ("split", "fp16"),
+                    ("sharded", "fp16"),
                     ("replicated", "bf16"),
                 ]
             },
@@ -168,10 +168,10 @@ class Launches:
     def _of_two_long(self) -> Works:
         return {
             "training, replicated": self._training(2),
-            "training, split, fp16": self._training(2, "split", "fp16"),
+            "training, sharded, fp16": self._training(2, "sharded", "fp16"),
             "training, replicated, bf16": self._training(2, "replicated", "bf16"),
             "scores, replicated": self._scores("replicated"),
-            "scores, split": self._scores("split"),
+            "scores, sharded": self._scores("sharded"),
             "goes on, replicated": self._goes_on(2, "replicated"),
             "scored rows": {"scored_rows": True},
             # at ten times the rate, where rounding grows from step to step
@@ -185,8 +185,8 @@ class Launches:
 
     def _of_three(self) -> Works:
         return {
-            "goes on, split": self._goes_on(3, "split", 60),
-            "scores, split": self._scores("split"),
+            "goes on, sharded": self._goes_on(3, "sharded", 60),
+            "scores, sharded": self._scores("sharded"),
             "few row groups": self._few_row_groups(3),
             "scored rows": {"scored_rows": True},
         }
@@ -200,11 +200,11 @@ class Launches:
     def _of_four_long(self) -> Works:
         return {
             "exchange": {"exchange": True},
-            "training, split": self._training(4, "split"),
-            "training, split, bf16": self._training(4, "split", "bf16"),
+            "training, sharded": self._training(4, "sharded"),
+            "training, sharded, bf16": self._training(4, "sharded", "bf16"),
             "training, replicated, fp16": self._training(4, "replicated", "fp16"),
             "training, replicated, bf16": self._training(4, "replicated", "bf16"),
-            "scores, split": self._scores("split"),
+            "scores, sharded": self._scores("sharded"),
             "scored rows": {"scored_rows": True},
         }
 

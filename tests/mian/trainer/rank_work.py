@@ -26,7 +26,7 @@ from mian.config import TrainConfig
 from mian.contract import read_contract
 from mian.distributed.collectives import RankError, Ranks
 from mian.evaluation.scoring import evaluate_split
-from mian.layers import split_tables
+from mian.layers import sharded_tables
 from mian.models import build
 from mian.stream import StreamError
 from mian.training import DisagreementError, Trainer, TrainingError, TrainingStopped, open_streams
@@ -69,7 +69,7 @@ def train(
     if published:
         newer = contract.days[1].model_copy(update={"fingerprint": "newer"})
         contract = contract.model_copy(update={"days": (contract.days[0], newer, *contract.days[2:])})
-    streams = ranks.together(lambda: open_streams(config, contract, ranks), (StreamError,))
+    streams = ranks.run_on_all_ranks(lambda: open_streams(config, contract, ranks), (StreamError,))
     store = CheckpointStore(Path(checkpoints), 2) if checkpoints is not None and ranks.is_first else None
     trainer = Trainer(config, contract, streams, ranks, curves, store, lambda: trainer.progress.step + 1 == stop_at)
     trainer.resume(store.newest() if store is not None else None)
@@ -92,10 +92,10 @@ def waited(ranks: Ranks) -> tuple[float, float]:
     before, busy = ranks.exchange_seconds, time.process_time()
     for exchange in (
         ranks.wait,
-        lambda: ranks.from_first(0),
-        lambda: ranks.mean_(torch.zeros(1)),
-        lambda: ranks.mean_of_gradients(torch.zeros(1), {}),
-        lambda: ranks.broadcast({"of_first": torch.zeros(1)}),
+        lambda: ranks.broadcast_object(0),
+        lambda: ranks.allreduce_mean_(torch.zeros(1)),
+        lambda: ranks.allreduce_gradients(torch.zeros(1), {}),
+        lambda: ranks.broadcast({"value": torch.zeros(1)}),
     ):
         if ranks.rank == ranks.size - 1:
             time.sleep(1)
@@ -106,7 +106,7 @@ def waited(ranks: Ranks) -> tuple[float, float]:
 def score(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dict[str, float]:
     config = TrainConfig.model_validate(values)
     contract = read_contract(config.samples)
-    with split_tables(ranks if config.tables.placement == "split" and ranks.size > 1 else None):
+    with sharded_tables(ranks if config.tables.placement == "sharded" and ranks.size > 1 else None):
         model = build(config.model.name, contract, config.model.options)
     own = {name: table.placement for name, table in model.tables().items()}
     file, name = weights

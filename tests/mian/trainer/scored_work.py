@@ -48,7 +48,7 @@ class Case:
     capacity: int
     order: str = "drawn"
 
-    def of_rank(self, rank: int, size: int) -> Rows:
+    def rank_rows(self, rank: int, size: int) -> Rows:
         """``drawn``: uneven parts; ``last``: the last rank has them all; ``score``: each rank has other scores, ``user``: other users."""
         keys = {"score": self.rows.probabilities, "user": self.rows.users}
         rows = self.rows.take(np.argsort(keys[self.order], kind="stable")) if self.order in keys else self.rows
@@ -89,14 +89,14 @@ class CountingRanks(Ranks):
 
     most = 0
 
-    def bring_to(self, rank: int, rows: Any) -> Any:
-        brought = super().bring_to(rank, rows)
+    def gather_to(self, rank: int, rows: Any) -> Any:
+        brought = super().gather_to(rank, rows)
         self.most = max(self.most, len(brought) if rank == self.rank else 0)
         return brought
 
 
 def evaluate(case: Case, ranks: CountingRanks, folder: Path) -> dict[str, Any]:
-    mine, ranks.most = case.of_rank(ranks.rank, ranks.size), 0
+    mine, ranks.most = case.rank_rows(ranks.rank, ranks.size), 0
     with ScoredRows(ranks, folder, case.capacity) as scored:
         for start in range(0, len(mine.labels), BATCH):
             batch = mine.take(np.arange(start, min(start + BATCH, len(mine.labels))))
@@ -132,6 +132,6 @@ def scored(folder: Path) -> dict[str, Any]:
         "cases": {name: evaluate(case, ranks, folder) for name, case in CASES.items()},
         "errors": {name: error_of(rows, ranks, folder) for name, rows in WRONG.items()},
     }
-    ranks.wait()
+    ranks.barrier()
     assert list(folder.iterdir()) == [], "no rank leaves anything there"
     return found

@@ -47,7 +47,7 @@ def drawn(name: str, contract: Contract, seed: int) -> ClickModel:
 def test_a_model_of_longer_vocabularies_scores_old_values_as_the_old_model(samples: Any, name: str) -> None:
     batch = next(SampleStream(str(samples.folder), samples.contract, "train", 64).epoch(0))
     old, new = drawn(name, samples.contract, 1), drawn(name, extended(samples.contract), 2)
-    new.calibrate(0.5)
+    new.set_negative_sampling_rate(0.5)
     before = {table: weight.clone() for table, weight in new.state_dict().items() if table in new.tables()}
     assert carry_over(old, new, new.state_dict()) == []
     with torch.no_grad():

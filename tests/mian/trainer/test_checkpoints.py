@@ -26,7 +26,7 @@ from mian.checkpoint.store import (
 )
 from mian.models import Mian
 from mian.seeds import mixed_seed
-from mian.training import Trained, Trainer, TrainingStopped
+from mian.training import Trainer, TrainingResult, TrainingStopped
 from tests.mian.trainer.curves import Curves
 
 STEPS = 63  # an epoch of 2036 samples in batches of 32
@@ -53,7 +53,7 @@ def stopped(trainer: Trainer) -> int:
     return trainer.progress.step
 
 
-def assert_same(one: Trained, other: Trained) -> None:
+def assert_same(one: TrainingResult, other: TrainingResult) -> None:
     """To the last bit."""
     for name, weight in one.model.state_dict().items():
         assert torch.equal(weight, other.model.state_dict()[name]), name
@@ -61,14 +61,14 @@ def assert_same(one: Trained, other: Trained) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(samples: Any) -> tuple[Trained, Curves]:
+def undisturbed(samples: Any) -> tuple[TrainingResult, Curves]:
     curves = Curves()
     return trainer_of(samples, curves=curves).run(), curves
 
 
 @pytest.mark.parametrize("steps", [[1], [20], [21], [STEPS], [64], [5, 6, 30, 100], [125]], ids=str)
 def test_stopped_at_any_step_it_goes_on_as_if_it_had_not_been(
-    samples: Any, undisturbed: tuple[Trained, Curves], tmp_path: Path, steps: list[int]
+    samples: Any, undisturbed: tuple[TrainingResult, Curves], tmp_path: Path, steps: list[int]
 ) -> None:
     curves = Curves()
     for step in steps:
@@ -80,7 +80,7 @@ def test_stopped_at_any_step_it_goes_on_as_if_it_had_not_been(
 
 
 def test_killed_at_any_step_it_goes_on_from_the_checkpoint_before(
-    samples: Any, undisturbed: tuple[Trained, Curves], tmp_path: Path
+    samples: Any, undisturbed: tuple[TrainingResult, Curves], tmp_path: Path
 ) -> None:
     for step, goes_on_after in ((4, 0), (11, 0), (30, 10), (66, 25), (90, 65), (126, 85)):
         trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), checkpoint={"every_steps": 5})
@@ -166,8 +166,8 @@ def test_a_checkpoint_of_another_release_is_refused(samples: Any, tmp_path: Path
 def test_with_batches_of_another_size_the_rest_of_the_epoch_is_shared_out_anew(samples: Any, tmp_path: Path) -> None:
     assert stopped(trainer_of(samples, CheckpointStore(tmp_path, 2), 20)) == 20
     trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), batch_size=100)
-    (leg,) = trainer.progress.legs
-    assert (leg.world_size, leg.batch_size, leg.steps) == (1, 32, 20)
+    (segment,) = trainer.progress.segments
+    assert (segment.world_size, segment.batch_size, segment.steps) == (1, 32, 20)
     trained = trainer.run()
     first_epoch = (2036 - 20 * 32) // 100
     assert trained.steps == 20 + first_epoch + 2036 // 100

@@ -24,18 +24,18 @@ def exchanged(request: pytest.FixtureRequest, launches: Launches) -> list[dict[s
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("compression", ["none", *COMPRESSIONS])
 def test_the_mean_is_that_of_all_ranks_and_the_same_on_all(exchanged: list[dict[str, Any]], compression: str, size: str) -> None:
-    of_ranks = [rank[compression][size] for rank in exchanged]
-    dense = torch.stack([rank["own"]["dense"].double() for rank in of_ranks])
-    table = torch.zeros(len(of_ranks), TABLE_ROWS, WIDTH, dtype=torch.float64)
-    for rank, of_rank in zip(of_ranks, table, strict=True):
-        of_rank.index_copy_(0, rank["own"]["rows"], rank["own"]["values"].double())
+    rank_results = [rank[compression][size] for rank in exchanged]
+    dense = torch.stack([rank["own"]["dense"].double() for rank in rank_results])
+    table = torch.zeros(len(rank_results), TABLE_ROWS, WIDTH, dtype=torch.float64)
+    for rank, rank_table in zip(rank_results, table, strict=True):
+        rank_table.index_copy_(0, rank["own"]["rows"], rank["own"]["values"].double())
     bound = 2 * ROUNDING[compression]
     for name, own in (("dense", dense), ("table", table)):
-        error = (of_ranks[0][name] - own.mean(dim=0)).abs()
+        error = (rank_results[0][name] - own.mean(dim=0)).abs()
         assert (error <= bound * own.abs().mean(dim=0) * 1.01).all(), f"{name}: {error.max():.1e}"
-        assert all(torch.equal(rank[name], of_ranks[0][name]) for rank in of_ranks[1:])
-    touched = torch.cat([rank["own"]["rows"] for rank in of_ranks]).unique()
-    assert all(torch.equal(rank["rows"].sort().values, touched) for rank in of_ranks)
+        assert all(torch.equal(rank[name], rank_results[0][name]) for rank in rank_results[1:])
+    touched = torch.cat([rank["own"]["rows"] for rank in rank_results]).unique()
+    assert all(torch.equal(rank["rows"].sort().values, touched) for rank in rank_results)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
@@ -74,9 +74,9 @@ def test_of_a_split_table_gradients_are_rounded_and_vectors_are_not(exchanged: l
     ("ranks", "tables", "compression"),
     [
         (2, "replicated", "fp16"),
-        pytest.param(4, "split", "bf16", marks=pytest.mark.long),
+        pytest.param(4, "sharded", "bf16", marks=pytest.mark.long),
         pytest.param(4, "replicated", "fp16", marks=pytest.mark.long),
-        pytest.param(2, "split", "fp16", marks=pytest.mark.long),
+        pytest.param(2, "sharded", "fp16", marks=pytest.mark.long),
         pytest.param(2, "replicated", "bf16", marks=pytest.mark.long),
         pytest.param(4, "replicated", "bf16", marks=pytest.mark.long),
     ],
@@ -100,7 +100,7 @@ def test_a_training_has_the_loss_curve_of_one_rank_and_all_ranks_the_same_weight
 @pytest.mark.long
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_training_learns_as_much(launches: Launches, compression: str) -> None:
-    fast, rounded = (launches.of(2, f"fast, {packing}")[0] for packing in ("none", compression))
+    fast, rounded = (launches.of(2, f"fast, {layout}")[0] for layout in ("none", compression))
     aucs = fast["metrics"]["auc"], rounded["metrics"]["auc"]
     print(f"AUC of the test split, none and {compression}: {aucs}")
     assert fast["metrics"]["auc"] > 0.7
@@ -108,7 +108,7 @@ def test_a_training_learns_as_much(launches: Launches, compression: str) -> None
     assert any(not torch.equal(weight, rounded["weights"][name]) for name, weight in fast["weights"].items()), "it is rounded"
 
 
-@pytest.mark.parametrize(("tables", "compression"), [("replicated", "fp16"), ("split", "fp16"), ("replicated", "bf16")])
+@pytest.mark.parametrize(("tables", "compression"), [("replicated", "fp16"), ("sharded", "fp16"), ("replicated", "bf16")])
 def test_a_loss_that_is_no_number_ends_it_before_a_weight_changes(launches: Launches, tables: str, compression: str) -> None:
     first, second = launches.of(2, f"diverges, {tables}, {compression}")
     assert first.startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")

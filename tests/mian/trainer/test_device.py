@@ -17,7 +17,7 @@ from mian.config import OptimizerConfig
 from mian.distributed.collectives import Ranks
 from mian.execution.device import DeviceError, choose_device, warn_of_slow_products
 from mian.execution.device_batch import sent
-from mian.execution.prefetch import AHEAD, Batch, beside, fed, prepared, reading_ahead
+from mian.execution.prefetch import AHEAD, Batch, beside, fed, prefetch, prepared
 from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
 from mian.optim.optimizer import Optimizer
@@ -124,7 +124,7 @@ def results(model: ClickModel, batch: Batch) -> dict[str, torch.Tensor]:
     logits.square().sum().backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     statistics = {
-        name: module.of_batch.clone() for name, module in model.named_modules() if isinstance(module, BatchNormalization)
+        name: module.batch_statistics.clone() for name, module in model.named_modules() if isinstance(module, BatchNormalization)
     }
     return {"logits": logits.detach(), **statistics} | {
         name: grad.to_dense() if grad.is_sparse else grad.clone() for name, grad in grads.items()
@@ -133,19 +133,19 @@ def results(model: ClickModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["mian", "mian_plus", "din", "wide_deep", "xdeepfm"])
 def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("attention", "dropout", "packing", "pool", "rows"):  # as on a GPU: the compiled operators are the CPU's
+    for module in ("attention", "dropout", "layout", "pool", "rows"):  # as on a GPU: the compiled operators are the CPU's
         for fits in ("fits", "fits_as_float32", "fits_devices", "fits_histories"):
             monkeypatch.setattr(sys.modules[f"mian.kernels.{module}"], fits, lambda *_: False, raising=False)
     torch.manual_seed(3)
     model = build(name, samples.contract, {}).double().train(name == "din")  # whose statistics are of a batch then
-    assert model.has_fixed_work
+    assert model.supports_cuda_graphs
     shapes = set()
     for batch in batches(samples, 12):
         batch["behavior_length"][3] = 0
         for column in ("behavior_item_id", "behavior_category"):  # what stands where no behavior is changes nothing
             batch[column][3] = 5
-        rounded = sent(prepared(model, batch, few_shapes=True), torch.device("cpu"))
-        shapes.add(rounded.layout)
+        rounded = sent(prepared(model, batch, bucket_shapes=True), torch.device("cpu"))
+        shapes.add(rounded.memory_layout)
         expected, got = results(model, batch), results(model, rounded)
         assert expected.keys() == got.keys()
         for key, tensor in expected.items():
@@ -172,8 +172,8 @@ def test_updates_of_tables_wait_for_no_value_of_the_device(samples: Any, tables:
     assert gradient is not None
     with OneDevice(), torch.no_grad():
         optimizer._step_table(name, gradient._indices()[0], gradient._values(), 1e-3)
-    of_table = [tensor for key, tensor in optimizer.state().items() if key.startswith(f"optimizer.{name}") and tensor.dim()]
-    assert {tensor.device for tensor in [*of_table, table.weight]} == {ELSEWHERE}
+    table_state = [tensor for key, tensor in optimizer.state().items() if key.startswith(f"optimizer.{name}") and tensor.dim()]
+    assert {tensor.device for tensor in [*table_state, table.weight]} == {ELSEWHERE}
 
 
 def test_batches_read_ahead_come_in_their_order_and_no_more_are_read_than_that() -> None:
@@ -187,11 +187,11 @@ def test_batches_read_ahead_come_in_their_order_and_no_more_are_read_than_that()
                 enough.set()
             yield {"number": torch.tensor(number)}
 
-    with reading_ahead(numbered(), lambda batch: int(batch["number"])) as received:
+    with prefetch(numbered(), lambda batch: int(batch["number"])) as received:
         assert [next(received) for _ in range(2)] == [0, 1]
         assert enough.wait(30)
     assert read == list(range(2 + AHEAD)), "after the block nobody reads"
-    with reading_ahead(numbered(), lambda batch: int(batch["number"])) as received:
+    with prefetch(numbered(), lambda batch: int(batch["number"])) as received:
         assert list(received) == list(range(100))
 
 
@@ -200,7 +200,7 @@ def test_what_reading_raises_is_raised_where_the_batch_is_asked_for() -> None:
         yield {"number": torch.tensor(7)}
         raise OSError("the disk is gone")
 
-    with reading_ahead(broken(), lambda batch: int(batch["number"])) as received:
+    with prefetch(broken(), lambda batch: int(batch["number"])) as received:
         assert next(received) == 7
         with pytest.raises(OSError, match="the disk is gone"):
             next(received)

@@ -11,11 +11,11 @@ from mian.checkpoint.store import CheckpointStore
 from mian.distributed.collectives import Ranks
 from mian.evaluation.scoring import scores
 from mian.execution.prefetch import fed
-from mian.kernels import Packing, attention, pool
+from mian.kernels import JaggedLayout, attention, pool
 from mian.kernels.load import fits_gpu
 from mian.layers import GRU, reading_order
 from mian.stream import SampleStream
-from mian.training import Trained, Trainer, TrainingStopped
+from mian.training import Trainer, TrainingResult, TrainingStopped
 from mian.training.data import held_out_stream
 from tests.mian.trainer.curves import Curves
 from tests.mian.trainer.launches import work_on
@@ -41,7 +41,7 @@ def losses(curves: Curves) -> list[float]:
     return list(curves["train_logloss"].values())
 
 
-def train(samples: Any, **values: Any) -> tuple[Trained, list[float]]:
+def train(samples: Any, **values: Any) -> tuple[TrainingResult, list[float]]:
     curves = Curves()
     return trainer_of(samples, curves, **values).run(), losses(curves)
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_goes_on_on_another_device(samples: Any, tmp_path: Path, fi
 
 
 @pytest.mark.horovod
-@pytest.mark.parametrize("tables", ["replicated", "split"])
+@pytest.mark.parametrize("tables", ["replicated", "sharded"])
 def test_two_ranks_on_one_gpu_have_the_losses_of_one_rank_on_the_cpu(samples: Any, tmp_path: Path, tables: str) -> None:
     values: dict[str, Any] = {"stream": {"order": "global"}, "device": "cuda", "tables": {"placement": tables}}
     expected = train(samples, stream={"order": "global"}, device="cpu")[1]
@@ -127,7 +127,7 @@ def test_recorded_steps_have_the_losses_of_those_that_are_not(samples: Any, name
 def test_dropout_is_drawn_anew_in_each_recorded_step(samples: Any) -> None:
     trainer = trainer_of(samples, device="cuda", options={"dropout": 0.5}, optimizer={"learning_rate": 1e-12})
     step, batch = trainer._train_step, next(samples_of(samples))
-    with fed(trainer.model.train(), iter([batch] * 8), step.few_shapes) as batches:
+    with fed(trainer.model.train(), iter([batch] * 8), step.bucket_shapes) as batches:
         drawn = [float(step(given, 0.0)[0]) for given in batches]
     assert step._graphs is not None
     assert step._graphs._graphs
@@ -136,12 +136,12 @@ def test_dropout_is_drawn_anew_in_each_recorded_step(samples: Any) -> None:
 
 def test_a_recurrent_network_reads_histories_as_on_the_cpu() -> None:
     torch.manual_seed(0)
-    packing = Packing(torch.tensor([0, 1, 30, 32, 33, 7, 5, 0, *[3] * 12]), 33)
+    layout = JaggedLayout(torch.tensor([0, 1, 30, 32, 33, 7, 5, 0, *[3] * 12]), 33)
     layer, results = GRU(10, 20), []
     torch.nn.init.normal_(layer.recurrent, std=0.3)
-    operands, grads = (torch.randn(packing.real, 10), torch.rand(packing.real)), torch.randn(packing.real, 20)
+    operands, grads = (torch.randn(layout.real, 10), torch.rand(layout.real)), torch.randn(layout.real, 20)
     for device in ("cpu", "cuda"):
-        there = packing.map(lambda tensor, device=device: tensor.to(device))
+        there = layout.map(lambda tensor, device=device: tensor.to(device))
         vectors, weights = (tensor.to(device).requires_grad_() for tensor in operands)
         layer.to(device).zero_grad()
         order = reading_order(there, vectors, 20)
@@ -156,12 +156,12 @@ def test_a_recurrent_network_reads_histories_as_on_the_cpu() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_operators_of_histories_are_those_of_the_cpu(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    packing = Packing(torch.tensor([0, 1, 30, 32, 33, 70, 5, 0]), 70)
+    layout = JaggedLayout(torch.tensor([0, 1, 30, 32, 33, 70, 5, 0]), 70)
     results = []
-    operands = [torch.randn(packing.real, 3 * 5 * 12), torch.randn(packing.real), torch.randn(packing.real, 100)]
-    grads = [torch.randn(packing.real, 5 * 12), torch.randn(8, 100)]
+    operands = [torch.randn(layout.real, 3 * 5 * 12), torch.randn(layout.real), torch.randn(layout.real, 100)]
+    grads = [torch.randn(layout.real, 5 * 12), torch.randn(8, 100)]
     for device in ("cpu", "cuda"):
-        there = packing.map(lambda tensor, device=device: tensor.to(device))
+        there = layout.map(lambda tensor, device=device: tensor.to(device))
         given = [tensor.to(device, dtype).requires_grad_() for tensor in operands]
         outputs = [attention(given[0], there, 5), *pool(given[1], given[2], there)]
         torch.autograd.backward(outputs[:2], [grad.to(device, dtype) for grad in grads])

@@ -62,9 +62,9 @@ def alone(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         (4, 1, "replicated"),
         (24, 1, "replicated"),
         pytest.param(4, 2, "replicated", marks=[pytest.mark.horovod, pytest.mark.long]),
-        pytest.param(2, 2, "split", marks=[pytest.mark.horovod, pytest.mark.long]),
+        pytest.param(2, 2, "sharded", marks=[pytest.mark.horovod, pytest.mark.long]),
         pytest.param(2, 2, "replicated", marks=[pytest.mark.horovod, pytest.mark.long]),
-        pytest.param(4, 2, "split", marks=[pytest.mark.horovod, pytest.mark.long]),
+        pytest.param(4, 2, "sharded", marks=[pytest.mark.horovod, pytest.mark.long]),
     ],
 )
 def test_passes_have_the_losses_of_the_whole_batch(
@@ -91,9 +91,9 @@ def model_of(samples: Any) -> ClickModel:
 class Seen(Ranks):
     """Keeps the gradients of tables that would travel."""
 
-    def mean_of_gradients(self, dense: Any, tables: Any) -> Any:
+    def allreduce_gradients(self, dense: Any, tables: Any) -> Any:
         self.dense, self.tables = dense.clone(), {name: tuple(part.clone() for part in of) for name, of in tables.items()}
-        return super().mean_of_gradients(dense, tables)
+        return super().allreduce_gradients(dense, tables)
 
 
 @pytest.mark.parametrize("passes", [2, 8])
@@ -131,12 +131,12 @@ class OneOfTwo(Seen):
         super().__init__()
         self._other = other
 
-    def mean_(self, value: torch.Tensor) -> None:
+    def allreduce_mean_(self, value: torch.Tensor) -> None:
         value.add_(self._other).div_(2)
 
-    def mean_of_gradients(self, dense: Any, tables: Any) -> Any:
+    def allreduce_gradients(self, dense: Any, tables: Any) -> Any:
         self.size = 1
-        return super().mean_of_gradients(dense, tables)
+        return super().allreduce_gradients(dense, tables)
 
 
 @pytest.mark.parametrize("auxiliary", ["inner_product", "network"])
@@ -145,9 +145,7 @@ def test_the_auxiliary_loss_of_passes_and_ranks_is_that_of_the_whole_batch(
 ) -> None:
     """Each behavior is its own negative, so that nothing is drawn; histories are of unlike lengths in each part."""
     loss = DIEN.auxiliary_loss
-    monkeypatch.setattr(
-        DIEN, "auxiliary_loss", lambda self, h, e, drawn, packing: loss(self, h, e, torch.arange(len(e)), packing)
-    )
+    monkeypatch.setattr(DIEN, "auxiliary_loss", lambda self, h, e, drawn, layout: loss(self, h, e, torch.arange(len(e)), layout))
     batch = first_batch(samples, 64)
     order = batch["behavior_length"].argsort(stable=True)  # the first parts have next to nothing
     batch = {name: column[order] for name, column in batch.items()}
@@ -166,10 +164,10 @@ def test_the_auxiliary_loss_of_passes_and_ranks_is_that_of_the_whole_batch(
         ranks = [OneOfTwo(counts[1]), OneOfTwo(counts[0])]
         for rank in ranks:
             rank.size = 2
-        of_ranks = [
+        rank_results = [
             gradients_of_dien(samples, half, rank, passes, auxiliary=auxiliary) for half, rank in zip(halves, ranks, strict=True)
         ]
-        means = tuple((one + other) / 2 for one, other in zip(*of_ranks, strict=True))
+        means = tuple((one + other) / 2 for one, other in zip(*rank_results, strict=True))
         torch.testing.assert_close(means, whole, atol=1e-12, rtol=0)
 
 

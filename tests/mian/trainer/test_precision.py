@@ -7,7 +7,7 @@ import torch
 from mian.checkpoint.store import CheckpointStore
 from mian.models import ClickModel
 from mian.serving import load_servable, read_vocabularies, save_servable
-from mian.training import Trained, Trainer, TrainingStopped
+from mian.training import Trainer, TrainingResult, TrainingStopped
 from tests.mian.arithmetic import assert_metrics_of
 from tests.mian.sample_data import whole_split
 
@@ -20,7 +20,7 @@ def trainer_of(samples: Any, store: CheckpointStore | None = None, stop_at: int 
 
 
 @pytest.fixture(scope="module")
-def rounded(samples: Any) -> Trained:
+def rounded(samples: Any) -> TrainingResult:
     return trainer_of(samples, precision="bf16").run()
 
 
@@ -28,7 +28,7 @@ def weights(model: ClickModel) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def test_it_learns_as_much_from_rounded_products(samples: Any, rounded: Trained) -> None:
+def test_it_learns_as_much_from_rounded_products(samples: Any, rounded: TrainingResult) -> None:
     exact = trainer_of(samples).run()
     assert rounded.validation["auc"] > 0.7
     assert rounded.validation["logloss"] == pytest.approx(exact.validation["logloss"], rel=0.02)
@@ -44,7 +44,7 @@ def test_weights_and_what_the_optimizer_remembers_stay_float32(samples: Any) -> 
     assert {tensor.dtype for tensor in floats} == {torch.float32}
 
 
-def test_stopped_it_goes_on_as_if_it_had_not_been(samples: Any, rounded: Trained, tmp_path: Path) -> None:
+def test_stopped_it_goes_on_as_if_it_had_not_been(samples: Any, rounded: TrainingResult, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "checkpoints", keep=2)
     with pytest.raises(TrainingStopped):
         trainer_of(samples, store, stop_at=37, precision="bf16").run()
@@ -54,7 +54,9 @@ def test_stopped_it_goes_on_as_if_it_had_not_been(samples: Any, rounded: Trained
         assert torch.equal(weight, weights(rounded.model)[name]), name
 
 
-def test_the_served_model_gives_the_scores_of_the_evaluation_in_float32(samples: Any, rounded: Trained, tmp_path: Path) -> None:
+def test_the_served_model_gives_the_scores_of_the_evaluation_in_float32(
+    samples: Any, rounded: TrainingResult, tmp_path: Path
+) -> None:
     options = samples.config(**SETTINGS).model.options
     contents = read_vocabularies(samples.contract, str(samples.folder))
     save_servable(tmp_path / "model", rounded.model, "mian", options, samples.contract, contents)

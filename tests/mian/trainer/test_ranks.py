@@ -16,8 +16,8 @@ pytestmark = pytest.mark.horovod
 WORLDS = [
     pytest.param((2, "replicated"), marks=pytest.mark.long),
     (4, "replicated"),
-    (2, "split"),
-    pytest.param((4, "split"), marks=pytest.mark.long),
+    (2, "sharded"),
+    pytest.param((4, "sharded"), marks=pytest.mark.long),
 ]
 
 
@@ -72,14 +72,14 @@ def test_many_ranks_come_to_the_weights_of_one(alone: dict[str, Any], trained: l
 
 
 def test_all_ranks_end_with_the_same_whole_weights_or_with_their_own_rows(request: Any, trained: list[dict[str, Any]]) -> None:
-    is_split = "split" in request.node.callspec.id
+    is_sharded = "sharded" in request.node.callspec.id
     first = trained[0]["weights"]
     for other in trained[1:]:
         for name, weight in other["weights"].items():
-            assert torch.equal(weight, first[name]) or (is_split and name in other["table_rows"]), name
+            assert torch.equal(weight, first[name]) or (is_sharded and name in other["table_rows"]), name
     for name, weight in first.items():
         if name in trained[0]["table_rows"]:
-            assert sum(rank["table_rows"][name] for rank in trained) == len(weight) * (1 if is_split else len(trained))
+            assert sum(rank["table_rows"][name] for rank in trained) == len(weight) * (1 if is_sharded else len(trained))
 
 
 def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
@@ -90,11 +90,11 @@ def test_the_first_rank_alone_reports(trained: list[dict[str, Any]]) -> None:
     ("ranks", "tables"),
     [
         pytest.param(2, "replicated", marks=pytest.mark.long),
-        pytest.param(2, "split", marks=pytest.mark.long),
+        pytest.param(2, "sharded", marks=pytest.mark.long),
         pytest.param(3, "replicated", marks=pytest.mark.long),
-        (3, "split"),
+        (3, "sharded"),
         (4, "replicated"),
-        pytest.param(4, "split", marks=pytest.mark.long),
+        pytest.param(4, "sharded", marks=pytest.mark.long),
     ],
 )
 def test_metrics_over_any_number_of_ranks_are_those_of_all_rows(
@@ -110,7 +110,7 @@ def test_metrics_of_one_rank_are_those_of_all_rows(
     assert_metrics_of(alone["metrics"], trained_alone, test_split)
 
 
-@pytest.mark.parametrize("tables", [pytest.param("replicated", marks=pytest.mark.long), "split"])
+@pytest.mark.parametrize("tables", [pytest.param("replicated", marks=pytest.mark.long), "sharded"])
 def test_a_training_goes_on_on_another_number_of_ranks(launches: Launches, tables: str) -> None:
     """The global batches are the same for any number, so that the curve is that of a training which was never stopped."""
     parts = [launches.of(ranks, f"goes on, {tables}")[0]["curve"] for ranks in (1, 3, 2)]
@@ -157,7 +157,7 @@ def test_a_score_that_is_no_number_is_said_by_the_rank_that_has_the_row(launches
     assert second.startswith("TrainingError: rank 1: after step 2 split 'validation' cannot be scored")
 
 
-@pytest.mark.parametrize("tables", ["replicated", "split"])
+@pytest.mark.parametrize("tables", ["replicated", "sharded"])
 def test_a_loss_that_is_no_number_is_said_by_one_rank(launches: Launches, tables: str) -> None:
     first, second = launches.of(2, f"diverges, {tables}, none")
     assert first.startswith("TrainingError: rank 0: step 2 cannot be done, the loss or a gradient is no number")

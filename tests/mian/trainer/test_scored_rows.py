@@ -26,15 +26,15 @@ WORLDS = [1, pytest.param(2, marks=pytest.mark.long), 3, pytest.param(4, marks=p
 
 
 @pytest.fixture(scope="module", params=WORLDS, ids=lambda ranks: f"{ranks} ranks")
-def of_ranks(request: pytest.FixtureRequest, launches: Launches) -> list[dict[str, Any]]:
+def rank_results(request: pytest.FixtureRequest, launches: Launches) -> list[dict[str, Any]]:
     """What each rank leaves, see ``scored_work``."""
     return launches.of(request.param, "scored rows")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_metrics_are_those_of_all_rows_on_every_rank(of_ranks: list[dict[str, Any]], case: str) -> None:
+def test_metrics_are_those_of_all_rows_on_every_rank(rank_results: list[dict[str, Any]], case: str) -> None:
     rows = CASES[case].rows
-    first = of_ranks[0]["cases"][case]
+    first = rank_results[0]["cases"][case]
     expected = evaluate(rows.labels, rows.probabilities, rows.users)
     assert first["metrics"] == pytest.approx(expected, rel=1e-12, nan_ok=True)
     if 0 < expected["positives"] < expected["rows"]:
@@ -42,43 +42,43 @@ def test_metrics_are_those_of_all_rows_on_every_rank(of_ranks: list[dict[str, An
     if case == "spilled":
         loss = log_loss(rows.labels, rows.probabilities.astype(np.float64))
         assert first["metrics"]["logloss"] == pytest.approx(loss, rel=1e-12)
-    for other in of_ranks[1:]:
+    for other in rank_results[1:]:
         found = other["cases"][case]
         np.testing.assert_equal((found["metrics"], found["table"]), (first["metrics"], first["table"]))
 
 
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"no rows", "one row", "no clicks", "clicks alone"}))
-def test_auc_is_the_same_to_the_last_bit_on_any_number_of_ranks(of_ranks: list[dict[str, Any]], case: str) -> None:
+def test_auc_is_the_same_to_the_last_bit_on_any_number_of_ranks(rank_results: list[dict[str, Any]], case: str) -> None:
     rows = CASES[case].rows
     clicks, others = (np.sort(rows.probabilities[rows.labels == label]) for label in (1, 0))
     won = sum(int(np.searchsorted(others, clicks, side).sum()) for side in ("left", "right"))  # ties once, others twice
-    assert of_ranks[0]["cases"][case]["metrics"]["auc"] == won / (2 * len(clicks) * len(others))
+    assert rank_results[0]["cases"][case]["metrics"]["auc"] == won / (2 * len(clicks) * len(others))
 
 
 @pytest.mark.parametrize("case", sorted(CASES.keys() - {"no rows"}))
-def test_the_reliability_table_is_that_of_all_rows(of_ranks: list[dict[str, Any]], case: str) -> None:
+def test_the_reliability_table_is_that_of_all_rows(rank_results: list[dict[str, Any]], case: str) -> None:
     rows = CASES[case].rows
     expected = reliability(rows.labels, rows.probabilities)
-    found = pd.DataFrame(of_ranks[0]["cases"][case]["table"])
+    found = pd.DataFrame(rank_results[0]["cases"][case]["table"])
     pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-12)
     assert found["count"].tolist() == expected["count"].tolist()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_more_rows_travel_at_a_time_than_a_rank_may_hold(of_ranks: list[dict[str, Any]], case: str) -> None:
+def test_no_more_rows_travel_at_a_time_than_a_rank_may_hold(rank_results: list[dict[str, Any]], case: str) -> None:
     """Those of one score and label, or of one user, score and label, are one from each rank, however many they are."""
-    assert max(rank["cases"][case]["most"] for rank in of_ranks) <= CASES[case].capacity + 2 * len(of_ranks)
+    assert max(rank["cases"][case]["most"] for rank in rank_results) <= CASES[case].capacity + 2 * len(rank_results)
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_rows_of_one_rank_are_an_error_on_all(of_ranks: list[dict[str, Any]], what: str) -> None:
-    rows = 2 * len(of_ranks) + 1
+def test_wrong_rows_of_one_rank_are_an_error_on_all(rank_results: list[dict[str, Any]], what: str) -> None:
+    rows = 2 * len(rank_results) + 1
     said = {
         "NaN": f"NotANumberError: scores hold NaN in 1 of {rows} rows",
         "label": f"MetricError: labels must be 0 or 1: 1 of {rows} rows have others",
         "no probability": f"MetricError: probabilities must be in [0, 1]: 1 of {rows} rows have others",
     }
-    assert [rank["errors"][what] for rank in of_ranks] == [said[what]] * len(of_ranks)
+    assert [rank["errors"][what] for rank in rank_results] == [said[what]] * len(rank_results)
 
 
 def test_what_is_spilled_has_no_name_and_small_splits_spill_nothing(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_table_that_cannot_fit_is_refused_with_its_size() -> None:
         "has 64.0 GiB",
         "'item_id': 2,147,483,647 rows of 16 numbers",
         "hash_buckets",
-        "tables.placement=split",
+        "tables.placement=sharded",
     ):
         assert words in str(caught.value)
 
@@ -56,8 +56,8 @@ def test_a_table_that_cannot_fit_is_refused_with_its_size() -> None:
         ({}, 1, 1, 3.0),
         ({}, 4, 2, 6.0),
         ({"optimizer": {"tables": "rowwise_adagrad"}}, 1, 1, 17 / 16),
-        ({"tables": {"placement": "split"}}, 4, 1, 0.75),
-        ({"tables": {"placement": "split"}}, 4, 4, 3.0),
+        ({"tables": {"placement": "sharded"}}, 4, 1, 0.75),
+        ({"tables": {"placement": "sharded"}}, 4, 4, 3.0),
         ({"model": {"name": "lr"}}, 1, 1, 3 / 16),
     ],
 )

@@ -58,9 +58,9 @@ def test_the_threads_are_as_before_after_an_error() -> None:
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize(("given", "of_steps", "of_evaluation"), [(None, 1, 2), (3, 3, 3)])
+@pytest.mark.parametrize(("given", "step_threads", "evaluation_threads"), [(None, 1, 2), (3, 3, 3)])
 def test_a_training_scores_with_the_threads_of_its_larger_batches(
-    samples: Any, monkeypatch: pytest.MonkeyPatch, given: int | None, of_steps: int, of_evaluation: int
+    samples: Any, monkeypatch: pytest.MonkeyPatch, given: int | None, step_threads: int, evaluation_threads: int
 ) -> None:
     used = []
     monkeypatch.setattr("mian.training.trainer.evaluate_split", lambda *_: used.append(torch.get_num_threads()))
@@ -68,9 +68,9 @@ def test_a_training_scores_with_the_threads_of_its_larger_batches(
     before = torch.get_num_threads()
     try:
         trainer = samples.trainer(threads=given, evaluation_batch_size=2048)
-        assert torch.get_num_threads() == of_steps
+        assert torch.get_num_threads() == step_threads
         with pytest.raises(AttributeError):  # the scores that were not made
             trainer.run()
-        assert used == [of_evaluation]
+        assert used == [evaluation_threads]
     finally:
         torch.set_num_threads(before)

@@ -12,13 +12,13 @@ from mian.distributed.collectives import Ranks
 from mian.evaluation.offline import score
 from mian.models import ClickModel, build
 from mian.stream import SampleStream
-from mian.training import Trained, Trainer, open_streams
+from mian.training import Trainer, TrainingResult, open_streams
 from tests.mian.trainer.curves import Curves
 
 STEPS = 63  # an epoch of 2036 samples in batches of 32
 
 
-def train(samples: Any, curves: Curves | None = None, options: dict[str, Any] | None = None, **values: Any) -> Trained:
+def train(samples: Any, curves: Curves | None = None, options: dict[str, Any] | None = None, **values: Any) -> TrainingResult:
     ranks = Ranks()
     config = samples.config(options, **values)
     streams = open_streams(config, samples.contract, ranks)

@@ -8,7 +8,7 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from mian.distributed.collectives import Ranks
-from mian.training import Trained, Trainer, open_streams
+from mian.training import Trainer, TrainingResult, open_streams
 from tests.mian.trainer.curves import Curves
 
 
@@ -27,19 +27,19 @@ class Left(Ranks):
                     tensor.fill_(7.0)
                 raise HorovodInternalError
 
-    def mean_(self, value: torch.Tensor) -> None:
+    def allreduce_mean_(self, value: torch.Tensor) -> None:
         self._count("mean_", value)
-        super().mean_(value)
+        super().allreduce_mean_(value)
 
-    def mean_of_gradients(
+    def allreduce_gradients(
         self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        self._count("mean_of_gradients", dense)
-        return super().mean_of_gradients(dense, tables)
+        self._count("allreduce_gradients", dense)
+        return super().allreduce_gradients(dense, tables)
 
-    def bring_to(self, rank: int, rows: Any) -> Any:
-        self._count("bring_to")
-        return super().bring_to(rank, rows)
+    def gather_to(self, rank: int, rows: Any) -> Any:
+        self._count("gather_to")
+        return super().gather_to(rank, rows)
 
 
 def trainer(samples: Any, ranks: Ranks, curves: Curves) -> Trainer:
@@ -50,7 +50,7 @@ def trainer(samples: Any, ranks: Ranks, curves: Curves) -> Trainer:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(samples: Any) -> tuple[Trained, Curves]:
+def undisturbed(samples: Any) -> tuple[TrainingResult, Curves]:
     curves = Curves()
     return trainer(samples, Ranks(), curves).run(), curves
 
@@ -58,15 +58,15 @@ def undisturbed(samples: Any) -> tuple[Trained, Curves]:
 @pytest.mark.parametrize(
     ("exchange", "number"),
     [
-        ("mean_of_gradients", 1),  # in the first step
-        ("mean_of_gradients", 30),
+        ("allreduce_gradients", 1),  # in the first step
+        ("allreduce_gradients", 30),
         ("mean_", 1),  # the mean of the training curve
-        ("bring_to", 3),  # the second evaluation's scores, at the end of the first epoch
-        ("bring_to", 8),  # the last one's users
+        ("gather_to", 3),  # the second evaluation's scores, at the end of the first epoch
+        ("gather_to", 8),  # the last one's users
     ],
 )
 def test_what_is_in_memory_is_that_of_a_whole_step(
-    samples: Any, undisturbed: tuple[Trained, Curves], exchange: str, number: int
+    samples: Any, undisturbed: tuple[TrainingResult, Curves], exchange: str, number: int
 ) -> None:
     curves = Curves()
     left = trainer(samples, Left(exchange, number), curves)

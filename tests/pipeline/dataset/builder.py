@@ -75,8 +75,8 @@ class PlainBuilder:
 
     def schedule(self, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]) -> Schedule:
         inputs = {day: hashlib.sha256(json.dumps(self._logs[day]).encode()).hexdigest() for day in days}
-        marks = {day: day_fingerprint(self._config, day, vocabularies, inputs[day]) for day in inputs}
-        same = {day for day in inputs if day in finished and finished[day].fingerprint == marks[day]}
+        fingerprints = {day: day_fingerprint(self._config, day, vocabularies, inputs[day]) for day in inputs}
+        same = {day for day in inputs if day in finished and finished[day].fingerprint == fingerprints[day]}
         return Schedule(finished, inputs, {day: "" if day in same else "changed" for day in sorted(inputs)})
 
     def extended(self, base: Contract) -> BuiltDays:

@@ -8,14 +8,14 @@ import pytest
 
 from mian.contract import Label, Split
 from pipeline.describe import describe
-from pipeline.describe.warnings import remarks
+from pipeline.describe.warnings import find_warnings
 from tests.pipeline.describe.small_set import DUPLICATE, SMALL, Plan, days, write_set
 
 
 def said(folder: Path, plans: list[Plan], **changes: Any) -> list[str]:
     """Remarks that are serious, and those that are not with "note: " before them."""
     write_set(folder, plans, **changes)
-    return [("" if remark.serious else "note: ") + remark.text for remark in remarks(describe(str(folder)))]
+    return [("" if warning.serious else "note: ") + warning.text for warning in find_warnings(describe(str(folder)))]
 
 
 def with_last(**last: Any) -> list[Plan]:
