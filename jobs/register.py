@@ -89,12 +89,12 @@ def _record(folder: Path, record: TrainingRecord, config: TrainConfig, recorded:
 
 def _refuse_others(config: TrainConfig, recorded: TrainConfig, source: str, folder: Path) -> None:
     """Refuse a configuration that is not that of the model."""
-    ours, theirs = (dict(flatten(_but_tracking(each))) for each in (config, recorded))
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
+    given, trained_with = (dict(flatten(_but_tracking(each))) for each in (config, recorded))
+    for name in sorted(given.keys() | trained_with.keys()):
+        if given.get(name) != trained_with.get(name):
             raise TrackingError(
-                f"{source}: {name} is {ours.get(name)}, and {folder} was trained with {theirs.get(name)}; leave the file out, for the "
-                "folder says what it holds"
+                f"{source}: {name} is {given.get(name)}, and {folder} was trained with {trained_with.get(name)}; leave the file out, "
+                "for the folder says what it holds"
             )
 
 

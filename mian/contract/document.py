@@ -341,12 +341,14 @@ class Contract(_Strict):
     def differences(self, other: Contract) -> Iterator[str]:
         """How ``other`` differs in what a model's weights depend on, one sentence each; nothing where they agree."""
         mine = {field.column: field for field in self.fields}
-        theirs = {field.column: field for field in other.fields}
-        yield from (f"field {column} is missing" for column in mine if column not in theirs)
-        yield from (f"field {column} is new" for column in theirs if column not in mine)
-        shared = [column for column in mine if column in theirs]
-        yield from (f"field {column} is of another kind or transform" for column in shared if mine[column] != theirs[column])
-        if set(mine) == set(theirs) and list(mine) != list(theirs):
+        other_fields = {field.column: field for field in other.fields}
+        yield from (f"field {column} is missing" for column in mine if column not in other_fields)
+        yield from (f"field {column} is new" for column in other_fields if column not in mine)
+        shared = [column for column in mine if column in other_fields]
+        yield from (
+            f"field {column} is of another kind or transform" for column in shared if mine[column] != other_fields[column]
+        )
+        if set(mine) == set(other_fields) and list(mine) != list(other_fields):
             yield "fields are in another order"
         others = other._vocabulary_contents()
         yield from (

@@ -31,8 +31,8 @@ class DeviceBatch(Prepared):
 
     def __init__(self, batch: Prepared, memory: torch.Tensor, places: Sequence[Place]) -> None:
         views = (memory[start:stop].view(tensor.dtype).view(tensor.shape) for tensor, start, stop in places)
-        there = batch.map(lambda _: next(views))
-        super().__init__(there, there.lookups)
+        moved = batch.map(lambda _: next(views))
+        super().__init__(moved, moved.lookups)
         self.memory = memory
         names = [*batch, *[""] * (len(places) - len(batch))]
         self.memory_layout: MemoryLayout = tuple(

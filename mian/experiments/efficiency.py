@@ -72,12 +72,12 @@ def _seconds_an_epoch(experiment: Experiment, trials: dict[str, Trial]) -> dict[
     found: dict[str, list[float]] = {variant: [] for variant in trials}
     for number in range(ROUNDS + 1):  # the first warms up
         for variant, step in steps.items():
-            done, started = 0, time.perf_counter()
+            steps_done, started = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - started) < experiment.config.timed_seconds:
                 step()
-                done += 1
+                steps_done += 1
             if number:
-                found[variant].append(elapsed / done)
+                found[variant].append(elapsed / steps_done)
     return {variant: statistics.median(times) * epochs[variant] for variant, times in found.items()}
 
 

@@ -102,15 +102,15 @@ def attention_cases(weights: GlobalWeights) -> Figure:
 
 def differences(table: pd.DataFrame, against: str) -> Figure:
     """AUC of each variant less that of one, with the interval over users drawn anew."""
-    shown = table.drop(index=list(TRUTH_COLUMNS), errors="ignore")
-    figure = Figure(figsize=(7.0, 0.38 * len(shown) + 1.3), layout="constrained")
+    models = table.drop(index=list(TRUTH_COLUMNS), errors="ignore")
+    figure = Figure(figsize=(7.0, 0.38 * len(models) + 1.3), layout="constrained")
     axes: Axes = figure.subplots()
-    center = shown["auc"] - shown.loc[against, "auc"]
-    places = np.arange(len(shown))[::-1]
-    spread = [(center - shown["low"]).clip(lower=0), (shown["high"] - center).clip(lower=0)]
+    center = models["auc"] - models.loc[against, "auc"]
+    places = np.arange(len(models))[::-1]
+    spread = [(center - models["low"]).clip(lower=0), (models["high"] - center).clip(lower=0)]
     axes.errorbar(center, places, xerr=spread, fmt="o", color="#0072B2", ecolor="0.4", capsize=3, markersize=6)
     axes.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
-    axes.set_yticks(places, shown.index)
+    axes.set_yticks(places, models.index)
     axes.set_xlabel(f"AUC less that of {against}, test split")
     axes.set_ylabel("model")
     axes.grid(axis="x", color="0.9")
@@ -121,11 +121,11 @@ def slices(table: pd.DataFrame, title: str, variants: Sequence[str]) -> Figure:
     """AUC of some variants within parts of the test split."""
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")
     axes: Axes = figure.subplots()
-    shown = [variant for variant in (*variants, *TRUTH_COLUMNS) if variant in table]
+    models = [variant for variant in (*variants, *TRUTH_COLUMNS) if variant in table]
     places = np.arange(len(table))
-    for number, variant in enumerate(shown):
+    for number, variant in enumerate(models):
         color, _, marker = STYLES[number % len(STYLES)]
-        shift = 0.12 * (number - (len(shown) - 1) / 2)
+        shift = 0.12 * (number - (len(models) - 1) / 2)
         axes.plot(places + shift, table[variant], linestyle="none", color=color, marker=marker, markersize=8, label=variant)
     width = LETTERS // len(table)
     parts = [textwrap.wrap(str(part), width) for part in table.index]

@@ -125,13 +125,13 @@ class Optimizer:
         # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a sharded table's
         # gradient holds may be of another rank's batch: it stops all, and does not say that it is this one's.
         sums = {name: values.sum() for name, (_, values) in table_gradients.items()}
-        nothing = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
-        self._dense.flag.copy_(nothing + sum(sums.values()) * 0.0 + float(stop))
+        zero_or_nan = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
+        self._dense.flag.copy_(zero_or_nan + sum(sums.values()) * 0.0 + float(stop))
         # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
         table_gradients |= self.ranks.allreduce_gradients(self._dense.exchanged, whole)
         flag = float(self._dense.flag)
         if math.isnan(flag):
-            raise NotFiniteError(here=bool(nothing.isnan()))
+            raise NotFiniteError(here=bool(zero_or_nan.isnan()))
         factor = rate_factor(self._config, progress, self.ranks.size)
         self._step_dense(self._config.learning_rate * factor)
         rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * factor

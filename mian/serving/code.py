@@ -42,9 +42,9 @@ def check_code(folder: Path) -> None:
     if not folder.is_dir():  # the model is being logged
         return
     imported = imported_package()
-    ours, theirs = code_digest(imported), code_digest(folder / "mian")
-    if ours != theirs:
+    running, packaged = code_digest(imported), code_digest(folder / "mian")
+    if running != packaged:
         raise ServableCodeError(
-            f"the model brings its own code along ({folder}, {theirs[:12]}), and this process has imported other code of the same name "
-            f"({imported}, {ours[:12]}); load models of different code in processes of their own"
+            f"the model brings its own code along ({folder}, {packaged[:12]}), and this process has imported other code of the same name "
+            f"({imported}, {running[:12]}); load models of different code in processes of their own"
         )

@@ -6,8 +6,8 @@ memory of a few row groups: a row group is decoded once, a piece for each window
 
 The windows laid end to end are one sequence of all rows, the same on every rank. A :class:`~mian.stream.sharding.RankShard` says which
 spans of it are a rank's; :func:`plan_slices` says which rows of which windows those are. Blocks begin where ranks do, or a row group
-before. A window at the border of two ranks is read by both, each taking its own slice of the one permutation, so no row is used twice and none
-is lost.
+before. A window at the border of two ranks is read by both, each taking its own slice of the one permutation, so no row is used
+twice and none is lost.
 """
 
 from __future__ import annotations

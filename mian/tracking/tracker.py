@@ -268,8 +268,8 @@ class Tracker:
     def _send(self, run_id: str) -> None:
         client, journal = mlflow.MlflowClient(), self.journal
         if journal.notes.get("told") != run_id:
-            there = client.get_run(run_id).data.params
-            params = [Param(name, value) for name, value in self._params.items() if name not in there]
+            logged_params = client.get_run(run_id).data.params
+            params = [Param(name, value) for name, value in self._params.items() if name not in logged_params]
             run_tags = [RunTag(name, value) for name, value in self._tags.items()]
             client.log_batch(run_id, tags=run_tags)
             for first in range(0, len(params), PARAMS_A_REQUEST):

@@ -64,9 +64,9 @@ def _same_on_all(config: TrainConfig) -> dict[str, Any]:
 
 def _first_difference(mine: Mapping[str, Any], first_rank: Mapping[str, Any]) -> str:
     """Of what this rank has from what rank 0 has; empty where there is none."""
-    here, there = dict(_flat("", mine)), dict(_flat("", first_rank))
-    for name in {**there, **here}:
-        value, expected = here.get(name, _MISSING), there.get(name, _MISSING)
+    own, first = dict(_flat("", mine)), dict(_flat("", first_rank))
+    for name in {**first, **own}:
+        value, expected = own.get(name, _MISSING), first.get(name, _MISSING)
         if value != expected:
             kind, _, place = name.partition(".")
             what = {"settings": f"the setting {place}", "contract": f"the contract's {place}"}.get(kind, "the code's fingerprint")

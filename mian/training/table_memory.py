@@ -45,16 +45,16 @@ def refuse_large_tables(
     here = local_ranks if device.type == "cpu" else 1
     shares = here / ranks if config.tables.placement == "sharded" else float(here)
     needed = sum(tables.values()) * shares
-    there = memory if memory is not None else _memory(device)
-    if needed <= there:
+    available = memory if memory is not None else _memory(device)
+    if needed <= available:
         return
     largest = max(tables, key=lambda name: tables[name])
     spread = "more ranks" if config.tables.placement == "sharded" else "tables.placement=sharded over several machines"
     raise TableMemoryError(
         f"embedding tables need {needed / _GIB:,.1f} GiB {'of this machine' if device.type == 'cpu' else 'of the GPU'}, which has "
-        f"{there / _GIB:,.1f} GiB; the largest is that of vocabulary {largest!r}: {contract.vocabulary(largest).size:,} rows of {width} "
-        f"numbers, and {remembered} that the optimizer remembers of each, {tables[largest] / _GIB:,.1f} GiB. Give {largest!r} fewer ids "
-        "(hash_buckets, max_size or min_count when the samples are built), or take a smaller model.options.embedding_dim, "
+        f"{available / _GIB:,.1f} GiB; the largest is that of vocabulary {largest!r}: {contract.vocabulary(largest).size:,} rows "
+        f"of {width} numbers, and {remembered} that the optimizer remembers of each, {tables[largest] / _GIB:,.1f} GiB. Give "
+        f"{largest!r} fewer ids (hash_buckets, max_size or min_count when the samples are built), or take a smaller model.options.embedding_dim, "
         f"optimizer.tables=rowwise_adagrad, or {spread}"
     )
 

@@ -315,13 +315,13 @@ class Trainer:
 
     def _evaluations(self, steps: int) -> set[int]:
         """After which of an epoch's last ``steps`` steps the validation split is scored: at even distances over all of it."""
-        done = (
+        samples_done = (
             sum(segment.world_size * segment.batch_size * segment.steps for segment in self.progress.segments)
             / self._global_batch
         )
         times = self._config.evaluations_per_epoch
-        after = [round((done + steps) * (number + 1) / times - done) for number in range(times)]
-        return {max(1, step) for step in after if step > 0 or not done}
+        after = [round((samples_done + steps) * (number + 1) / times - samples_done) for number in range(times)]
+        return {max(1, step) for step in after if step > 0 or not samples_done}
 
     @property
     def _global_batch(self) -> int:

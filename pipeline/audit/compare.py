@@ -96,9 +96,9 @@ class Comparison:
             # of several deliveries any may bring the label 1
             deliveries = self._evaluation.impressions[row.user]
             return max(s.label or 0 for s in deliveries if (s.impression_id, s.day) == (row.base_id, row.day))
-        theirs = first_shown(self._evaluation.impressions[row.user])
-        mine = next(s for s in theirs if (s.impression_id, s.day) == (row.base_id, row.day))
-        return int(clicked(mine, theirs, self._clicks.get(row.user, []), log))
+        user_events = first_shown(self._evaluation.impressions[row.user])
+        mine = next(s for s in user_events if (s.impression_id, s.day) == (row.base_id, row.day))
+        return int(clicked(mine, user_events, self._clicks.get(row.user, []), log))
 
     def _compared(self, number: int, row: Drawn, shown: Shown) -> Iterator[Finding]:
         held, place = row.held, self._places[number]
@@ -115,12 +115,12 @@ class Comparison:
             )
         if row.negative and row.item is not None:
             reach = self._config.history.days * DAY_MICROS + round(self._config.history.lag_hours * 3_600_000_000)
-            theirs = self._evaluation.impressions[row.user]
+            user_events = self._evaluation.impressions[row.user]
             refused = negative_allowed(
                 row.item,
                 shown.time,
                 self._sold.get(row.item, ()),
-                theirs,
+                user_events,
                 reach,
                 self._window,
                 self._config.day_time_zone,
@@ -185,11 +185,11 @@ class Comparison:
 
     def _history_compared(self, row: Drawn, shown: Shown) -> Iterator[Finding]:
         assert row.held is not None
-        theirs = self._events.get(row.user, []) if self._fields.behaviors else []
+        user_events = self._events.get(row.user, []) if self._fields.behaviors else []
         if self._config.recorded:
-            history = recorded_history_of(theirs, row.base_id, shown.time)
+            history = recorded_history_of(user_events, row.base_id, shown.time)
         else:
-            history = history_of(theirs, shown.time, self._config.history, self._config.day_time_zone)
+            history = history_of(user_events, shown.time, self._config.history, self._config.day_time_zone)
         if row.held["behavior_length"] != len(history):
             yield self._finding(row, "history", "behavior_length", row.held["behavior_length"], len(history))
         for member in self._fields.behaviors:

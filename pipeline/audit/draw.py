@@ -99,7 +99,7 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
     if config.recorded:  # those of the drawn impressions alone
         impression_ids = _frame(spark, "impression_id", pa.string(), {row.base_id for row in drawn})
         behaviors = behaviors.join(F.broadcast(impression_ids), "impression_id", "left_semi")
-    done = _of(behaviors, users, USER_KEY)
+    user_behaviors = _of(behaviors, users, USER_KEY)
     negatives = {row.item for row in drawn if row.item is not None}
     sold = None
     if negatives:
@@ -107,8 +107,8 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
     items = None
     if tables.items is not None:
         ids = {row.base_id for row in drawn}
-        shown = {item for name, item in _pairs(impressions, "impression_id", "item_id") if name in ids}
-        wanted = _frame(spark, "item_id", pa.string(), shown | negatives | set(done["item_id"].to_pylist()))
+        delivered_items = {item for name, item in _pairs(impressions, "impression_id", "item_id") if name in ids}
+        wanted = _frame(spark, "item_id", pa.string(), delivered_items | negatives | set(user_behaviors["item_id"].to_pylist()))
         items = _of(tables.items, wanted, "item_id")
     profiles = None
     if tables.users is not None:
@@ -116,7 +116,7 @@ def collect(tables: Tables, config: DataConfig, fields: Members, drawn: Sequence
         columns = [c for c in tables.users.columns if c not in {member.column for member in fields.profile}]
         profiles = _of(tables.users.select(*columns, *extra), users, USER_KEY)
     clicks = _of(tables.clicks, users, USER_KEY) if tables.clicks is not None else None
-    return Facts(impressions, clicks, done, profiles, items, sold)
+    return Facts(impressions, clicks, user_behaviors, profiles, items, sold)
 
 
 def _sold(tables: Tables, config: DataConfig, drawn: Sequence[Drawn]) -> pa.Table:

@@ -50,11 +50,11 @@ class Report:
         for finding in self.findings:
             totals[finding.kind] += finding.count
         for kind, total in totals.items():
-            shown = [finding for finding in self.found(kind) if finding.samples or finding.logs][:SHOWN]
+            examples = [finding for finding in self.found(kind) if finding.samples or finding.logs][:SHOWN]
             lines.append(f"{kind}: {total:,} {'finding' if total == 1 else 'findings'}")
-            lines += [f"  {_line(finding)}" for finding in shown]
-            if total > len(shown):
-                lines.append(f"  ... and {total - len(shown):,} more")
+            lines += [f"  {_line(finding)}" for finding in examples]
+            if total > len(examples):
+                lines.append(f"  ... and {total - len(examples):,} more")
         total = sum(totals.values())
         lines.append(f"{total:,} {'finding' if total == 1 else 'findings'}" if total else "nothing found")
         return "\n".join(lines)

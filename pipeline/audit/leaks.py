@@ -136,17 +136,17 @@ def _certainties(rows: IndicatorRows) -> Iterator[_Test]:
             on, off = part & indicator.on, part & ~indicator.on
             if not on.any() or not off.any():
                 continue
-            shown, clicked = int(on.sum()), int(rows.labels[on].sum())
-            if rows.drawn and rows.held_out[part].any() and 2 * clicked > shown:
+            impressions, clicked = int(on.sum()), int(rows.labels[on].sum())
+            if rows.drawn and rows.held_out[part].any() and 2 * clicked > impressions:
                 continue  # a drawn negative had an event before, a positive may be the first of its item: what is new is mostly positive
             rate = _expected(rows, on, off)
             # rows of one user, or of one user and day, stand and fall together
             units = len(
                 np.unique(rows.users[on] if indicator.per_user else rows.users[on] * (1 + rows.days.max()) + rows.days[on])
             )
-            chance = _certainty(indicator, shown, clicked, units, rate)
+            chance = _certainty(indicator, impressions, clicked, units, rate)
             if chance < 1.0:
-                samples = f"{indicator.words} in {shown:,} rows of {words}, {clicked:,} of them with label 1"
+                samples = f"{indicator.words} in {impressions:,} rows of {words}, {clicked:,} of them with label 1"
                 logs = f"a label rate of {rate:.2%} in the other rows: this tells the label for certain, or nearly"
                 yield _Test(chance, Finding("leak", samples, logs, column=indicator.column))
 
@@ -155,22 +155,22 @@ def _expected(rows: IndicatorRows, on: BoolArray, off: BoolArray) -> float:
     """The rate of the other rows of the same days."""
     size = int(rows.days.max()) + 1
     all_off = float(rows.labels[off].mean())
-    shown = np.bincount(rows.days[off], minlength=size)
-    rates = np.where(shown > 0, np.bincount(rows.days[off], rows.labels[off], size) / np.maximum(shown, 1), all_off)
+    impressions = np.bincount(rows.days[off], minlength=size)
+    rates = np.where(impressions > 0, np.bincount(rows.days[off], rows.labels[off], size) / np.maximum(impressions, 1), all_off)
     return float(rates[rows.days[on]].mean())
 
 
-def _certainty(indicator: Indicator, shown: int, clicked: int, units: int, rate: float) -> float:
+def _certainty(indicator: Indicator, impressions: int, clicked: int, units: int, rate: float) -> float:
     """The chance of so few positives, or negatives, by the rate of the others; 1 where the label is not nearly certain."""
     if not 0 < rate < 1:
         return 1.0
-    few = min(clicked, shown - clicked)
-    chance_of_few = rate if clicked <= shown - clicked else 1 - rate
-    odds = few / (shown - few) if few < shown else 1.0
+    few = min(clicked, impressions - clicked)
+    chance_of_few = rate if clicked <= impressions - clicked else 1 - rate
+    odds = few / (impressions - few) if few < impressions else 1.0
     nearly = not indicator.in_history and odds * CERTAIN_ODDS < chance_of_few / (1 - chance_of_few)
     if few and not nearly:
         return 1.0
-    return min(1.0, 2 * float(stats.binom.cdf(np.ceil(few * units / shown), units, chance_of_few)))
+    return min(1.0, 2 * float(stats.binom.cdf(np.ceil(few * units / impressions), units, chance_of_few)))
 
 
 def _model(rows: IndicatorRows) -> Iterator[_Test]:

@@ -57,8 +57,8 @@ class Published:
         if held == UNKNOWN_ID:
             return f"{held} (unknown)"
         values = self.tables.get(field.vocabulary)
-        there = values is not None and 2 <= held < values.num_rows + 2
-        return f"{held} ({values['value'][held - 2].as_py()!r})" if values is not None and there else str(held)
+        is_recorded = values is not None and 2 <= held < values.num_rows + 2
+        return f"{held} ({values['value'][held - 2].as_py()!r})" if values is not None and is_recorded else str(held)
 
 
 def read_published(spark: SparkSession, folder: str) -> tuple[Published, list[Finding]]:

@@ -163,8 +163,8 @@ def known_at(rows: Iterable[KnownRow], time: int, max_age_days: float | None) ->
     """What was known at ``time``: of the rows from before it the one that begins last, if it still counts."""
     best = None
     for row in rows:
-        there = (row.begin is None or row.begin < time) and (row.arrived is None or row.arrived < time)
-        if there and (best is None or _rank(row) > _rank(best)):
+        is_known = (row.begin is None or row.begin < time) and (row.arrived is None or row.arrived < time)
+        if is_known and (best is None or _rank(row) > _rank(best)):
             best = row
     if best is None or (best.end is not None and best.end <= time):
         return None

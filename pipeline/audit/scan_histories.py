@@ -165,9 +165,9 @@ class _Group:
     def _lengths(self) -> Iterator[tuple[Any, ...]]:
         """Histories that are longer or shorter than what the user did."""
         user = np.searchsorted(np.unique(self._user), self._user) if len(self._user) else self._user
-        there = _places(np.unique(self._user), self._users)
+        key_places = _places(np.unique(self._user), self._users)
         wanted = np.minimum(
-            _available(user, self._seen, self._time, there, self._cutoffs, self._begins), self._plan.history.length
+            _available(user, self._seen, self._time, key_places, self._cutoffs, self._begins), self._plan.history.length
         )
         wrong = np.flatnonzero(wanted != self._real)
         for row in wrong[:SHOWN].tolist():

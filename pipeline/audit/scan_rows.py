@@ -27,8 +27,8 @@ def scan_rows(published: Published, tables: Tables, config: DataConfig) -> Itera
     if not totals:
         return
     some = Window.partitionBy("kind").orderBy("day", "impression_id")
-    shown = problems.withColumn("_n", F.row_number().over(some)).where(F.col("_n") <= SHOWN).orderBy("kind", "_n").collect()
-    for row in shown:
+    deliveries = problems.withColumn("_n", F.row_number().over(some)).where(F.col("_n") <= SHOWN).orderBy("kind", "_n").collect()
+    for row in deliveries:
         yield Finding(row["kind"], row["samples"], row["logs"], str(row["day"]), row["impression_id"], row["column"])
         totals[row["kind"]] -= 1
     yield from (Finding(kind, "", "", count=left) for kind, left in totals.items() if left)
@@ -62,7 +62,7 @@ def _judged(published: Published, tables: Tables, config: DataConfig) -> DataFra
 
 def _clicked(clicks: DataFrame, log: DataFrame, config: DataConfig) -> DataFrame:
     """The impressions that clicks belong to by the rule: ``_clicked``; and the first click of their id, ``_first_click``."""
-    shown = first_delivery(log, ["_user", "_id", DAY], ["_time", "_item"])
+    deliveries = first_delivery(log, ["_user", "_id", DAY], ["_time", "_item"])
     by_id = config.log.attribution_by == "impression_id"
     clicks = clicks.select(
         F.col(USER_KEY).alias("_user"),
@@ -71,7 +71,7 @@ def _clicked(clicks: DataFrame, log: DataFrame, config: DataConfig) -> DataFrame
     ).distinct()
     inside = (F.col("_at") >= F.col("_time")) & (F.col("_at") < F.col("_time") + attribution(config.log))
     key = "_id" if by_id else "_item"
-    together = clicks.join(shown, ["_user", key])
+    together = clicks.join(deliveries, ["_user", key])
     # of the impressions that a click could belong to it belongs to the latest
     latest = together.where(inside).groupBy("_user", key, "_at").agg(F.max(F.struct("_time", "_id")).alias("_s"))
     winners = latest.select("_user", F.col("_s._id").alias("_id"), F.col("_s._time").alias("_time"), "_at")
@@ -84,7 +84,7 @@ def _clicked(clicks: DataFrame, log: DataFrame, config: DataConfig) -> DataFrame
 
 
 def _problems(published: Published, config: DataConfig) -> Column:
-    log, there = config.log, F.col("_there").isNotNull()
+    log, is_found = config.log, F.col("_there").isNotNull()
     if log.kind == "impressions_and_clicks":
         clicked = F.coalesce(F.col("_clicked"), F.lit(False))
         first = F.coalesce(
@@ -105,8 +105,8 @@ def _problems(published: Published, config: DataConfig) -> Column:
         crooked = crooked | (F.size(column) != length)
     time = F.timestamp_micros("time")
     cases = [
-        (~there, "impression", "", F.lit("such a sample"), F.lit("no impression of that id, user and time")),
-        (there & wrong, "label", "label", F.col("label").cast("string"), words),
+        (~is_found, "impression", "", F.lit("such a sample"), F.lit("no impression of that id, user and time")),
+        (is_found & wrong, "label", "label", F.col("label").cast("string"), words),
         (
             F.to_date(F.from_utc_timestamp(time, config.day_time_zone)) != F.col("day"),
             "time",

@@ -67,14 +67,14 @@ class VocabularyScan:
         spans = tuple(Split(first=span.first, last=min(span.last, train.last)) for span in spans if span.first <= train.last)
         if not spans:
             return
-        shown = _union(shown_rows(self._tables, self._config, self._fields, span) for span in spans)
-        shown = shown.persist(StorageLevel.MEMORY_AND_DISK)
+        impressions = _union(shown_rows(self._tables, self._config, self._fields, span) for span in spans)
+        impressions = impressions.persist(StorageLevel.MEMORY_AND_DISK)
         past = _union(self._past(span) for span in spans).persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            yield from self._vocabularies(shown, past, Split(first=spans[0].first, last=spans[-1].last))
-            yield from self._transforms(shown, past)
+            yield from self._vocabularies(impressions, past, Split(first=spans[0].first, last=spans[-1].last))
+            yield from self._transforms(impressions, past)
         finally:
-            shown.unpersist()
+            impressions.unpersist()
             past.unpersist()
 
     def _past(self, span: Split) -> DataFrame:
@@ -92,10 +92,10 @@ class VocabularyScan:
                 counted = counted & ~F.col("time").between(first, after - 1)
         return events.where(counted)
 
-    def _vocabularies(self, shown: DataFrame, past: DataFrame, span: Split) -> Iterator[Finding]:
+    def _vocabularies(self, impressions: DataFrame, past: DataFrame, span: Split) -> Iterator[Finding]:
         listed = {name for name, options in self._config.vocabularies.items() if options.values is not None}
         names = [name for name in self._published.tables if name not in listed and name in self._config.vocabulary_names()]
-        counts = self._occurrences(shown, past)
+        counts = self._occurrences(impressions, past)
         rows = counts.groupBy("vocabulary", "value").agg(F.sum("count").alias("count")).where(F.col("vocabulary").isin(names))
         occurred: dict[str, dict[str, int]] = {name: {} for name in names}
         for batch in rows.toArrow().to_batches():
@@ -128,9 +128,9 @@ class VocabularyScan:
             for name, values in unseen.items():
                 unseen[name] = [value for value in values if (name, value) not in found]
 
-    def _occurrences(self, shown: DataFrame, past: DataFrame) -> DataFrame:
+    def _occurrences(self, impressions: DataFrame, past: DataFrame) -> DataFrame:
         """``vocabulary``, ``value``, ``count``: the impressions that have the value, and the users who only have it in behaviors."""
-        in_impressions = _words(shown, (*self._fields.shown, *self._fields.profile))
+        in_impressions = _words(impressions, (*self._fields.shown, *self._fields.profile))
         in_behaviors = _words(past, self._fields.behavior_values).select("user", "vocabulary", "value").distinct()
         others = in_behaviors.join(in_impressions.select("user", "vocabulary", "value").distinct(), _USED, "left_anti")
         together = in_impressions.select("vocabulary", "value").unionByName(others.select("vocabulary", "value"))
@@ -184,13 +184,13 @@ class VocabularyScan:
             if value in occurred and occurred[value] != count:
                 yield Finding("vocabulary", f"the value {value!r} {count} times", f"{occurred[value]} times", column=name)
 
-    def _transforms(self, shown: DataFrame, past: DataFrame) -> Iterator[Finding]:
+    def _transforms(self, impressions: DataFrame, past: DataFrame) -> Iterator[Finding]:
         numeric = [member for member in self._fields.all if member.contract.transform is not None]
         if self._published.extended or (self._drawn and any(m.contract.group != "behaviors" for m in numeric)):
             reason = "vocabularies were extended since" if self._published.extended else "negatives count in them"
             self.notes.append(f"transforms were not fitted again: {reason}")
             numeric = [] if self._published.extended else [m for m in numeric if m.contract.group == "behaviors"]
-        for frame, group in ((shown, False), (past, True)):
+        for frame, group in ((impressions, False), (past, True)):
             members = [member for member in numeric if (member.contract.group == "behaviors") == group]
             if members:
                 yield from _fitted(frame, members)

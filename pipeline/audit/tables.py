@@ -133,9 +133,9 @@ def _known(spark: SparkSession, name: str, source: AttributeSource | None) -> Da
     usable = F.col(key).isNotNull()
     moments = {}
     for column, short in (("valid_from", "_from"), ("arrived", "_arrived"), ("valid_to", "_to")):
-        there = column in source.columns
-        moments[short] = F.unix_micros(column) if there else F.lit(None).cast("long")
-        if there and column != "valid_to":  # years outside are a wrong unit; such rows say nothing
+        has_column = column in source.columns
+        moments[short] = F.unix_micros(column) if has_column else F.lit(None).cast("long")
+        if has_column and column != "valid_to":  # years outside are a wrong unit; such rows say nothing
             usable = usable & F.col(column).isNotNull() & F.year(column).between(1990, 2100)
     frame = frame.where(usable).select(*source.columns).withColumns(moments)
     return frame.withColumn(USER_KEY, F.xxhash64(key)) if name == "users" else frame

@@ -97,14 +97,14 @@ def _without_keys(lookup: Lookup) -> Iterable[str]:
 
 
 def _check_join(tables: Mapping[str, Iterable[str]], events: Iterable[str]) -> None:
-    there = {column.lower(): column for column in events}
+    event_columns = {column.lower(): column for column in events}
     for name, columns in tables.items():
         for column in columns:
-            twin = there.get(column.lower())
+            twin = event_columns.get(column.lower())
             if twin is not None:
                 but = "" if twin == column else f" but for the case ({twin!r})"
                 raise ValueError(f"{name}.columns: {column!r} is a column of the events already{but}; give it another name")
-        there |= {column.lower(): column for column in columns}
+        event_columns |= {column.lower(): column for column in columns}
 
 
 def _check_samples(config: DataConfig) -> None:

@@ -216,9 +216,9 @@ class DatasetFolder:
         others = [g for g in kept if not g.current]
         wanted = [g for g in others if generation is None or g.number == generation]
         if not wanted:
-            there = ", ".join(f"{g.number}{' (published)' if g.current else ''}" for g in kept) or "none"
+            available = ", ".join(f"{g.number}{' (published)' if g.current else ''}" for g in kept) or "none"
             which = "an earlier generation" if generation is None else f"generation {generation} to go back to"
-            raise ContractError(f"{self.folder}: there is not {which}; the generations there are {there}")
+            raise ContractError(f"{self.folder}: there is not {which}; the generations there are {available}")
         contract = wanted[-1].contract
         damaged = self.damaged(contract)
         if damaged:

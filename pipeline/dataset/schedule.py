@@ -73,9 +73,9 @@ def _gone(day: Day, inputs: Inputs) -> str:
     """The days of logs that a day's samples were made from and that have no files any more, in words."""
     lost = []
     for name, made_from in day.input_days.items():
-        there = inputs.there.get(name)
-        if there:  # a source without any files is refused where it is read
-            missing = {d for span in made_from for d in days_between(span.first, span.last)} - there
+        present_days = inputs.there.get(name)
+        if present_days:  # a source without any files is refused where it is read
+            missing = {d for span in made_from for d in days_between(span.first, span.last)} - present_days
             lost += [f"{name} of {spans(missing)}"] * bool(missing)
     return ", ".join(lost)
 

@@ -38,9 +38,9 @@ class Start:
 
     def missing(self, days: Iterable[dt.date]) -> list[dt.date]:
         """The published days that would not be there any more if these days, and no others, were built."""
-        there = {*self.finished, *days}
+        finished_days = {*self.finished, *days}
         published = self.published.days if self.published is not None else ()
-        return sorted(day.day for day in published if day.day not in there)
+        return sorted(day.day for day in published if day.day not in finished_days)
 
 
 def find_start(config: DataConfig, folder: DatasetFolder, published: Contract | None, *, verify: bool = False) -> Start:

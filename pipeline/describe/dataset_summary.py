@@ -72,8 +72,8 @@ class SplitFacts:
     @property
     def rate(self) -> float | None:
         """As of a day."""
-        shown = sum(d.day.positives + (d.day.rows - d.day.positives) / d.day.negatives_kept for d in self.days)
-        return self.positives / shown if shown else None
+        impressions = sum(d.day.positives + (d.day.rows - d.day.positives) / d.day.negatives_kept for d in self.days)
+        return self.positives / impressions if impressions else None
 
     @property
     def seen(self) -> float | None:
@@ -200,8 +200,8 @@ def describe(samples: str) -> DatasetSummary:
 
 def label_rate(positives: int, rows: int, kept: float) -> float | None:
     """The share of label 1 as it was before negatives were left out; None where there are no rows."""
-    shown = positives + (rows - positives) / kept
-    return positives / shown if shown else None
+    impressions = positives + (rows - positives) / kept
+    return positives / impressions if impressions else None
 
 
 def _split_of(contract: Contract, day: dt.date) -> str | None:

@@ -155,8 +155,8 @@ def unknown_chart(description: DatasetSummary) -> Chart | None:
     some = np.nan_to_num(table).max(axis=1, initial=0.0) > 0
     if not some.any():
         return None
-    shown, clean = [c for c, s in zip(columns, some, strict=True) if s], [c for c, s in zip(columns, some, strict=True) if not s]
-    drawn, axes = _heat_axes(description, shown)
+    broken, clean = [c for c, s in zip(columns, some, strict=True) if s], [c for c, s in zip(columns, some, strict=True) if not s]
+    drawn, axes = _heat_axes(description, broken)
     mesh = _heat(axes, description, table[some], "Blues", Normalize(0, float(np.nanmax(table))))
     bar = drawn.colorbar(mesh, ax=axes, pad=0.01, fraction=0.03, aspect=12)
     percent_axis(bar.ax.yaxis)

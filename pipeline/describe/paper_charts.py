@@ -77,8 +77,8 @@ def age_chart(description: DatasetSummary) -> Chart | None:
     axes = drawn.subplots()
     last = max(int(np.flatnonzero(ages)[-1]) for _, ages in known) + 1
     for name, ages in known:
-        shown = ages[:last]
-        axes.stairs(shown / shown.sum(), np.arange(len(shown) + 1), color=colors[name], linewidth=1.6, label=name)
+        drawn_ages = ages[:last]
+        axes.stairs(drawn_ages / drawn_ages.sum(), np.arange(len(drawn_ages) + 1), color=colors[name], linewidth=1.6, label=name)
     axes.set(xlabel="age at the impression, days", ylabel="share of behaviors")
     axes.set_ylim(0, None)
     percent_axis(axes.yaxis)

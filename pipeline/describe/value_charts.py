@@ -52,13 +52,13 @@ def value_rates(description: DatasetSummary, field: Field) -> list[ValueRate]:
     names = bin_names(description, field, max((len(column["counts"]) for _, column in parts), default=0))
     if names is None:
         return []
-    positives, negatives, shown = (np.zeros(len(names)) for _ in range(3))
+    positives, negatives, impressions = (np.zeros(len(names)) for _ in range(3))
     for kept, column in parts:
         clicked = _filled(column["positives"], len(names))
         others = _filled(column["counts"], len(names)) - clicked
-        positives, negatives, shown = positives + clicked, negatives + others, shown + others / kept
+        positives, negatives, impressions = positives + clicked, negatives + others, impressions + others / kept
     rates = []
-    for name, p, n, s in zip(names, positives.tolist(), negatives.tolist(), shown.tolist(), strict=True):
+    for name, p, n, s in zip(names, positives.tolist(), negatives.tolist(), impressions.tolist(), strict=True):
         if p + n:
             low, high = rate_interval(p, n, n / s if s else 1.0)
             rates.append(ValueRate(name, round(p + n), p / (p + s), low, high))
@@ -141,10 +141,10 @@ def _raw(field: Field, encoded: float) -> float:
 
 
 def _ranges(edges: Sequence[float]) -> list[str]:
-    shown = [f"{edge:.3g}" for edge in edges]
-    if not shown:
+    impressions = [f"{edge:.3g}" for edge in edges]
+    if not impressions:
         return ["any number"]
-    return [f"< {shown[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(shown)), f"≥ {shown[-1]}"]
+    return [f"< {impressions[0]}", *(f"{a} to {b}" for a, b in itertools.pairwise(impressions)), f"≥ {impressions[-1]}"]
 
 
 def _ordered(rates: Sequence[ValueRate]) -> list[ValueRate]:

@@ -202,9 +202,9 @@ def _empty(description: DatasetSummary) -> Iterator[DataWarning]:
 def _odd_rates(description: DatasetSummary) -> Iterator[DataWarning]:
     odd, median = odd_rates(description.days)
     if odd:
-        shown = [f"{day.day.day} ({percent(day.rate)})" for day in odd]
+        examples = [f"{day.day.day} ({percent(day.rate)})" for day in odd]
         yield DataWarning(
-            f"Label rate far from the median of all days, {percent(median)}: {shortened(shown)}. "
+            f"Label rate far from the median of all days, {percent(median)}: {shortened(examples)}. "
             "Is the click log whole for these days, or did something special happen?"
         )
 

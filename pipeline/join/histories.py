@@ -97,10 +97,10 @@ def _visible(low: IntArray, high: IntArray, cutoff: IntArray, timelines: Timelin
             inside = places >= low[chunk, None]
             known = inside & (seen[np.where(inside, places, 0)] < cutoff[chunk, None]) if len(seen) else inside
             count = known.sum(axis=1)
-            done = (count >= length) | (high[chunk] - low[chunk] <= width)
-            chosen: BoolArray = known & (np.cumsum(known, axis=1) <= length) & done[:, None]
-            parts.append((chunk[done], np.minimum(count, length)[done], timelines.order[places[chosen]]))
-            left.append(chunk[~done])
+            is_complete = (count >= length) | (high[chunk] - low[chunk] <= width)
+            chosen: BoolArray = known & (np.cumsum(known, axis=1) <= length) & is_complete[:, None]
+            parts.append((chunk[is_complete], np.minimum(count, length)[is_complete], timelines.order[places[chosen]]))
+            left.append(chunk[~is_complete])
         pending = np.concatenate(left)
         width *= 4
     rows = np.concatenate([np.zeros(0, np.int64), *[part[0] for part in parts]])

@@ -44,11 +44,11 @@ def find_clicked(
         click_times: shape ``(M,)``.
         window: microseconds.
     """
-    shown = Timelines(keys, times, ties)
-    place = shown.before(click_keys, click_times, at=True)
-    matched = place > shown.start(click_keys)
-    early = ~matched & (shown.start(click_keys + 1) > place)
-    latest = shown.order[place[matched] - 1]
+    deliveries = Timelines(keys, times, ties)
+    place = deliveries.before(click_keys, click_times, at=True)
+    matched = place > deliveries.start(click_keys)
+    early = ~matched & (deliveries.start(click_keys + 1) > place)
+    latest = deliveries.order[place[matched] - 1]
     labels = np.zeros(len(keys), np.bool_)
     labels[latest[click_times[matched] < times[latest] + window]] = True
     return Clicked(labels, matched, early)

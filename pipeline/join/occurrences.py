@@ -51,8 +51,8 @@ class Occurrences:
             return
         chosen = np.where(rows < 0, -1, numbers[rows])
         known = np.flatnonzero(chosen >= 0)
-        shown = impressions[known] if impressions is not None else None
-        self._fields.append(_Field(users[known], shown, chosen[known].astype(np.int64), values))
+        impression_fields = impressions[known] if impressions is not None else None
+        self._fields.append(_Field(users[known], impression_fields, chosen[known].astype(np.int64), values))
 
     def counts(self) -> pa.Table:
         """Columns ``value``, each once, and ``count``."""
@@ -62,26 +62,28 @@ class Occurrences:
             pc.index_in(values, names).to_numpy().astype(np.int64)[field.numbers]
             for field, values in zip(self._fields, dictionaries, strict=True)
         ]
-        shown = [(f, code) for f, code in zip(self._fields, codes, strict=True) if f.impressions is not None]
-        done = [(f, code) for f, code in zip(self._fields, codes, strict=True) if f.impressions is None]
+        impression_fields = [(f, code) for f, code in zip(self._fields, codes, strict=True) if f.impressions is not None]
+        behavior_fields = [(f, code) for f, code in zip(self._fields, codes, strict=True) if f.impressions is None]
         width = max(1, len(names))
-        counts = _of_impressions(shown, width)
-        pairs = np.unique(np.concatenate([np.zeros(0, np.int64), *[field.users * width + code for field, code in done]]))
+        counts = _of_impressions(impression_fields, width)
+        pairs = np.unique(
+            np.concatenate([np.zeros(0, np.int64), *[field.users * width + code for field, code in behavior_fields]])
+        )
         if len(pairs):
             alone = np.ones(len(pairs), np.bool_)
-            for field, code in shown:
+            for field, code in impression_fields:
                 keys = field.users * width + code
                 place = np.minimum(np.searchsorted(pairs, keys), len(pairs) - 1)
                 alone[place[pairs[place] == keys]] = False
             counts += np.bincount(pairs[alone] % width, minlength=width)
-        there = np.flatnonzero(counts)
-        return pa.table({"value": names.take(pa.array(there)), "count": pa.array(counts[there])})
+        occurring = np.flatnonzero(counts)
+        return pa.table({"value": names.take(pa.array(occurring)), "count": pa.array(counts[occurring])})
 
 
-def _of_impressions(shown: list[tuple[_Field, IntArray]], width: int) -> IntArray:
+def _of_impressions(impression_fields: list[tuple[_Field, IntArray]], width: int) -> IntArray:
     """In how many impressions each value is, shape ``(width,)``."""
-    if len(shown) == 1:
-        return np.bincount(shown[0][1], minlength=width).astype(np.int64)
-    keys = [field.impressions * width + code for field, code in shown if field.impressions is not None]
+    if len(impression_fields) == 1:
+        return np.bincount(impression_fields[0][1], minlength=width).astype(np.int64)
+    keys = [field.impressions * width + code for field, code in impression_fields if field.impressions is not None]
     once = np.unique(np.concatenate([np.zeros(0, np.int64), *keys]))
     return np.bincount(once % width, minlength=width).astype(np.int64)

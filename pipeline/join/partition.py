@@ -73,7 +73,7 @@ def join_by_user(rows: Rows, plan: JoinPlan, partitions: int) -> DataFrame:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Impressions:
     """The impressions of a partition: their rows in its table, and what was found of each; all of shape ``(N,)``."""
 
     rows: IntArray
@@ -82,8 +82,8 @@ class _Shown:
     labels: IntArray
     profiles: IntArray
 
-    def take(self, chosen: BoolArray | IntArray | slice) -> _Shown:
-        return _Shown(self.rows[chosen], self.times[chosen], self.days[chosen], self.labels[chosen], self.profiles[chosen])
+    def take(self, chosen: BoolArray | IntArray | slice) -> _Impressions:
+        return _Impressions(self.rows[chosen], self.times[chosen], self.days[chosen], self.labels[chosen], self.profiles[chosen])
 
 
 class Partition:
@@ -122,33 +122,33 @@ class Partition:
         unique = self._distinct(rows, keys)
         labels = self._labels(rows, keys, unique)
         again, rows = rows[~unique], rows[unique]
-        shown = _Shown(rows, self._times[rows], days[rows], labels, self._profiles_of(rows))
-        shown = shown.take(np.isin(shown.days, list(plan.files_of)))
+        impressions = _Impressions(rows, self._times[rows], days[rows], labels, self._profiles_of(rows))
+        impressions = impressions.take(np.isin(impressions.days, list(plan.files_of)))
         again = again[np.isin(days[again], list(plan.files_of))]
         yield from self._rejected(DUPLICATE, again, days[again])
-        every = shown
-        for name, known in self._known(shown).items():
+        every = impressions
+        for name, known in self._known(impressions).items():
             if name in plan.quarantine and not known.all():
                 yield from self._rejected(
-                    f"log.impressions: nothing is known of it in {name}", shown.rows[~known], shown.days[~known]
+                    f"log.impressions: nothing is known of it in {name}", impressions.rows[~known], impressions.days[~known]
                 )
-                shown = shown.take(known)
+                impressions = impressions.take(known)
                 break
-        done = self._behaviors
-        keys = pairs(pairs(self._users, self._items)[done], self._ids[done])
-        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._first_delivery_time(done))
-        self._behaviors = done[self._distinct(done, keys)]
+        behaviors = self._behaviors
+        keys = pairs(pairs(self._users, self._items)[behaviors], self._ids[behaviors])
+        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._first_delivery_time(behaviors))
+        self._behaviors = behaviors[self._distinct(behaviors, keys)]
         if plan.samples:
             yield from self._matches(every, days)
         self._columns = self._all_columns()
         if plan.fit is not None:
-            yield from self._fit(shown)
-        rates = np.array([plan.kept[day] for day in shown.days.tolist()], np.float64)
-        kept = (shown.labels == 1) | (self._chance(shown, 0) < rates)
-        drawn = self._drawn(shown)
+            yield from self._fit(impressions)
+        rates = np.array([plan.kept[day] for day in impressions.days.tolist()], np.float64)
+        kept = (impressions.labels == 1) | (self._chance(impressions, 0) < rates)
+        drawn = self._drawn(impressions)
         wanted = kept | drawn
         if wanted.any():
-            yield from self._samples(shown.take(wanted), kept[wanted], drawn[wanted])
+            yield from self._samples(impressions.take(wanted), kept[wanted], drawn[wanted])
 
     def _distinct(self, rows: IntArray, keys: IntArray) -> BoolArray:
         """Of the rows of one key the first in time, then the least."""
@@ -188,7 +188,7 @@ class Partition:
         self._clicked = find_clicked(keys[every], times[every], ties, keys[clicks], times[clicks], plan.attribution)
         return self._clicked.labels[: len(rows)].astype(np.int64)
 
-    def _matches(self, shown: _Shown, days: IntArray) -> Iterator[Output]:
+    def _matches(self, impressions: _Impressions, days: IntArray) -> Iterator[Output]:
         """How many rows of the wanted days found their partner; ``days`` are those of all rows."""
         plan, table, matches = self._plan, self._table, Matches(self._plan.files_of)
         if plan.attribution is not None and self._clicked is not None:
@@ -198,36 +198,40 @@ class Partition:
             names = ids_of(table, "item_id" if plan.by_item else ID_COLUMN, rows[known], with_user=True)
             matches.add(CLICKS, days[rows[known]], found[known], names, early[known])
         if has_flags(table, ITEMS):
-            matches.add(ITEMS, shown.days, flags(table, ITEMS, shown.rows), ids_of(table, "item_id", shown.rows))
-            done = self._behaviors
+            matches.add(
+                ITEMS, impressions.days, flags(table, ITEMS, impressions.rows), ids_of(table, "item_id", impressions.rows)
+            )
+            behaviors = self._behaviors
             if plan.behaviors_need_items:
-                matches.add(BEHAVIORS, days[done], flags(table, ITEMS, done), ids_of(table, "item_id", done))
+                matches.add(BEHAVIORS, days[behaviors], flags(table, ITEMS, behaviors), ids_of(table, "item_id", behaviors))
         if plan.has_users:
-            profiles = np.isin(self._users[shown.rows], self._users[self._profiles])
-            found = flags(table, USERS, shown.rows) if has_flags(table, USERS) else profiles
-            matches.add(USERS, shown.days, found, ids_of(table, "user_id", shown.rows))
+            profiles = np.isin(self._users[impressions.rows], self._users[self._profiles])
+            found = flags(table, USERS, impressions.rows) if has_flags(table, USERS) else profiles
+            matches.add(USERS, impressions.days, found, ids_of(table, "user_id", impressions.rows))
         for number in range(plan.lookups):
             name = f"{LOOKUPS}.{number}"
-            matches.add(name, shown.days, flags(table, name, shown.rows), lambda rows: [])
+            matches.add(name, impressions.days, flags(table, name, impressions.rows), lambda rows: [])
         for day, payload in matches.payloads():
             yield MATCHES, day, NO_FILE, payload
 
     def _profiles_of(self, rows: IntArray) -> IntArray:
         """Rows of the partition's table, -1 where nothing is known."""
-        plan, theirs = self._plan, self._profiles
-        if not len(theirs):
+        plan, profiles = self._plan, self._profiles
+        if not len(profiles):
             return np.full(len(rows), -1, np.int64)
-        table = self._table.take(pa.array(theirs))
+        table = self._table.take(pa.array(profiles))
         attributes = [plan.places[column] for column in plan.profile_columns]
-        place = find_profiles(self._users[rows], self._times[rows], self._users[theirs], table, attributes, plan.max_profile_age)
-        return np.where(place < 0, -1, theirs[place])
+        place = find_profiles(
+            self._users[rows], self._times[rows], self._users[profiles], table, attributes, plan.max_profile_age
+        )
+        return np.where(place < 0, -1, profiles[place])
 
-    def _known(self, shown: _Shown) -> dict[str, BoolArray]:
+    def _known(self, impressions: _Impressions) -> dict[str, BoolArray]:
         known: dict[str, BoolArray] = {}
         for name in ("items", "users"):
             if f"_{name}_known" in self._table.column_names:
-                known[name] = self._table.column(f"_{name}_known").take(pa.array(shown.rows)).to_numpy().astype(np.bool_)
-        return {"users": shown.profiles >= 0} | known
+                known[name] = self._table.column(f"_{name}_known").take(pa.array(impressions.rows)).to_numpy().astype(np.bool_)
+        return {"users": impressions.profiles >= 0} | known
 
     def _rejected(self, reason: str, rows: IntArray, days: IntArray) -> Iterator[Output]:
         for day in np.unique(days):
@@ -255,59 +259,61 @@ class Partition:
             columns[field.column] = _rows_of(opened[place], self._behaviors) if field.group == "behaviors" else opened[place]
         return columns
 
-    def _source_rows(self, field: RawField, shown: _Shown) -> IntArray:
-        return shown.profiles if field.column in self._plan.profile_columns else shown.rows
+    def _source_rows(self, field: RawField, impressions: _Impressions) -> IntArray:
+        return impressions.profiles if field.column in self._plan.profile_columns else impressions.rows
 
-    def _chance(self, shown: _Shown, draw: int) -> npt.NDArray[np.float64]:
-        return uniform(self._hash(ORDER_HASH, shown.rows).astype(np.uint64), draw)
+    def _chance(self, impressions: _Impressions, draw: int) -> npt.NDArray[np.float64]:
+        return uniform(self._hash(ORDER_HASH, impressions.rows).astype(np.uint64), draw)
 
-    def _drawn(self, shown: _Shown) -> BoolArray:
+    def _drawn(self, impressions: _Impressions) -> BoolArray:
         """Some impressions of the training days, whatever their labels."""
         fit = self._plan.fit
         if fit is None:
-            return np.zeros(len(shown.rows), np.bool_)
-        drawn: BoolArray = self._fitted(shown) & (self._chance(shown, 1) < fit.sample_rate)
+            return np.zeros(len(impressions.rows), np.bool_)
+        drawn: BoolArray = self._fitted(impressions) & (self._chance(impressions, 1) < fit.sample_rate)
         return drawn
 
-    def _fitted(self, shown: _Shown) -> BoolArray:
+    def _fitted(self, impressions: _Impressions) -> BoolArray:
         """Whether each impression is of the days that vocabularies are made from."""
         fit = self._plan.fit
         assert fit is not None
-        return (shown.days >= fit.first_day) & (shown.days <= fit.last_day)
+        return (impressions.days >= fit.first_day) & (impressions.days <= fit.last_day)
 
-    def _samples(self, shown: _Shown, kept: BoolArray, drawn: BoolArray) -> Iterator[Output]:
+    def _samples(self, impressions: _Impressions, kept: BoolArray, drawn: BoolArray) -> Iterator[Output]:
         """The samples of the impressions that are ``kept``, and those that show what the training days hold."""
-        shown, files, order = self._by_file(shown)
+        impressions, files, order = self._by_file(impressions)
         kept, drawn = kept[order], drawn[order]
-        histories = self._histories(shown)
+        histories = self._histories(impressions)
         if drawn.any():
-            yield SAMPLE, None, None, self._packed(shown.take(drawn), histories.take(np.flatnonzero(drawn)))
+            yield SAMPLE, None, None, self._packed(impressions.take(drawn), histories.take(np.flatnonzero(drawn)))
         if not self._plan.samples:
             return
         if not kept.all():
-            shown, files, histories = shown.take(kept), files[kept], histories.take(np.flatnonzero(kept))
-        starts = np.flatnonzero(np.diff(files, prepend=-1) | np.diff(shown.days, prepend=-1))
-        for first, end in itertools.pairwise([*starts.tolist(), len(shown.rows)]):
-            chosen = shown.take(slice(first, end))
+            impressions, files, histories = impressions.take(kept), files[kept], histories.take(np.flatnonzero(kept))
+        starts = np.flatnonzero(np.diff(files, prepend=-1) | np.diff(impressions.days, prepend=-1))
+        for first, end in itertools.pairwise([*starts.tolist(), len(impressions.rows)]):
+            chosen = impressions.take(slice(first, end))
             yield SAMPLES, int(chosen.days[0]), int(files[first]), self._packed(chosen, histories.between(first, end))
 
-    def _by_file(self, shown: _Shown) -> tuple[_Shown, IntArray, IntArray]:
+    def _by_file(self, impressions: _Impressions) -> tuple[_Impressions, IntArray, IntArray]:
         """The impressions in the order of days and files, the number of each one's file within its day, and the order."""
-        counts = np.array([self._plan.files_of[day] for day in shown.days.tolist()], np.int64)
-        files = (self._chance(shown, 2) * counts).astype(np.int64)
-        order = np.lexsort((files, shown.days))
-        return shown.take(order), files[order], order
+        counts = np.array([self._plan.files_of[day] for day in impressions.days.tolist()], np.int64)
+        files = (self._chance(impressions, 2) * counts).astype(np.int64)
+        order = np.lexsort((files, impressions.days))
+        return impressions.take(order), files[order], order
 
-    def _histories(self, shown: _Shown) -> Histories:
+    def _histories(self, impressions: _Impressions) -> Histories:
         rows = self._behaviors
         if self._plan.history.recorded:
-            return listed_histories(self._lists[shown.rows], self._lists[rows], self._integers(PLACE)[rows])
+            return listed_histories(self._lists[impressions.rows], self._lists[rows], self._integers(PLACE)[rows])
         actions, names = codes(self._table.column("action"))
         numbered = (self._items, self._item_names), (self._ids, self._id_names), (actions, names)
         ties = [functools.partial(_ranked, numbers[rows], values) for numbers, values in numbered]
         timelines = Timelines(self._users[rows], self._times[rows], *ties)
         plan = self._plan
-        return find_histories(self._users[shown.rows], shown.times, timelines, self._visible(), plan.history, plan.calendar)
+        return find_histories(
+            self._users[impressions.rows], impressions.times, timelines, self._visible(), plan.history, plan.calendar
+        )
 
     def _visible(self) -> IntArray | None:
         """From when on each behavior was known; None where that is its time."""
@@ -325,19 +331,19 @@ class Partition:
         column: IntArray = pc.fill_null(self._table.column(name), 0).to_numpy().astype(np.int64)
         return column
 
-    def _packed(self, shown: _Shown, histories: Histories) -> bytes:
+    def _packed(self, impressions: _Impressions, histories: Histories) -> bytes:
         times = self._times[self._behaviors][histories.places]
-        gaps = np.repeat(shown.times, histories.lengths) - times
+        gaps = np.repeat(impressions.times, histories.lengths) - times
         offsets = pa.array(histories.offsets.astype(np.int32))
-        of = np.repeat(np.arange(len(shown.rows)), histories.lengths)
-        same = self._items[self._behaviors][histories.places] == self._items[shown.rows][of]
+        of = np.repeat(np.arange(len(impressions.rows)), histories.lengths)
+        same = self._items[self._behaviors][histories.places] == self._items[impressions.rows][of]
         columns: dict[str, pa.Array] = {
-            ID_COLUMN: self._table.column(ID_COLUMN).take(pa.array(shown.rows)).combine_chunks(),
-            TIME_COLUMN: pa.array(shown.times),
-            LABEL_COLUMN: pa.array(shown.labels.astype(np.int32)),
-            USER_COLUMN: pa.array(self._hash(USER_COLUMN, shown.rows)),
-            HASH_COLUMN: pa.array(self._hash(ORDER_HASH, shown.rows)),
-            SEEN_COLUMN: pa.array(np.bincount(of[same], minlength=len(shown.rows)) > 0),
+            ID_COLUMN: self._table.column(ID_COLUMN).take(pa.array(impressions.rows)).combine_chunks(),
+            TIME_COLUMN: pa.array(impressions.times),
+            LABEL_COLUMN: pa.array(impressions.labels.astype(np.int32)),
+            USER_COLUMN: pa.array(self._hash(USER_COLUMN, impressions.rows)),
+            HASH_COLUMN: pa.array(self._hash(ORDER_HASH, impressions.rows)),
+            SEEN_COLUMN: pa.array(np.bincount(of[same], minlength=len(impressions.rows)) > 0),
         }
         for field in self._plan.fields:
             if field.kind == "time_gap":
@@ -345,15 +351,15 @@ class Partition:
             elif field.group == "behaviors":
                 columns[field.column] = pa.ListArray.from_arrays(offsets, taken(self._columns[field.column], histories.places))
             else:
-                columns[field.column] = taken(self._columns[field.column], self._source_rows(field, shown))
+                columns[field.column] = taken(self._columns[field.column], self._source_rows(field, impressions))
         dated = self._plan.history.recorded != "undated"
         ages = np.bincount(gaps // DAY_MICROSECONDS, minlength=self._plan.history.days + 1) if dated else np.zeros(1, np.int64)
         return pack(columns, ages)
 
-    def _fit(self, shown: _Shown) -> Iterator[Output]:
+    def _fit(self, impressions: _Impressions) -> Iterator[Output]:
         fit = self._plan.fit
         assert fit is not None
-        chosen = shown.take(self._fitted(shown))
+        chosen = impressions.take(self._fitted(impressions))
         positives = chosen.take(chosen.labels == 1) if self._plan.drawn_negatives else chosen
         past = self._past(chosen)
         fitting = Fitting()
@@ -371,7 +377,7 @@ class Partition:
             if payload is not None:
                 yield kind, None, None, payload
 
-    def _past(self, chosen: _Shown) -> IntArray:
+    def _past(self, chosen: _Impressions) -> IntArray:
         """Places of the behaviors that count beside the impressions of the training days."""
         fit, rows = self._plan.fit, self._behaviors
         assert fit is not None

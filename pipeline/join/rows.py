@@ -84,30 +84,33 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
             profiles = None
     visible = _like(impressions.drop("label"))  # no field may be made of it
     known = _like(profiles) if profiles is not None else None
-    shown, profile_fields = _Fields(), _Fields()
+    impression_fields, profile_fields = _Fields(), _Fields()
     for column, group, field in config.columns():
         text, where = _expression(column, group, field)
         if group != "behaviors":
-            theirs = known is not None and not _is_id(text, field) and not fits(visible, text)
-            (profile_fields if theirs else shown).add(
-                column, field, text, where, known if known is not None and theirs else visible
+            is_profile = known is not None and not _is_id(text, field) and not fits(visible, text)
+            (profile_fields if is_profile else impression_fields).add(
+                column, field, text, where, known if known is not None and is_profile else visible
             )
     behaviors = _with_items(config, events, events.behaviors, events.first - reach_back(config))
     if HAPPENED in behaviors.columns:  # attributes were looked up at the impression's time
         behaviors = behaviors.withColumn("time", F.col(HAPPENED)).drop(HAPPENED)
-    done, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
+    behavior_fields, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
     for column, group, field in config.columns():
         if group == "behaviors" and field.kind != "time_gap":
             text, where = _expression(column, group, field)
-            done.add(column, field, text, where, like)
-    parts = [_impressions(config, impressions, shown), *_behaviors_and_clicks(config, events, behaviors, done)]
+            behavior_fields.add(column, field, text, where, like)
+    parts = [
+        _impressions(config, impressions, impression_fields),
+        *_behaviors_and_clicks(config, events, behaviors, behavior_fields),
+    ]
     if profiles is not None:
         moments = _moments(profiles, "valid_from", "valid_to", "arrived")
         parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *profile_fields.columns))
     frame = parts[0]
     for part in parts[1:]:
         frame = frame.unionByName(part, allowMissingColumns=True)
-    places = {**shown.places, **profile_fields.places, **done.places}
+    places = {**impression_fields.places, **profile_fields.places, **behavior_fields.places}
     need_items = any(
         group == "behaviors" and field.kind != "time_gap" and not fits(bare, _expression(column, group, field)[0])
         for column, group, field in config.columns()

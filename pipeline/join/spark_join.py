@@ -39,7 +39,7 @@ def join_days(
     """
     rows = all_rows(spark, config, events)
     plan = join_plan(config, events.rows, days, rows, fit_days=fit_days, samples=samples)
-    shown = sum(events.facts["log.impressions"].rows.values())
+    impressions = sum(events.facts["log.impressions"].rows.values())
     cores = spark.sparkContext.defaultParallelism
     # as many for each core, so that none waits for another's last one
-    return join_by_user(rows, plan, cores * max(1, -(-shown // (ROWS_PER_PARTITION * cores))))
+    return join_by_user(rows, plan, cores * max(1, -(-impressions // (ROWS_PER_PARTITION * cores))))

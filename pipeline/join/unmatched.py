@@ -103,14 +103,14 @@ def _words(spark: SparkSession, config: DataConfig, when: str, source: str, foun
     name, other, columns = _other_side(config, source)
     rows = _ROWS.get(source, "impressions")
     few = read_source(spark, name, other).select(*columns).limit(3).collect()
-    there = ", ".join(sorted(_shown(row.asDict(), columns) for row in few)) or "no rows at all"
+    stored = ", ".join(sorted(_shown(row.asDict(), columns) for row in few)) or "no rows at all"
     here = ", ".join(found["examples"])
     limit = config.quality.min_matched.get(source)
     allowed = f"quality.min_matched.{source} asks for {limit:g} of them" if limit is not None else "so the ids are of two kinds"
     place = "log.clicks" if source == CLICKS else f"log.{rows}"
     return (
         f"{when}{found['found'] or 'none'} of {found['rows']} {rows} found a row of {name} with their {' and '.join(columns)}; {allowed}. "
-        f"{f'{rows.capitalize()} such as {here}; ' if here else ''}{name} has such as {there}. Bring the ids of {place} and {name} to "
+        f"{f'{rows.capitalize()} such as {here}; ' if here else ''}{name} has such as {stored}. Bring the ids of {place} and {name} to "
         f"one form with expressions under columns, or, where this is right, say quality.min_matched: {{{source}: 0}}"
     )
 

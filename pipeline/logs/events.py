@@ -162,9 +162,9 @@ class EventLogs:
         both = impressions.groupBy("user_id", "impression_id", day).agg(F.min(label).alias("least"), F.max(label).alias("most"))
         found = both.where("least < most").select("impression_id", "user_id").limit(3).collect()
         if found:
-            shown = ", ".join(f"{row['impression_id']!r} of user {row['user_id']!r}" for row in found)
+            examples = ", ".join(f"{row['impression_id']!r} of user {row['user_id']!r}" for row in found)
             raise LogError(
-                f"log.impressions: the log holds an impression of a day twice, with label 0 and with label 1, such as {shown}; correct "
+                f"log.impressions: the log holds an impression of a day twice, with label 0 and with label 1, such as {examples}; correct "
                 "the log, or take the label 1 where there is one, with log.label_ties: max"
             )
 
@@ -222,13 +222,13 @@ class EventLogs:
 
     def _rows(self, facts: Mapping[str, LogFacts]) -> dict[dt.date, int]:
         """About how many samples a day has: after sampling, with drawn negatives, before duplicates are left out."""
-        config, shown = self._config, facts["log.impressions"]
-        positives = facts["log.clicks"].rows if "log.clicks" in facts else shown.positives
+        config, examples = self._config, facts["log.impressions"]
+        positives = facts["log.clicks"].rows if "log.clicks" in facts else examples.positives
         drawn = config.log.negatives.uniform + config.log.negatives.popularity if config.log.negatives is not None else 0
         rows = {}
-        for day, n in shown.rows.items():
+        for day, n in examples.rows.items():
             if day is not None:
-                good = n - sum(shown.broken.get(day, {}).values())
+                good = n - sum(examples.broken.get(day, {}).values())
                 clicked = good if drawn else min(good, positives.get(day, 0))
                 rows[day] = clicked + round((good - clicked + drawn * good) * config.sampled(day))
         return rows

@@ -205,10 +205,10 @@ def refuse(
     good = {day for day, rows in facts.rows.items() if rows > sum(facts.broken.get(day, {}).values())}
     empty = [day for day in days if day not in good]
     if empty:
-        there = sorted(day for day in good if day is not None)
+        good_days = sorted(day for day in good if day is not None)
         raise LogError(
             f"{name}: no events on {', '.join(map(str, empty[:5]))}{' and other days' * (len(empty) > 5)} "
-            f"(its events {span} run from {there[0] if there else '?'} to {there[-1] if there else '?'}); "
+            f"(its events {span} run from {good_days[0] if good_days else '?'} to {good_days[-1] if good_days else '?'}); "
             "correct --from and --to, bring the missing days, or name them in log.empty_days"
         )
 
@@ -234,14 +234,14 @@ def _threshold_passed(
     name: str, marked: DataFrame, day: dt.date | None, reasons: Mapping[str, int], rows: int, quality: Quality
 ) -> str:
     worst = max(reasons, key=lambda reason: reasons[reason])
-    shown = [c for c in (*IDS, "time", "valid_from", "arrived", "label", CORRUPT) if c in marked.columns]
+    quarantined = [c for c in (*IDS, "time", "valid_from", "arrived", "label", CORRUPT) if c in marked.columns]
     # as text: a time in a wrong unit may lie beyond what Python's datetime can hold
     example = (
         marked.where((F.col(REASON) == worst) & F.col(DAY).eqNullSafe(F.lit(day).cast("date")))
-        .select(*[F.make_valid_utf8(F.substring(F.col(c).cast("string"), 1, 80)).alias(c) for c in shown])
+        .select(*[F.make_valid_utf8(F.substring(F.col(c).cast("string"), 1, 80)).alias(c) for c in quarantined])
         .first()
     )
-    values = ", ".join(f"{c} {example[c]!r}" for c in shown if c != CORRUPT or example[c]) if example is not None else ""
+    values = ", ".join(f"{c} {example[c]!r}" for c in quarantined if c != CORRUPT or example[c]) if example is not None else ""
     hint = next((text for part, text in _HINTS.items() if part in worst), "correct the log")
     others = sum(reasons.values()) - reasons[worst]
     when = f" on {day}" if day is not None else " of no day" if "time" in marked.columns else ""

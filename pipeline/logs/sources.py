@@ -342,7 +342,7 @@ def _columns_of(frame: DataFrame) -> str:
             "the columns there have names that are not UTF-8 text: say how the files are encoded, as in "
             "`options: {encoding: UTF-16, multiLine: true}`"
         )
-    there = f"the columns there are {', '.join(c if _NAME.fullmatch(c) else repr(c) for c in names)}"
+    available = f"the columns there are {', '.join(c if _NAME.fullmatch(c) else repr(c) for c in names)}"
     if any(map(_NAMELESS.fullmatch, names)):
-        return f"{there}; where the files' first line says their names, say `options: {{header: true}}`"
-    return there
+        return f"{available}; where the files' first line says their names, say `options: {{header: true}}`"
+    return available
