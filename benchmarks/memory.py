@@ -235,6 +235,7 @@ def held() -> tuple[int, int]:
 
 def train(folder: Path) -> None:
     """One rank: train, register and score; the first one leaves what there is to say."""
+    import mian.tracking.model_keeper
     import mian.tracking.registry
     import mian.training.trainer
     from jobs import train as job
@@ -246,7 +247,7 @@ def train(folder: Path) -> None:
         phases.of("training", Trainer, "run")
         phases.of("scoring", mian.training.trainer, "evaluate_split")
         phases.of("gathering", Trainer, "whole_model")
-        phases.of("saving", job, "save_servable")
+        phases.of("saving", mian.tracking.model_keeper, "save_servable")
         phases.of("registering", mian.tracking.registry, "log_servable")
         code = job.main(["--config", str(folder / "train.json")])
         if code:

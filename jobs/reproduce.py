@@ -87,7 +87,7 @@ def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, re
     outcome: Outcome = "FAILED"
     try:
         ranks.run_on_all_ranks(lambda: _start(experiment, tracker) if ranks.is_first else None, (ExperimentError, TrackingError))
-        stop.heeded = True
+        stop.heed()
         train_all(experiment, ranks, tracker.run_id, stop.requested)
         stop.heeded = False
         if ranks.is_first:

@@ -29,6 +29,10 @@ class StopSignal:
         """Whether the training has begun, which asks."""
         self._requested = False
 
+    def heed(self) -> None:
+        """From now on the first SIGTERM is a request."""
+        self.heeded = True
+
     def requested(self) -> bool:
         """Whether there was one."""
         return self._requested

@@ -14,36 +14,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mian.checkpoint.store import CheckpointError, CheckpointStore
-from mian.contract import Contract, ContractError
+from mian.checkpoint.store import CheckpointStore
+from mian.contract import Contract
 from mian.distributed.collectives import RankError, Ranks
-from mian.evaluation.external_sort import SpillError
-from mian.execution.device import DeviceError
 from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
-from mian.models import ClickModel, ModelError
-from mian.serving import ServableError, read_vocabularies, save_servable
-from mian.stream import StreamError
+from mian.models import ClickModel
+from mian.serving import read_vocabularies, save_servable
 from mian.tracking.errors import TrackingError
-from mian.tracking.initial_model import initial_weights
+from mian.tracking.session import TRAINING_ERRORS, open_trainer, start_run, tracked_run
 from mian.tracking.tracker import Outcome, Tracker
-from mian.training import CarryOverError, DisagreementError, Trainer, TrainingError, TrainingStopped, open_streams
+from mian.training import Trainer, TrainingError, TrainingResult, TrainingStopped, open_streams
 
 log = logging.getLogger(__name__)
 
 CURVE = "curve.jsonl"
 JOURNAL = "tracking"
 WAIT_SECONDS = 2.0
-ERRORS = (
-    CarryOverError,
-    CheckpointError,
-    ContractError,
-    DeviceError,
-    DisagreementError,
-    ModelError,
-    ServableError,
-    SpillError,
-    StreamError,
-)
 
 
 def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stopping: Callable[[], bool]) -> None:
@@ -59,7 +45,7 @@ def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stop
         TrainingStopped: it was asked to stop. What has ended is kept; the training that has not goes on from its checkpoint next time.
         ExperimentError, ContractError, StreamError and others of a training that cannot begin.
     """
-    vocabularies = ranks.run_on_all_ranks(lambda: _vocabularies(experiment, ranks), ERRORS)
+    vocabularies = ranks.run_on_all_ranks(lambda: _vocabularies(experiment, ranks), TRAINING_ERRORS)
     claim = partial(_claim, experiment, stopping) if ranks.is_first else _nothing
     while True:
         ranks.limit_exchanges(math.inf)  # as long as another process takes
@@ -103,7 +89,7 @@ def _train(
     stopping: Callable[[], bool],
 ) -> None:
     config, contract = trial.config, experiment.contract
-    streams = ranks.run_on_all_ranks(lambda: open_streams(config, contract, ranks), ERRORS)
+    streams = ranks.run_on_all_ranks(lambda: open_streams(config, contract, ranks), TRAINING_ERRORS)
     store = None
     if ranks.is_first:
         trial.folder.mkdir(parents=True, exist_ok=True)
@@ -113,65 +99,83 @@ def _train(
             store = CheckpointStore(trial.folder / "checkpoints", config.checkpoint.keep)
     tracker = Tracker(config.tracking, trial.folder / JOURNAL, parent_run)
     curve = _Curve(trial.folder / CURVE, tracker)
-    trainer = ranks.run_on_all_ranks(lambda: Trainer(config, contract, streams, ranks, curve.report, store, stopping), ERRORS)
-    resumed = trainer.resume(ranks.run_on_all_ranks(lambda: store.newest() if store is not None else None, ERRORS))
-    if config.init_from is not None and not resumed:
-        trainer.begin_with(
-            *ranks.run_on_all_ranks(lambda: initial_weights(config, contract) if ranks.is_first else (None, None), ERRORS)
-        )
-    outcome: Outcome = "FAILED"
-    kept = False
+    trainer, _ = open_trainer(
+        config,
+        contract,
+        streams,
+        ranks,
+        report=curve.report,
+        store=store,
+        saved=lambda: store.newest() if store is not None else None,
+        stopping=stopping,
+    )
+    result: Result | None = None
 
-    def begin() -> None:
-        if ranks.is_first:
-            curve.forget_after(trainer.progress.step)
-            tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, trainer.progress.run_id)
-            trainer.progress.run_id = tracker.run_id
-
-    try:
-        ranks.run_on_all_ranks(begin, (TrackingError,))
-        trainer.progress.run_id = ranks.broadcast_object(trainer.progress.run_id)
-        failed = None
-        try:
-            trained = trainer.run()
-        except (TrainingError, RankError) as error:
-            failed = str(error)
-            ranks.barrier()  # or another rank is gone, and that is another error
-        model = trainer.whole_model() if failed is None else None
-        if ranks.is_first:
-            result = Result(failed=failed, ranks=ranks.size, run_id=tracker.run_id, curve=curve.points())
-            if model is not None:
-                dense, tables = parameters(model)
-                result = result.model_copy(
-                    update={
-                        "validation": trained.validation,
-                        "best_step": trained.best_step,
-                        "steps": trained.steps,
-                        "samples": trainer.progress.samples,
-                        "dense_parameters": dense,
-                        "table_parameters": tables,
-                    }
-                )
-                try:
-                    save_servable(trial.model, model, config.model.name, config.model.options, contract, vocabularies)
-                except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
-                    why = " ".join(str(error).split())
-                    raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error
-                tracker.report(
-                    {f"best_validation_{name}": value for name, value in trained.validation.items()}, trained.best_step
-                )
-                outcome = "FINISHED"
-            else:
-                log.warning("%s: this point of the grid has failed: %s", trial.variant, failed)
-            trial.keep(result)
-            kept = True
-            shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
-    except TrainingStopped:
-        outcome = "KILLED"
-        raise
-    finally:
-        if ranks.is_first and tracker.end(outcome) and kept:
+    def end(outcome: Outcome) -> None:
+        if result is not None and result.failed is not None:
+            outcome = "FAILED"
+        if ranks.is_first and tracker.end(outcome) and result is not None:
             tracker.journal.remove()
+
+    with tracked_run(end):
+        start_run(trainer, config, contract, ranks, tracker, lambda: curve.forget_after(trainer.progress.step))
+        trained = _result_or_failure(trainer, ranks)
+        model = trainer.whole_model() if isinstance(trained, TrainingResult) else None
+        if ranks.is_first:
+            kept = Result(ranks=ranks.size, run_id=tracker.run_id, curve=curve.points())
+            if isinstance(trained, TrainingResult) and model is not None:
+                kept = _keep_model(trial, contract, vocabularies, model, trained, kept, trainer.progress.samples)
+                metrics = {f"best_validation_{name}": value for name, value in trained.validation.items()}
+                tracker.report(metrics, trained.best_step)
+            else:
+                kept = kept.model_copy(update={"failed": str(trained)})
+                log.warning("%s: this point of the grid has failed: %s", trial.variant, trained)
+            trial.keep(kept)
+            result = kept
+            shutil.rmtree(trial.folder / "checkpoints", ignore_errors=True)
+
+
+def _result_or_failure(trainer: Trainer, ranks: Ranks) -> TrainingResult | str:
+    """What came of a training, or why its losses are no longer numbers, which is a result of its point of the grid."""
+    try:
+        return trainer.run()
+    except (TrainingError, RankError) as error:
+        failure = str(error)
+        ranks.barrier()  # where a rank is gone, this fails, and that is another error
+        return failure
+
+
+def _keep_model(
+    trial: Trial,
+    contract: Contract,
+    vocabularies: Mapping[str, bytes],
+    model: ClickModel,
+    trained: TrainingResult,
+    result: Result,
+    samples: int,
+) -> Result:
+    """Save a trial's model; its result with what is known of the model.
+
+    Raises:
+        ExperimentError: The model cannot be written.
+    """
+    choice = trial.config.model
+    try:
+        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        why = " ".join(str(error).split())
+        raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error
+    dense, tables = parameters(model)
+    return result.model_copy(
+        update={
+            "validation": trained.validation,
+            "best_step": trained.best_step,
+            "steps": trained.steps,
+            "samples": samples,
+            "dense_parameters": dense,
+            "table_parameters": tables,
+        }
+    )
 
 
 def send_records(experiment: Experiment, parent_run: str | None) -> None:

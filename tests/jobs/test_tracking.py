@@ -16,6 +16,7 @@ import mian.tracking.tracker
 from jobs import register, train
 from mian.contract import Contract
 from mian.serving import load_servable
+from mian.tracking.model_keeper import ModelKeeper
 from mian.tracking.records import TRAINING_TAG, read_metrics, read_training
 from mian.tracking.registry import load_model
 from tests.jobs.conftest import Finished, Workplace, one_error
@@ -181,7 +182,7 @@ def test_a_store_that_is_back_when_the_test_split_is_scored_gets_the_model(
 ) -> None:
     database = workplace.folder / "mlflow.db"
     held = take_away(database, monkeypatch, at=40)
-    record_test = train._Keeper.record_test
+    record_test = ModelKeeper.record_test
     refusals: list[str] = []
 
     def meanwhile(keeper: Any, trained: Any) -> None:
@@ -191,7 +192,7 @@ def test_a_store_that_is_back_when_the_test_split_is_scored_gets_the_model(
         assert (workplace.folder / "models" / "tracking" / keeper._key).is_dir()
         record_test(keeper, trained)
 
-    monkeypatch.setattr(train._Keeper, "record_test", meanwhile)
+    monkeypatch.setattr(ModelKeeper, "record_test", meanwhile)
     assert train.main(["--config", str(workplace.config)]) == 0
     assert "this training is running already" in refusals[0]
     version = workplace.store().get_model_version_by_alias("mian", "newest")

@@ -188,7 +188,11 @@ def test_a_server_that_is_not_there_costs_the_record_and_not_the_model(workplace
     with seconds(60):
         assert train.main(["--config", str(workplace.config), f"tracking.uri=http://127.0.0.1:{closed_port()}"]) == 0
     (folder,) = workplace.models
-    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking.tracker")]
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name in ("mian.tracking.model_keeper", "mian.tracking.session", "mian.tracking.tracker")
+    ]
     assert sum("does not answer, training goes on without it" in line for line in said) == 1
     assert f"python jobs/register.py --model {folder}" in said[-1]
 
@@ -216,7 +220,11 @@ def test_a_store_that_goes_away_during_training_costs_the_record_and_not_the_mod
         assert train.main(["--config", str(workplace.config)]) == 0
     (folder,) = workplace.models
     assert load_servable(folder).contract.fields == workplace.contract.fields
-    said = [record.getMessage() for record in caplog.records if record.name in ("jobs.train", "mian.tracking.tracker")]
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name in ("mian.tracking.model_keeper", "mian.tracking.session", "mian.tracking.tracker")
+    ]
     assert [line for line in said if "does not answer" in line] == said[:1]
     assert str(folder) in said[-1]
 
