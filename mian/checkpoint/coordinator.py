@@ -94,10 +94,10 @@ class Saving:
                     tensor.copy_(saved[name])
 
         self._ranks.run_on_all_ranks(check_and_copy, (CheckpointError,))
-        self.share(tensors)
+        self.broadcast(tensors)
         self._shards.hand_out(saved, tensors)
 
-    def share(self, tensors: Tensors) -> None:
+    def broadcast(self, tensors: Tensors) -> None:
         """Give every rank the first one's values, but of what is split."""
         self._ranks.broadcast(self._shards.replicated(tensors))
 

@@ -13,7 +13,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from mian.checkpoint.store import NOTES, CheckpointStore, code_versions, key_of_any_epochs, training_key
+from mian.checkpoint.keys import code_versions, key_of_any_epochs, training_key
+from mian.checkpoint.notes import NOTES
+from mian.checkpoint.store import CheckpointStore
 from mian.checkpoint.training_lock import TrainingLock
 from mian.config import TrainConfig
 from mian.contract import ContractError, read_contract
@@ -48,7 +50,7 @@ class KeptCheckpoints:
 
     @property
     def key(self) -> str:
-        """The training's name, see :func:`mian.checkpoint.store.training_key`."""
+        """The training's name, see :func:`mian.checkpoint.keys.training_key`."""
         return self.folder.name
 
     def remove(self) -> None:

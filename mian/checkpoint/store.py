@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -15,21 +14,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from mian.checkpoint.keys import code_versions
+from mian.checkpoint.manifest import Manifest, file_sha256, sync_folder
+from mian.checkpoint.notes import NOTES, absolute_samples, noted_config
 from mian.config import TrainConfig
 from mian.contract import Contract
-from mian.models import current_names, weights_version
+from mian.models import current_names
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 CONTENT = "state.pt"
-NOTES = "checkpoints.json"
-"""Beside the checkpoints of a training: its settings, the contract of its samples, and the versions of the code that decides weights."""
-TRAINER_VERSION = 1
-"""Raised by hand where a change of the trainer or the stream makes other weights of the same settings and samples: checkpoints and trials
-of before are then not gone on from."""
 _PART = ".part"
 _OLD = ".old"
 
@@ -38,19 +35,6 @@ Kind = Literal["step", "best"]
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none of those that are there can be read."""
-
-
-class Manifest(BaseModel):
-    """What ``checkpoint.json`` holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["mian-checkpoint"] = "mian-checkpoint"
-    version: Literal[1] = 1
-    step: int
-    best_step: int
-    """Of the best weights up to then, which are in a checkpoint of their own; 0 where there were none."""
-    sha256: str
 
 
 class CheckpointStore:
@@ -106,7 +90,7 @@ class CheckpointStore:
                 torch.save(dict(state), content)
                 os.fsync(content.fileno())
             with (part / MANIFEST).open("w", encoding="utf-8") as file:
-                manifest = Manifest(step=step, best_step=best_step, sha256=_sha256(part / CONTENT))
+                manifest = Manifest(step=step, best_step=best_step, sha256=file_sha256(part / CONTENT))
                 file.write(manifest.model_dump_json(indent=1) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -114,7 +98,7 @@ class CheckpointStore:
                 shutil.rmtree(old, ignore_errors=True)
                 target.rename(old)
             part.rename(target)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             shutil.rmtree(old, ignore_errors=True)
             self._whole[target] = True
         except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
@@ -175,7 +159,7 @@ class CheckpointStore:
         path = self._path(kind, step)
         if path not in self._whole or not path.exists():
             try:
-                self._whole[path] = _sha256(path / CONTENT) == self._manifest(path).sha256
+                self._whole[path] = file_sha256(path / CONTENT) == self._manifest(path).sha256
             except (OSError, CheckpointError):
                 self._whole[path] = False
         return self._whole[path]
@@ -190,7 +174,7 @@ class CheckpointStore:
         self._whole[path] = False
         manifest = self._manifest(path)
         try:
-            if _sha256(path / CONTENT) != manifest.sha256:
+            if file_sha256(path / CONTENT) != manifest.sha256:
                 raise CheckpointError(f"{path / CONTENT}: cut off or changed, its checksum is not that of {MANIFEST}")
             state: dict[str, Any] = torch.load(path / CONTENT, map_location="cpu", weights_only=True, mmap=True)
         except CheckpointError:
@@ -222,7 +206,7 @@ class CheckpointStore:
         if self._config is not None and not (self.folder / NOTES).exists():
             notes: dict[str, Any] = {
                 "config": self._config.model_dump(mode="json", exclude={"tracking"})
-                | {"samples": _absolute(self._config.samples)},
+                | {"samples": absolute_samples(self._config.samples)},
                 "versions": code_versions(self._config.model.name),
             }
             if self._contract is not None:
@@ -312,74 +296,3 @@ class CheckpointStore:
             return Manifest.model_validate_json((path / MANIFEST).read_bytes())
         except (OSError, ValidationError) as error:
             raise CheckpointError(f"{path / MANIFEST}: cannot be read ({' '.join(str(error).split())})") from error
-
-
-def _absolute(samples: str) -> str:
-    """The folder of samples as it is named from any working folder."""
-    return samples if "://" in samples else str(Path(samples).absolute())
-
-
-def noted_config(folder: Path) -> TrainConfig | None:
-    """The settings that are noted beside checkpoints; None where they are missing, or of another release."""
-    try:
-        return TrainConfig.model_validate(json.loads((folder / NOTES).read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def noted_contract(folder: Path) -> Contract | None:
-    """The contract that is noted beside checkpoints, without days; None where it is missing, or of another release."""
-    try:
-        return Contract.from_json(json.loads((folder / NOTES).read_text(encoding="utf-8"))["contract"], str(folder / NOTES))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def training_key(config: TrainConfig, contract: Contract) -> str:
-    """A name for a training: the same for the same settings on the same samples, whatever other days the data set has, by the same code.
-
-    Raises:
-        ModelError: the model is unknown.
-        ContractError: a split is not there.
-    """
-    samples = trained_days(config, contract).to_json()
-    text = json.dumps([config.settings(), samples, code_versions(config.model.name)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def key_of_any_epochs(config: TrainConfig, contract: Contract) -> str:
-    """A name for all trainings that differ in nothing but their number of epochs; errors are those of :func:`training_key`."""
-    return training_key(config.model_copy(update={"epochs": 0}), contract)
-
-
-def code_versions(model: str) -> dict[str, int]:
-    """The versions of the code that decides weights: of the trainer, and of a model by its name.
-
-    Raises:
-        ModelError: the model is unknown.
-    """
-    return {"trainer": TRAINER_VERSION, model: weights_version(model)}
-
-
-def trained_days(config: TrainConfig, contract: Contract) -> Contract:
-    """The contract with those days alone that a training uses."""
-    splits = {config.train_split, config.validation_split, config.test_split} - {None}
-    days = {day.day: day for split in splits if split is not None for day in contract.split(split)}
-    return contract.model_copy(update={"days": tuple(days[day] for day in sorted(days))})
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from mian.checkpoint.store import training_key
+from mian.checkpoint.keys import training_key
 from mian.config import Strict, TrainConfig
 from mian.contract import Contract
 from mian.experiments.plan_config import ExperimentConfig, Point

@@ -12,7 +12,8 @@ import mlflow
 import pyarrow as pa
 import torch
 
-from mian.checkpoint.store import NOTES, CheckpointError, CheckpointStore, noted_config, noted_contract
+from mian.checkpoint.notes import NOTES, noted_config, noted_contract
+from mian.checkpoint.store import CheckpointError, CheckpointStore
 from mian.config import TrainConfig
 from mian.contract import Contract, ContractError, vocabulary_values
 from mian.evaluation.offline import extended_vocabularies

@@ -56,7 +56,7 @@ class ModelKeeper:
         ranks: The ranks of the training.
         tracker: The record of the run, on rank 0; None on the others.
         attachments: On rank 0; None on the others.
-        key: The key of the training; see :func:`mian.checkpoint.store.training_key`.
+        key: The key of the training; see :func:`mian.checkpoint.keys.training_key`.
 
     Attributes:
         folder: Where the model is kept; empty until it is.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mian.checkpoint.keys import key_of_any_epochs, training_key
 from mian.checkpoint.retention import CHECKPOINTS, ENDED, lock_path
-from mian.checkpoint.store import CheckpointError, CheckpointStore, key_of_any_epochs, training_key
+from mian.checkpoint.store import CheckpointError, CheckpointStore
 from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
 from mian.config import TrainConfig
 from mian.contract import Contract, ContractError, read_contract

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mian.checkpoint.store import trained_days
+from mian.checkpoint.keys import trained_days
 from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.distributed.collectives import Ranks

@@ -54,8 +54,8 @@ def refuse_large_tables(
         f"embedding tables need {needed / _GIB:,.1f} GiB {'of this machine' if device.type == 'cpu' else 'of the GPU'}, which has "
         f"{available / _GIB:,.1f} GiB; the largest is that of vocabulary {largest!r}: {contract.vocabulary(largest).size:,} rows "
         f"of {width} numbers, and {remembered} that the optimizer keeps of each, {tables[largest] / _GIB:,.1f} GiB. Give "
-        f"{largest!r} fewer ids (hash_buckets, max_size or min_count when the samples are built), or take a smaller model.options.embedding_dim, "
-        f"optimizer.tables=rowwise_adagrad, or {spread}"
+        f"{largest!r} fewer ids (hash_buckets, max_size or min_count when the samples are built), or take a smaller "
+        f"model.options.embedding_dim, optimizer.tables=rowwise_adagrad, or {spread}"
     )
 
 

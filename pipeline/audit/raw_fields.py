@@ -11,8 +11,8 @@ from pyspark.sql.types import BooleanType, StructField, StructType
 from mian.contract import Contract, Field
 from pipeline.audit.tables import Tables
 from pipeline.config import DataConfig, FieldConfig
+from pipeline.logs.expressions import evaluate, fits
 from pipeline.logs.ids import text_of
-from pipeline.logs.sources import evaluate, fits
 
 #: Bytes of a value; a longer one of a categorical field is unknown, and so is one that is not UTF-8.
 LONGEST_VALUE = 1_000

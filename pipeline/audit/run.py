@@ -9,13 +9,13 @@ from pipeline.audit.draw import collect, draw
 from pipeline.audit.findings import Report
 from pipeline.audit.indicators import collect_indicators
 from pipeline.audit.leaks import find_leaks
-from pipeline.audit.published_samples import compare_contract, read_published
-from pipeline.audit.raw_fields import members
+from pipeline.audit.published_samples import Published, compare_contract, read_published
+from pipeline.audit.raw_fields import Members, members
 from pipeline.audit.recorded import scan_recorded, with_recorded
 from pipeline.audit.scan_histories import CHECKED, scan_histories
 from pipeline.audit.scan_rows import scan_rows
 from pipeline.audit.scan_vocabularies import VocabularyScan
-from pipeline.audit.tables import read_tables
+from pipeline.audit.tables import Tables, read_tables
 from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import settings_fingerprint
 from pipeline.logs.errors import refuse_unreachable
@@ -47,7 +47,6 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     report.findings += findings
     tables = with_recorded(read_tables(spark, config, contract), config)
     fields = members(config, contract, tables)
-
     drawn = draw(published, tables, config, fields, rows, seed)
     facts = collect(tables, config, fields, drawn)
     report.findings += Comparison(spark, published, config, tables, fields, drawn, facts).findings()
@@ -57,7 +56,18 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     unknown = sum(row.negative and row.item is None for row in drawn)
     if unknown:
         report.notes.append(f"{unknown} drawn negatives have an item without an id: what depends on the item was not compared")
+    _scan(report, published, tables, config, fields)
+    _look_for_leaks(report, published, config)
+    open_days = {str(day.day) for day in contract.days if not day.final} & {finding.day for finding in report.found("label")}
+    if open_days:
+        days = ", ".join(sorted(open_days))
+        report.notes.append(f"labels of {days} were not final when they were built; build again where clicks came since")
+    return report
 
+
+def _scan(report: Report, published: Published, tables: Tables, config: DataConfig, fields: Members) -> None:
+    """Check all rows, their histories and the vocabularies."""
+    contract = published.contract
     total = sum(day.rows for day in contract.days)
     report.findings += scan_rows(published, tables, config)
     report.checked.append(f"impressions, times and labels: {total:,} samples")
@@ -76,14 +86,13 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     report.findings += vocabularies.findings()
     report.checked += vocabularies.checked
     report.notes += vocabularies.notes
+
+
+def _look_for_leaks(report: Report, published: Published, config: DataConfig) -> None:
+    """Compare what missing, unknown and short values say of the label on training days and on held-out ones."""
     lacking = collect_indicators(published, config)
     report.findings += find_leaks(lacking)
     if lacking.held_out.any() and not lacking.held_out.all():
         report.checked.append(f"what is missing, unknown or short beside the label: {len(lacking.labels):,} samples")
     else:
         report.notes.append("no training days, or no held-out ones, to compare what missing and unknown values say of the label")
-    open_days = {str(day.day) for day in contract.days if not day.final} & {finding.day for finding in report.found("label")}
-    if open_days:
-        days = ", ".join(sorted(open_days))
-        report.notes.append(f"labels of {days} were not final when they were built; build again where clicks came since")
-    return report

@@ -14,8 +14,8 @@ from pipeline.audit.raw_fields import ITEM_KNOWN, USER_KNOWN, Member, Members
 from pipeline.audit.recompute import midnight
 from pipeline.audit.tables import MICROS, USER_KEY, Tables
 from pipeline.config import DataConfig
+from pipeline.logs.expressions import fits
 from pipeline.logs.rules import DAY
-from pipeline.logs.sources import fits
 
 
 def shown_rows(tables: Tables, config: DataConfig, fields: Members, span: Split) -> DataFrame:

@@ -17,7 +17,7 @@ from pipeline.config import DataConfig, Source
 from pipeline.days import ONE_DAY, Calendar
 from pipeline.io.files import FileInfo
 from pipeline.io.storage import Storage
-from pipeline.logs.events import impressions_ahead, impressions_back, reach_back
+from pipeline.logs.reach import impressions_ahead, impressions_back, reach_back
 from pipeline.logs.sources import read_source
 
 #: Kinds of tables whose rows can change while their files, if they have any, do not.

@@ -12,7 +12,7 @@ from mian.contract.document import Group
 from pipeline.config import DataConfig
 from pipeline.days import DAY_MICROSECONDS, ONE_DAY, Calendar, day_number, microseconds
 from pipeline.join.rows import Rows
-from pipeline.logs.events import impressions_back
+from pipeline.logs.reach import impressions_back
 
 RawKind = Literal["text", "number", "time_gap"]
 

@@ -12,21 +12,22 @@ from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BinaryType, MapType, NumericType, StringType, StructType, VariantType
 
-from mian.contract.canonical import LONGEST_VALUE
 from mian.contract.document import ID_COLUMN, USER_COLUMN
-from pipeline.config import AttributeSource, DataConfig, FieldConfig
+from pipeline.config import AttributeSource, DataConfig
 from pipeline.days import ONE_DAY
 from pipeline.hashing import impression_hash
+from pipeline.join.field_columns import RoleFields, empty_like, field_expression, is_id, needs_both, own_draws
 from pipeline.join.matches import matched_column
 from pipeline.logs.attributes import join_attributes, join_lookup
 from pipeline.logs.errors import LogError
-from pipeline.logs.events import Events, reach_back
-from pipeline.logs.ids import refuse_faults, text_of
+from pipeline.logs.events import Events
+from pipeline.logs.expressions import fits
+from pipeline.logs.ids import refuse_faults
+from pipeline.logs.reach import reach_back
 from pipeline.logs.recorded import HAPPENED, LIST, PLACE
 from pipeline.logs.rules import table_fault
-from pipeline.logs.sources import CORRUPT, LIST_FAULT, PARTITION_DAY, evaluate, fits, read_source
+from pipeline.logs.sources import CORRUPT, LIST_FAULT, PARTITION_DAY, read_source
 
 #: What a row is; a click can be a behavior too.
 ROLE = "_role"
@@ -34,9 +35,6 @@ IMPRESSION, CLICK, BEHAVIOR, PROFILE, EARLIER = 1, 2, 4, 8, 16
 
 #: A hash of an impression: of its user, id and day. For its file and its place in there, and for all that is drawn by chance.
 ORDER_HASH = "_order_hash"
-
-#: Columns that fields often are, as they are.
-_IDS = ("user_id", "item_id")
 
 
 @dataclass(frozen=True)
@@ -79,26 +77,26 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     profiles = None
     if config.users is not None:
         profiles = _table(events, "users", config.users, events.first)
-        if _mixed(config, _like(impressions.drop("label")), _like(profiles)):
+        if needs_both(config, empty_like(impressions.drop("label")), empty_like(profiles)):
             impressions = _joined(impressions, profiles, config.users, "user_id", "users")
             profiles = None
-    visible = _like(impressions.drop("label"))  # no field may be made of it
-    known = _like(profiles) if profiles is not None else None
-    impression_fields, profile_fields = _Fields(), _Fields()
+    visible = empty_like(impressions.drop("label"))  # no field may be made of it
+    known = empty_like(profiles) if profiles is not None else None
+    impression_fields, profile_fields = RoleFields(), RoleFields()
     for column, group, field in config.columns():
-        text, where = _expression(column, group, field)
+        text, where = field_expression(column, group, field)
         if group != "behaviors":
-            is_profile = known is not None and not _is_id(text, field) and not fits(visible, text)
+            is_profile = known is not None and not is_id(text, field) and not fits(visible, text)
             (profile_fields if is_profile else impression_fields).add(
                 column, field, text, where, known if known is not None and is_profile else visible
             )
     behaviors = _with_items(config, events, events.behaviors, events.first - reach_back(config))
     if HAPPENED in behaviors.columns:  # attributes were looked up at the impression's time
         behaviors = behaviors.withColumn("time", F.col(HAPPENED)).drop(HAPPENED)
-    behavior_fields, like, bare = _Fields(), _like(behaviors), _like(events.behaviors)
+    behavior_fields, like, bare = RoleFields(), empty_like(behaviors), empty_like(events.behaviors)
     for column, group, field in config.columns():
         if group == "behaviors" and field.kind != "time_gap":
-            text, where = _expression(column, group, field)
+            text, where = field_expression(column, group, field)
             behavior_fields.add(column, field, text, where, like)
     parts = [
         _impressions(config, impressions, impression_fields),
@@ -112,40 +110,13 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
         frame = frame.unionByName(part, allowMissingColumns=True)
     places = {**impression_fields.places, **profile_fields.places, **behavior_fields.places}
     need_items = any(
-        group == "behaviors" and field.kind != "time_gap" and not fits(bare, _expression(column, group, field)[0])
+        group == "behaviors" and field.kind != "time_gap" and not fits(bare, field_expression(column, group, field)[0])
         for column, group, field in config.columns()
     )
-    return Rows(frame, tuple(profile_fields.places), places, _own_draws(config, visible), need_items)
+    return Rows(frame, tuple(profile_fields.places), places, own_draws(config, visible), need_items)
 
 
-class _Fields:
-    """The fields of one role: ``places`` as in :class:`Rows`, and the columns that they make."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, str] = {}
-        self.columns: list[Column] = []
-        self._made = {"text": 0, "number": 0}
-
-    def add(self, column: str, field: FieldConfig, text: str, where: str, frame: DataFrame) -> None:
-        """Add a field: an id, or an expression over a frame.
-
-        Raises:
-            LogError: see :func:`_field`.
-        """
-        if _is_id(text, field):
-            self.places[column] = text.strip("`")
-            return
-        kind = "text" if field.kind == "categorical" else "number"
-        self.places[column] = f"{kind}_{self._made[kind]}"
-        self._made[kind] += 1
-        self.columns.append(_field(frame, where, text, field).alias(self.places[column]))
-
-
-def _is_id(text: str, field: FieldConfig) -> bool:
-    return field.kind == "categorical" and text.strip("`") in _IDS
-
-
-def _impressions(config: DataConfig, impressions: DataFrame, fields: _Fields) -> DataFrame:
+def _impressions(config: DataConfig, impressions: DataFrame, fields: RoleFields) -> DataFrame:
     sources = {"items": config.items, "users": config.users}
     wanted = [f"_{name}_known" for name, source in sources.items() if source is not None and source.missing == "quarantine"]
     return impressions.select(
@@ -166,7 +137,7 @@ def _matched(config: DataConfig) -> list[str]:
     return [matched_column(name) for name in ("items", "users", *(f"lookups.{i}" for i in range(len(config.lookups))))]
 
 
-def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFrame, fields: _Fields) -> list[DataFrame]:
+def _behaviors_and_clicks(config: DataConfig, events: Events, behaviors: DataFrame, fields: RoleFields) -> list[DataFrame]:
     twice = events.clicks is not None and not config.log.has_behaviors  # then a behavior is a click, and comes once
     names = (ID_COLUMN, "user_id", "item_id", "action", "_once", LIST, PLACE, matched_column("items"))
     ids = [c for c in names if c in behaviors.columns]
@@ -228,77 +199,6 @@ def _unbroken(frame: DataFrame, name: str) -> DataFrame:
             "`options: {mode: DROPMALFORMED}`"
         )
     return frame.drop(CORRUPT)
-
-
-def _like(frame: DataFrame) -> DataFrame:
-    """A frame of the same columns and no rows, over which expressions are checked without planning all that is behind the frame."""
-    return frame.sparkSession.createDataFrame([], frame.schema)
-
-
-def _mixed(config: DataConfig, impressions: DataFrame, profiles: DataFrame) -> bool:
-    """Whether a field is made of columns of both, which Spark then has to join; else profiles come along to the join by user."""
-    texts = [_expression(column, group, field)[0] for column, group, field in config.columns() if group != "behaviors"]
-    return any(not fits(impressions, text) and not fits(profiles, text) for text in texts)
-
-
-def _own_draws(config: DataConfig, impressions: DataFrame) -> frozenset[str]:
-    """See :class:`Rows`; ``impressions`` has the columns that fields can be made of."""
-    if config.log.kind != "positives_only":
-        return frozenset()
-    item_columns = {"item_id", *(config.items.attributes if config.items is not None else [])}
-    dependent = set(item_columns)
-    for lookup in config.lookups:
-        added = set(lookup.columns) - set(lookup.keys)
-        dependent |= added if dependent & set(lookup.keys) else set()
-        item_columns |= added if item_columns >= set(lookup.keys) else set()
-    item = impressions.select(*[c for c in impressions.columns if c in item_columns])
-    others = impressions.select(*[c for c in impressions.columns if c not in dependent])
-    for column, group, field in config.columns():
-        text, where = _expression(column, group, field)
-        if group == "candidate" and fits(others, text) and not fits(item, text):
-            raise LogError(
-                f"{where}: it is made of columns of log.impressions, which say something of the item that was shown; a drawn negative is "
-                "another item. Bring what is known of items along in a table `items`, or, where it says nothing of the item, make it a "
-                "field of context"
-            )
-    return frozenset(
-        column
-        for column, group, field in config.columns()
-        if group != "behaviors" and fits(impressions, text := _expression(column, group, field)[0])
-        if not fits(item, text) and not fits(others, text)
-    )
-
-
-def _expression(column: str, group: str, field: FieldConfig) -> tuple[str, str]:
-    """A field's expression, and its place in the configuration."""
-    name = column.split("_", 1)[1]
-    return field.expression if field.expression is not None else f"`{name}`", f"fields.{group}.{name}"
-
-
-def _field(frame: DataFrame, where: str, text: str, field: FieldConfig) -> Column:
-    """A field's raw value over the joined columns: string, or double.
-
-    Raises:
-        LogError: the expression cannot be evaluated, a numeric field is no number, or a categorical one has parts.
-    """
-    column = evaluate(frame, where, text)
-    kind = frame.select(column.alias("value")).schema["value"].dataType
-    if field.kind == "categorical":
-        if isinstance(kind, (ArrayType, MapType, StructType, VariantType)):
-            raise LogError(
-                f"{where}: a categorical field is {kind.simpleString()}, which is many values; give it an expression that picks or "
-                f"joins them, such as try_element_at({text}, 1) or array_join({text}, ',') of an array"
-            )
-        value = text_of(column, kind)
-        if not isinstance(kind, (StringType, BinaryType)):
-            return value
-        return F.when((F.octet_length(value) <= LONGEST_VALUE) & F.is_valid_utf8(value), value)
-    if not isinstance(kind, NumericType):
-        raise LogError(
-            f"{where}: a numeric field is {kind.simpleString()}; give it an expression such as try_cast({text} AS DOUBLE), "
-            "or make the field categorical"
-        )
-    return column.cast("double")
 
 
 def _moments(frame: DataFrame, *names: str) -> list[Column]:

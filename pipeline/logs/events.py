@@ -15,6 +15,7 @@ from pipeline.logs.attributes import known_spans
 from pipeline.logs.errors import LogError
 from pipeline.logs.ids import IdColumns, refuse_faults, text_of
 from pipeline.logs.negatives import draw_negatives
+from pipeline.logs.reach import impressions_ahead, impressions_back, reach_back, whole_days
 from pipeline.logs.recorded import take_histories
 from pipeline.logs.rules import DAY, REASON, LogFacts, count, is_positive, mark, refuse, refuse_broken, table_fault
 from pipeline.logs.sources import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY, read_source
@@ -52,24 +53,20 @@ class Events:
     """``users`` and ``items``, as far as they are needed, see :func:`pipeline.logs.sources.read_source`."""
 
 
-def reach_back(config: DataConfig) -> dt.timedelta:
-    """How many whole days before an impression's day the events lie that its sample can depend on."""
-    no_join = config.recorded is not None and config.log.negatives is None
-    reach = dt.timedelta(0) if no_join else _whole_days(config.history.reach)
-    if config.log.negatives is not None:
-        reach = max(reach, _whole_days(config.log.negatives.window))
-    return reach + config.calendar.slack
+class _Reading:
+    """What is found out while the logs of some days are read."""
 
+    def __init__(self) -> None:
+        self.facts: dict[str, LogFacts] = {}
+        self.broken: list[DataFrame] = []
+        self.ids = IdColumns()
 
-def impressions_ahead(config: DataConfig) -> dt.timedelta:
-    """How far after a day the impressions lie that its labels can depend on."""
-    log = config.log
-    return log.attribution + config.calendar.slack if log.clicks is not None else dt.timedelta(0)
-
-
-def impressions_back(config: DataConfig) -> dt.timedelta:
-    """How many whole days before a day impressions are read that its clicks may belong to; a day at most, for it is for counting."""
-    return min(_whole_days(config.log.attribution), ONE_DAY) if config.log.clicks is not None else dt.timedelta(0)
+    def quarantine(self) -> DataFrame:
+        """All rows that break a rule."""
+        frame = self.broken[0]
+        for other in self.broken[1:]:
+            frame = frame.unionByName(other)
+        return frame
 
 
 class EventLogs:
@@ -93,68 +90,91 @@ class EventLogs:
         """
         config, log = self._config, self._config.log
         back = reach_back(config)
-        facts: dict[str, LogFacts] = {}
-        broken: list[DataFrame] = []
-        ids = IdColumns()
+        reading = _Reading()
 
         def events(name: str, source: Source, begin: dt.date, end: dt.date, days: list[dt.date]) -> DataFrame:
-            frame = read_source(self._spark, name, source, days=(begin, end))
-            marked = mark(frame, source, self._config.quality, self._config.calendar)
-            found = count(marked)
-            facts[name] = found.within(begin, end)
-            refuse(name, marked, facts[name], self._config.quality, days, f"between {begin} and {end}", judged=first)
-            ids.add(name, frame)
-            broken.append(self._broken(name, marked, facts[name], first, last))
-            # where no row breaks a rule there is no need to look at each a second time
-            good = marked.where(F.col(REASON).isNull()) if found.broken else frame
-            return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY, LIST_FAULT), begin, end, self._config.calendar)
+            return self._events(reading, name, source, (begin, end), days, (first, last))
 
         days = [day for day in days_between(first, last) if not log.may_be_empty(day)]
         from_log = log.clicks is None and not log.has_behaviors
         begin = first - (back if from_log or log.kind == "positives_only" else impressions_back(config))
-        impressions = events(
-            "log.impressions", log.impression_source, begin, last + _whole_days(impressions_ahead(self._config)), days
-        )
+        end = last + whole_days(impressions_ahead(config))
+        impressions = events("log.impressions", log.impression_source, begin, end, days)
         clicks = None
         if log.clicks is not None:
             begin = first if log.has_behaviors else first - back
             # a day more than labels need: whether there is one says whether the labels of the last day are final
-            clicks = events("log.clicks", log.clicks, begin, last + _whole_days(log.attribution) + ONE_DAY, [])
-        tables = self._tables(first, last)
-        for name, table in tables.items():
-            marked = _marked(name, table)
-            facts[name] = count(marked.select(DAY, REASON))
-            if facts[name].broken:
-                refuse_faults(name, table)
-            refuse_broken(name, marked, facts[name], self._config.quality, first)
-            ids.add(name, table)
-        if any(facts[name].broken for name in tables) and first <= self._start <= last:
-            # the first day has what it needs itself, whichever days are built with it
-            for name, table in self._tables(self._start, self._start).items():
-                broken.append(self._broken(name, _marked(name, table), facts[name], first, last))
+            clicks = events("log.clicks", log.clicks, begin, last + whole_days(log.attribution) + ONE_DAY, [])
+        tables = self._checked_tables(reading, first, last)
         if config.recorded:
             impressions, behaviors = take_histories(config, impressions)
         else:
             behaviors = self._behaviors(impressions, clicks, last, lambda n, s: events(n, s, first - back, last, []))
-        begins = F.expr(self._config.calendar.start_sql(first))
+        begins = F.expr(config.calendar.start_sql(first))
         asked = impressions.where(F.col("time") >= begins).drop(LABEL_TIME)
         if log.label_ties == "refuse":
             self._refuse_ties(asked)
         earlier = impressions.where(F.col("time") < begins) if log.clicks is not None else None
-        rows = {day: n for day, n in self._rows(facts).items() if first <= day <= last}
+        rows = {day: n for day, n in self._rows(reading.facts).items() if first <= day <= last}
         if log.kind == "labeled":
             asked = asked.withColumn("label", is_positive(F.col("label")).cast("int"))
         if log.kind == "positives_only":
             assert log.negatives is not None
             known = self._items_known(first, last)
-            start, reach = self._config.calendar.start(first), self._config.history.reach
-            asked = draw_negatives(
-                asked, impressions, known, log.negatives, start, reach, self._config.seed, self._config.calendar
-            )
-        quarantine = broken[0]
-        for other in broken[1:]:
-            quarantine = quarantine.unionByName(other)
-        return Events(asked, earlier, clicks, behaviors, rows, facts, quarantine, first, last, ids, tables)
+            start, reach = config.calendar.start(first), config.history.reach
+            asked = draw_negatives(asked, impressions, known, log.negatives, start, reach, config.seed, config.calendar)
+        quarantine = reading.quarantine()
+        return Events(asked, earlier, clicks, behaviors, rows, reading.facts, quarantine, first, last, reading.ids, tables)
+
+    def _events(
+        self,
+        reading: _Reading,
+        name: str,
+        source: Source,
+        reach: tuple[dt.date, dt.date],
+        days: list[dt.date],
+        built: tuple[dt.date, dt.date],
+    ) -> DataFrame:
+        """The events of a log that keep its rules.
+
+        Args:
+            reading: Gets what is found out.
+            name: The log's place in the configuration.
+            source: The log.
+            reach: The first and the last day to read.
+            days: Days that may not be without events.
+            built: The first and the last day of the samples.
+
+        Raises:
+            LogError: The log cannot be used.
+        """
+        config, (begin, end), (first, last) = self._config, reach, built
+        frame = read_source(self._spark, name, source, days=reach)
+        marked = mark(frame, source, config.quality, config.calendar)
+        found = count(marked)
+        reading.facts[name] = found.within(begin, end)
+        refuse(name, marked, reading.facts[name], config.quality, days, f"between {begin} and {end}", judged=first)
+        reading.ids.add(name, frame)
+        reading.broken.append(self._broken(name, marked, reading.facts[name], first, last))
+        # if no row breaks a rule, no row has to be looked at a second time
+        good = marked.where(F.col(REASON).isNull()) if found.broken else frame
+        return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY, LIST_FAULT), begin, end, config.calendar)
+
+    def _checked_tables(self, reading: _Reading, first: dt.date, last: dt.date) -> dict[str, DataFrame]:
+        """The tables of users and items, checked."""
+        tables = self._tables(first, last)
+        for name, table in tables.items():
+            marked = _marked(name, table)
+            facts = reading.facts[name] = count(marked.select(DAY, REASON))
+            if facts.broken:
+                refuse_faults(name, table)
+            refuse_broken(name, marked, facts, self._config.quality, first)
+            reading.ids.add(name, table)
+        if any(reading.facts[name].broken for name in tables) and first <= self._start <= last:
+            # the quarantine of the first day holds what that day itself needs, whichever days are built with it
+            for name, table in self._tables(self._start, self._start).items():
+                reading.broken.append(self._broken(name, _marked(name, table), reading.facts[name], first, last))
+        return tables
 
     def _refuse_ties(self, impressions: DataFrame) -> None:
         day = F.expr(self._config.calendar.number_sql("time")).alias("day")
@@ -174,7 +194,7 @@ class EventLogs:
         if items is None or negatives is None or "valid_from" not in items.columns:
             return None
         back = items.reach
-        days = (first - back - _whole_days(negatives.window), last) if back is not None else None
+        days = (first - back - whole_days(negatives.window), last) if back is not None else None
         table = read_source(self._spark, "items", items, days=days)
         return known_spans(table.where(table_fault(table, "item_id").isNull()), items, "item_id")
 
@@ -256,10 +276,6 @@ def _with_action(frame: DataFrame) -> DataFrame:
     if "action" not in frame.columns:
         return frame.withColumnRenamed("_action", "action")
     return frame.withColumn("action", text_of(F.col("action"), frame.schema["action"].dataType))
-
-
-def _whole_days(span: dt.timedelta) -> dt.timedelta:
-    return -(-span // ONE_DAY) * ONE_DAY
 
 
 def _during(frame: DataFrame, first: dt.date, last: dt.date, calendar: Calendar) -> DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping, Sequence
 
 from py4j.protocol import Py4JJavaError
@@ -15,8 +14,9 @@ from pyspark.sql import types as T
 from pipeline.config import RECORDED, Source, column_place
 from pipeline.io.files import literal
 from pipeline.io.storage import Storage
-from pipeline.logs.determinism import beyond_the_row, changing_part
+from pipeline.logs.determinism import changing_part
 from pipeline.logs.errors import LogError, first_line, remedy, spark_words
+from pipeline.logs.expressions import NAMELESS, evaluate
 from pipeline.logs.ids import IDS, KIND, id_of
 from pipeline.logs.schemas import MERGED, files_by_header, with_all_columns
 
@@ -41,15 +41,6 @@ LIST_FAULTS = (
 )
 #: What ``explode`` adds to the source's own columns.
 ELEMENT, POSITION = "element", "position"
-
-#: An expression that is a column and nothing else.
-_COLUMN = re.compile(r"`[^`]+`")
-
-#: An expression that is a name; Spark takes some for functions where no column has it.
-_NAME = re.compile(r"`[^`]+`|\w+")
-
-#: Spark's name for a column of CSV files that has none.
-_NAMELESS = re.compile(r"_c\d+")
 
 
 def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.date, dt.date] | None = None) -> DataFrame:
@@ -101,62 +92,6 @@ def read_source(spark: SparkSession, name: str, source: Source, days: tuple[dt.d
     if faults:
         extra[LIST_FAULT] = F.coalesce(*faults)
     return frame.select(*[column if c in IDS else column.alias(c) for c, column in (columns | extra).items()])
-
-
-def evaluate(frame: DataFrame, where: str, expression: str | Column) -> Column:
-    """An expression over a frame's columns, checked at once.
-
-    Raises:
-        LogError: a column is not there, Spark does not accept the expression, or its value differs from run to run; ``where`` names its
-            place in the configuration.
-    """
-    if isinstance(expression, str) and _is_column(frame, expression):
-        return F.col(expression)  # checking it would take Spark some thirty milliseconds
-    if isinstance(expression, str) and not _NAME.fullmatch(expression) and expression in frame.columns:
-        raise LogError(f'{where}: {expression!r} is a column, and no expression: write it in backticks, as "`{expression}`"')
-    column = F.expr(expression) if isinstance(expression, str) else expression
-    text = expression if isinstance(expression, str) else ""
-    try:
-        with_it = frame.select("*", column)  # alone, an aggregate over all rows would be accepted
-    except AnalysisException as error:
-        raise LogError(f"{where}: {first_line(error)}; {_columns_of(frame)}") from error
-    beyond = beyond_the_row(frame, text) if text else None
-    if beyond is not None:
-        raise LogError(
-            f"{where}: {text!r} is not made of the row alone: {beyond} reads other rows, which may have come later, or makes several "
-            "rows of one; bring such a value along in a table that says from when it was known, and explode lists with the source's "
-            "`explode`"
-        )
-    changing = changing_part(with_it, text)
-    if changing is not None:
-        if _NAME.fullmatch(text):
-            raise LogError(f"{where}: no column {text}, which Spark takes for its function {changing}; {_columns_of(frame)}")
-        file = "; _metadata.file_path is the file of a row" if changing.startswith("input_file") else ""
-        raise LogError(
-            f"{where}: {text!r} is not made of the row alone: {changing} draws chance, or depends on the clock or the session, and a "
-            f"day that is built again has to come out the same; write it with columns of the row{file}"
-        )
-    return column
-
-
-def fits(frame: DataFrame, expression: str) -> bool:
-    """Whether an expression can be evaluated over a frame's columns, and over nothing else."""
-    if _COLUMN.fullmatch(expression):
-        if expression[1:-1] in frame.columns:
-            return True
-        if expression[1:-1].lower() not in map(str.lower, frame.columns):
-            return False  # as Spark would say, some fifty milliseconds later
-    try:
-        with_it = frame.select(F.expr(expression))
-        return beyond_the_row(frame, expression) is None and changing_part(with_it, expression) is None
-    except AnalysisException:
-        return False
-
-
-def _is_column(frame: DataFrame, expression: str) -> bool:
-    """Whether an expression is the name of one column, and so no function."""
-    name = expression.strip("`")
-    return bool(_NAME.fullmatch(expression)) and [c for c in frame.columns if c.lower() == name.lower()] == [name]
 
 
 def _exploded(frame: DataFrame, where: str, expression: str) -> DataFrame:
@@ -270,7 +205,7 @@ def _load_lines(reader: DataFrameReader, schema: T.StructType, name: str, source
             f"{name}: no line of {source.path} is a JSON object; correct {name}.format, or, where a file is one JSON array over "
             "several lines, say `options: {multiLine: true}`"
         )
-    nameless = source.table_schema is None and any(map(_NAMELESS.fullmatch, schema.names))
+    nameless = source.table_schema is None and any(map(NAMELESS.fullmatch, schema.names))
     if source.format == "csv" and "enforceSchema" not in source.options and not nameless:
         # else a file with its columns in another order is read as if they were in the first one's
         reader = reader.option("enforceSchema", "false")
@@ -333,16 +268,3 @@ def _check_list(field: T.StructField) -> None:
         )
     if field.name == f"{RECORDED}item_id" and not isinstance(kind.elementType, (T.StringType, T.IntegralType)):
         raise LogError(f"{where}: it is {kind.simpleString()}, and an id is text or a whole number; correct the expression")
-
-
-def _columns_of(frame: DataFrame) -> str:
-    names = sorted(c for c in frame.columns if not c.startswith("_") or _NAMELESS.fullmatch(c))
-    if any(sign in c for c in names for sign in "\0\ufffd"):
-        return (
-            "the columns there have names that are not UTF-8 text: say how the files are encoded, as in "
-            "`options: {encoding: UTF-16, multiLine: true}`"
-        )
-    available = f"the columns there are {', '.join(c if _NAME.fullmatch(c) else repr(c) for c in names)}"
-    if any(map(_NAMELESS.fullmatch, names)):
-        return f"{available}; where the files' first line says their names, say `options: {{header: true}}`"
-    return available

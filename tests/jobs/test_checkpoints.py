@@ -11,8 +11,8 @@ import pytest
 
 from jobs import checkpoints, train
 from jobs.stop_signal import STOPPED
+from mian.checkpoint.notes import NOTES
 from mian.checkpoint.retention import lock_path
-from mian.checkpoint.store import NOTES
 from mian.checkpoint.training_lock import TrainingLock
 from mian.contract import CONTRACT_FILE
 from mian.models import Mian

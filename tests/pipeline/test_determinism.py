@@ -11,7 +11,8 @@ from pyspark.sql import SparkSession
 
 from pipeline.config import AttributeSource, Lookup, Source
 from pipeline.logs.errors import LogError
-from pipeline.logs.sources import evaluate, fits, read_source
+from pipeline.logs.expressions import evaluate, fits
+from pipeline.logs.sources import read_source
 from tests.pipeline.bad_logs.conftest import log  # noqa: F401
 from tests.pipeline.bad_logs.shop import COLUMNS, Refusals
 

@@ -15,15 +15,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mian.checkpoint.store import (
-    CONTENT,
-    MANIFEST,
-    TRAINER_VERSION,
-    CheckpointError,
-    CheckpointStore,
-    key_of_any_epochs,
-    training_key,
-)
+from mian.checkpoint.keys import TRAINER_VERSION, key_of_any_epochs, training_key
+from mian.checkpoint.store import CONTENT, MANIFEST, CheckpointError, CheckpointStore
 from mian.models import Mian
 from mian.seeds import mixed_seed
 from mian.training import Trainer, TrainingResult, TrainingStopped
@@ -419,7 +412,7 @@ def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path)
     path = store.folder / "step-000000030"
     torch.save({"weight": Stranger()}, path / CONTENT)
     manifest = (path / MANIFEST).read_text()
-    from mian.checkpoint.store import Manifest, _sha256
+    from mian.checkpoint.manifest import Manifest, _sha256
 
     changed = Manifest.model_validate_json(manifest).model_copy(update={"sha256": _sha256(path / CONTENT)})
     (path / MANIFEST).write_text(changed.model_dump_json())
@@ -489,7 +482,7 @@ def test_a_training_is_known_by_the_code_that_decides_its_weights(samples: Any, 
     config, contract = samples.config(), samples.contract
     keys = {training_key(config, contract)}
     with monkeypatch.context() as patch:
-        patch.setattr("mian.checkpoint.store.TRAINER_VERSION", TRAINER_VERSION + 1)
+        patch.setattr("mian.checkpoint.keys.TRAINER_VERSION", TRAINER_VERSION + 1)
         keys.add(training_key(config, contract))
     din = training_key(samples.config(model={"name": "din"}), contract)
     monkeypatch.setattr(Mian, "weights_version", Mian.weights_version + 1)

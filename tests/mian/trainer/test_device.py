@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mian.checkpoint.store import training_key
+from mian.checkpoint.keys import training_key
 from mian.config import OptimizerConfig
 from mian.distributed.collectives import Ranks
 from mian.execution.device import DeviceError, choose_device, warn_of_slow_products

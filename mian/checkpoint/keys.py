@@ -1,0 +1,47 @@
+"""Names of trainings: equal for equal settings on equal samples by the same code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from mian.config import TrainConfig
+from mian.contract import Contract
+from mian.models import weights_version
+
+TRAINER_VERSION = 1
+"""Raised by hand where a change of the trainer or the stream makes other weights of the same settings and samples: checkpoints and trials
+of before are then not gone on from."""
+
+
+def training_key(config: TrainConfig, contract: Contract) -> str:
+    """A name for a training: the same for the same settings on the same samples, whatever other days the data set has, by the same code.
+
+    Raises:
+        ModelError: the model is unknown.
+        ContractError: a split is not there.
+    """
+    samples = trained_days(config, contract).to_json()
+    text = json.dumps([config.settings(), samples, code_versions(config.model.name)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def key_of_any_epochs(config: TrainConfig, contract: Contract) -> str:
+    """A name for all trainings that differ in nothing but their number of epochs; errors are those of :func:`training_key`."""
+    return training_key(config.model_copy(update={"epochs": 0}), contract)
+
+
+def code_versions(model: str) -> dict[str, int]:
+    """The versions of the code that decides weights: of the trainer, and of a model by its name.
+
+    Raises:
+        ModelError: the model is unknown.
+    """
+    return {"trainer": TRAINER_VERSION, model: weights_version(model)}
+
+
+def trained_days(config: TrainConfig, contract: Contract) -> Contract:
+    """The contract with those days alone that a training uses."""
+    splits = {config.train_split, config.validation_split, config.test_split} - {None}
+    days = {day.day: day for split in splits if split is not None for day in contract.split(split)}
+    return contract.model_copy(update={"days": tuple(days[day] for day in sorted(days))})
