@@ -49,11 +49,15 @@ class Evaluation:
 class ScoredRows:
     """Takes in a rank's scored rows, and evaluates those of all ranks together.
 
-    Each rank sorts its rows, once by score and once by user, and keeps those that memory has no room for on the disk. Then every rank's
-    rows are cut at the same places, chosen from samples at even distances of each sorted run, so that no part has more rows than one
-    rank may hold (Shi and Schaeffer 1992, Parallel Sorting by Regular Sampling); equal rows are one, with a count. Each part goes to one
-    rank, which adds it up. Clicks, non-clicks and their pairs are whole numbers, so that AUC is the same on any number of ranks; sums of
-    losses, probabilities and users' AUCs are but for rounding.
+    This is a distributed sample sort (Shi and Schaeffer 1992, Parallel Sorting by Regular Sampling) in bounded memory:
+
+    1. Each rank sorts its rows, once by score and once by user. Sorted runs that do not fit in memory go to the disk.
+    2. The ranks take every n-th row of each run, and choose from these samples where to cut. No part has more rows than a rank may hold.
+       Equal rows are one row with a count.
+    3. Each part goes to one rank, which adds it up. The sums of all parts give the metrics.
+
+    Clicks, non-clicks and their pairs are whole numbers, so AUC is the same to the last bit on any number of ranks. Sums of losses, of
+    probabilities and of users' AUCs are the same except for rounding.
 
     Args:
         ranks: who takes part.

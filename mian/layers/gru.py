@@ -130,9 +130,19 @@ class GRU(nn.Module):
 
 
 class _Recurrence(torch.autograd.Function):
-    """All steps and their way back, with as few operators a step as there can be.
+    """All steps forward and backward, with as few operators a step as possible.
 
-    On the way back what a step does to a gradient is linear; its factors are computed for all steps at once, and so is the gradient of U.
+    Let ``g`` be the gradient of a step's state ``h'``, ``m = a u`` the share of the way from ``h`` to ``c``, and ``s = U_h h``. Then::
+
+        dL/d(x_c) = g m (1 - c^2)                 x_c: what tanh gets besides r s
+        dL/ds     = g m (1 - c^2) r
+        dL/d(x_r) = g m (1 - c^2) s r (1 - r)     x_r, x_u: what the sigmoids get
+        dL/d(x_u) = g (c - h) a u (1 - u)
+        dL/da     = g . (c - h) u
+        dL/dh     = g (1 - m) + U_r^T dL/d(x_r) + U_u^T dL/d(x_u) + U_h^T dL/ds
+
+    All are linear in ``g``, and their factors do not depend on it. So the factors of all steps are computed at once, as is the gradient
+    of U; what is left for each step is one product with U, for the step before it.
     """
 
     @staticmethod

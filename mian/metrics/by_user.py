@@ -14,7 +14,11 @@ from mian.metrics.validation import UndefinedMetricError
 
 @dataclass(frozen=True)
 class UserSums:
-    """Of the rows of a range of users, in which the first user's and the last one's need not be all that they have.
+    """What gAUC needs of the rows of a range of users.
+
+    These sums are a monoid: ``+`` joins the sums of two neighboring ranges, it is associative, and ``UserSums()`` is its neutral element.
+    So ranges can be counted on different ranks, and joined in their order. A range may begin and end within a user. Such a user's AUC is
+    not known yet, so the first and the last user are kept apart, as counts of pairs, until the neighboring range completes them.
 
     Attributes:
         users: how many lie between the first and the last.

@@ -21,7 +21,7 @@ class FlatParameter:
     Attributes:
         weight: all weights, ``(N,)``; its ``grad`` is ``gradient``.
         gradient: all gradients, ``(N,)``.
-        flag: a number of its own, ``(1,)``.
+        flag: A number that travels with the gradients, ``(1,)``; see :meth:`mian.optim.optimizer.Optimizer.step`.
         exchanged: the gradients, the statistics and, last, the flag, ``(N + S + 1,)``, for one exchange.
     """
 

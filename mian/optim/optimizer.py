@@ -120,18 +120,28 @@ class Optimizer:
             return self._update(loss, progress, stop)
 
     def _update(self, loss: torch.Tensor, progress: float, stop: bool) -> bool:
+        """Exchange all gradients, then update all weights.
+
+        The last number of the dense gradients is a flag. Its mean over the ranks decides what every rank does next, so that a step
+        waits for the device once, to read one number:
+
+        ======== ==========================================
+        flag     meaning
+        ======== ==========================================
+        0        go on
+        > 0      some rank is to stop after this step
+        NaN      some rank's loss or gradient is not finite
+        ======== ==========================================
+        """
         table_gradients = {name: _sum(passes) for name, passes in self.pass_gradients.items() if passes}
-        whole = {name: rows for name, rows in table_gradients.items() if not self._tables[name].is_sharded}
-        # 0, or NaN where anything of this rank is no number; a flag that is NaN makes the mean over ranks NaN. What a sharded table's
-        # gradient holds may be of another rank's batch: it stops all, and does not say that it is this one's.
-        sums = {name: values.sum() for name, (_, values) in table_gradients.items()}
-        zero_or_nan = torch.stack([loss, self._dense.gradient.sum(), *(sums[name] for name in whole)]).sum() * 0.0
-        self._dense.flag.copy_(zero_or_nan + sum(sums.values()) * 0.0 + float(stop))
-        # All exchanges come before all updates: where one fails, because a rank is gone, no weight and no moment has changed.
-        table_gradients |= self.ranks.allreduce_gradients(self._dense.exchanged, whole)
-        flag = float(self._dense.flag)
-        if math.isnan(flag):
-            raise NotFiniteError(here=bool(zero_or_nan.isnan()))
+        replicated = {name: rows for name, rows in table_gradients.items() if not self._tables[name].is_sharded}
+        own, flag = self._flag(loss, table_gradients, stop)
+        self._dense.flag.copy_(flag)
+        # All exchanges come before all updates: if one fails, because a rank is gone, no weight and no moment has changed.
+        table_gradients |= self.ranks.allreduce_gradients(self._dense.exchanged, replicated)
+        mean = float(self._dense.flag)
+        if math.isnan(mean):
+            raise NotFiniteError(here=bool(own.isnan()))
         factor = rate_factor(self._config, progress, self.ranks.size)
         self._step_dense(self._config.learning_rate * factor)
         rate_of_tables = (self._config.learning_rate_tables or self._config.learning_rate) * factor
@@ -139,7 +149,21 @@ class Optimizer:
             self._step_table(name, rows, values, rate_of_tables)
         for normalization in self._normalizations:
             normalization.follow()
-        return flag > 0
+        return mean > 0
+
+    def _flag(
+        self, loss: torch.Tensor, table_gradients: dict[str, RowGradients], stop: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """This rank's flag, see :meth:`_update`.
+
+        Returns:
+            Scalars: 0, or NaN if this rank's own loss or gradients are not finite; and the flag. The gradient of a sharded table comes
+            from all ranks' batches. One that is not finite makes the flag NaN, and says nothing of this rank.
+        """
+        sums = {name: values.sum() for name, (_, values) in table_gradients.items()}
+        replicated = [total for name, total in sums.items() if not self._tables[name].is_sharded]
+        own = torch.stack([loss, self._dense.gradient.sum(), *replicated]).sum() * 0.0
+        return own, own + sum(sums.values()) * 0.0 + float(stop)
 
     def _step_dense(self, rate: float) -> None:
         if self._config.l2:

@@ -4,8 +4,9 @@ from mian.training.agreement import DisagreementError
 from mian.training.carry_over import CarryOverError
 from mian.training.data import Streams, open_streams
 from mian.training.elastic import ElasticSession
+from mian.training.outcome import TrainingError, TrainingResult, TrainingStopped
 from mian.training.table_memory import TableMemoryError, refuse_large_tables
-from mian.training.trainer import Trainer, TrainingError, TrainingResult, TrainingStopped
+from mian.training.trainer import Trainer
 
 __all__ = [
     "CarryOverError",

@@ -17,7 +17,8 @@ from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrup
 from mian.distributed.collectives import Ranks
 from mian.distributed.rendezvous import Rendezvous
 from mian.distributed.watchdog import gloo_timeout
-from mian.training.trainer import Trainer, TrainingError, TrainingStopped
+from mian.training.outcome import TrainingError, TrainingStopped
+from mian.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

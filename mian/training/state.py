@@ -20,12 +20,9 @@ from mian.training.carry_over import CarryOverError, carry_over, carry_over_mome
 from mian.training.context import TrainingContext
 from mian.training.diagnosis import LOWER, is_finite
 from mian.training.loss_meter import LossMeter
+from mian.training.outcome import TrainingError
 
 log = logging.getLogger(__name__)
-
-
-class TrainingError(RuntimeError):
-    """The training cannot go on."""
 
 
 class TrainingState:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,30 +31,14 @@ from mian.training.data import Streams
 from mian.training.diagnosis import LOWER, Diagnosis
 from mian.training.display import ProgressDisplay
 from mian.training.loss_meter import LossMeter
-from mian.training.state import TrainingError, TrainingState
+from mian.training.outcome import TrainingError, TrainingResult, TrainingStopped
+from mian.training.state import TrainingState
 from mian.training.step import TrainingStep
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float], int], None]
 """Gets metrics by name, and the step that they belong to."""
-
-
-class TrainingStopped(RuntimeError):  # noqa: N818
-    """The training was asked to stop. It did so after a step, with a checkpoint if it keeps any."""
-
-
-@dataclass
-class TrainingResult:
-    """A finished training."""
-
-    model: ClickModel
-    """With the best weights; sharded tables hold this rank's rows."""
-    best_step: int
-    steps: int
-    validation: dict[str, float]
-    """Metrics of the best weights, by name."""
-    test: Evaluation | None
 
 
 class Trainer:

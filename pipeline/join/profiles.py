@@ -24,6 +24,21 @@ def find_profiles(
     then the greatest attributes, then the greatest ``valid_to``, null being the least) counts, if ``time < valid_to`` and it is not
     older than ``max_age``.
 
+    Example, for one user and a ``max_age`` of 50:
+
+    ===== ========== ======== ======= ======================================
+    row   valid_from valid_to arrived counts for impressions at
+    ===== ========== ======== ======= ======================================
+    0     10                  10      11 to 20
+    1     20         34       20      21 to 33
+    2     30                  35      36 to 60
+    3     30                  60      61 to 80
+    4     90                  90      91 to 140
+    ===== ========== ======== ======= ======================================
+
+    At 20 row 1 is not known yet: events of one moment have no order. At 34 and 35 nothing is known: row 1 has ended, row 2 has not
+    arrived, and row 0 does not come back. Row 3 replaces row 2 as the later arrival. From 81 to 90 row 3 is too old.
+
     Args:
         users: the impressions' users, shape ``(N,)``.
         times: the impressions' times, shape ``(N,)``, microseconds.

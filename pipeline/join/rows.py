@@ -63,6 +63,14 @@ class Rows:
 def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     """Bring the events of a range of days, and the profiles of their users, into one table.
 
+    Each kind of event becomes a frame of rows with a role (impression, click, behavior, profile, earlier impression), the fields of that
+    role, and the columns that the join by user reads. Their union has one column for each field; see :class:`Rows`.
+
+    Args:
+        spark: The session.
+        config: The data set.
+        events: Its events, checked.
+
     Raises:
         LogError: a table cannot be used, an expression cannot be evaluated, a numeric field is no number.
     """

@@ -1,0 +1,29 @@
+"""How a training ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mian.evaluation.distributed_metrics import Evaluation
+from mian.models import ClickModel
+
+
+class TrainingError(RuntimeError):
+    """The training cannot go on."""
+
+
+class TrainingStopped(RuntimeError):  # noqa: N818
+    """The training was asked to stop. It did so after a step, with a checkpoint if it keeps any."""
+
+
+@dataclass
+class TrainingResult:
+    """A finished training."""
+
+    model: ClickModel
+    """With the best weights; sharded tables hold this rank's rows."""
+    best_step: int
+    steps: int
+    validation: dict[str, float]
+    """Metrics of the best weights, by name."""
+    test: Evaluation | None
