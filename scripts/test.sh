@@ -2,10 +2,16 @@
 # Everything that must hold, from a fresh machine on: set-up, lint, format, types, tests. Arguments go to pytest.
 #
 #   bash scripts/test.sh
-#   bash scripts/test.sh tests/mian -k metrics -m "not slow"
+#   bash scripts/test.sh --long                       the long tests, too
+#   bash scripts/test.sh tests/mian -k metrics -m unit
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+markers=()
+if [ "${1:-}" = --long ]; then
+  shift
+  markers=(-m '')
+fi
 typed=$(mktemp)
 trap 'rm -f "$typed"' EXIT
 bash scripts/setup.sh
@@ -34,7 +40,7 @@ check "ruff format" ruff format --check .
 mypy >"$typed" 2>&1 &
 mypy=$!
 # Two files at a time, in the order of tests/conftest.py: more would share cores and memory.
-check "pytest" pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+check "pytest" pytest -n 2 --dist loadfile --no-loadscope-reorder "${markers[@]}" "$@"
 check "mypy" said_by_mypy
 
 printf '\nIn all %d s, %d of them set-up.\n' "$SECONDS" "$setup_seconds"

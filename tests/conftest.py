@@ -22,7 +22,20 @@ gc.disable()
 FIRST = ("e2e", "pipeline", "jobs")
 
 
+#: What starts more than this process; a test with none of these is a unit test.
+TIERS = ("spark", "ranks", "e2e")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker("spark")
+        if {"e2e", "jobs"} & set(item.path.parts):
+            item.add_marker("e2e")
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            item.add_marker("unit")
+
     def place(item: pytest.Item) -> int:
         room = item.path.relative_to(Path(__file__).parent).parts[0]
         return FIRST.index(room) if room in FIRST else len(FIRST)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mian
 from mian.fingerprint import source_fingerprint
 
 #: The rooms of ``mian`` that a served model runs.
@@ -26,8 +25,7 @@ def code_digest(package: Path) -> str:
 
 def imported_package() -> Path:
     """The folder of the package ``mian`` that this process has imported."""
-    assert mian.__file__ is not None, "mian is a package with an __init__.py"
-    return Path(mian.__file__).parent
+    return Path(__file__).resolve().parents[1]
 
 
 def check_code(folder: Path) -> None:

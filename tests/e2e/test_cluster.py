@@ -16,13 +16,13 @@ from pyspark.sql import SparkSession
 from mian.contract import read_contract
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from tests.e2e.standalone import python_without_project, standalone_cluster, submit
-from tests.pipeline.small_logs import DAYS, config, write_logs
 from tests.pipeline.test_build import files
+from tests.support.small_logs import DAYS, config, write_logs
+from tests.support.standalone import python_without_project, standalone_cluster, submit
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark]
+pytestmark = [pytest.mark.spark]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from mian.tracking.journal import JOURNAL_FILE, JOURNALS
-from tests.e2e.trainings import the_run, write_training
-from tests.launcher import ENVIRONMENT, ROOT, processes_with
-from tests.mian.sample_data import write_samples
+from tests.support.launcher import ENVIRONMENT, ROOT, processes_with
+from tests.support.sample_data import write_samples
+from tests.support.trainings import the_run, write_training
 
 #: So many trainings are killed at drawn moments: MIAN_KILLS=10 MIAN_SEED=3.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -31,7 +31,7 @@ STEPS = 930
 #: Each a host of its own to Horovod, which bars a host whole when a worker on it dies.
 HOSTS = ("localhost", "127.0.0.1")
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks]
 
 
 @pytest.fixture(scope="module")

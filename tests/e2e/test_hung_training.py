@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.trainings import the_run, write_training
-from tests.launcher import ENVIRONMENT, ROOT, Launched, processes_with
-from tests.mian.sample_data import write_samples
+from tests.support.launcher import ENVIRONMENT, ROOT, Launched, processes_with
+from tests.support.sample_data import write_samples
+from tests.support.trainings import the_run, write_training
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks]
 
 TIMEOUT = 15
 #: What is left of the epoch, the time-out, and at most 10 s of the launcher's patience; on a machine that has other work to do.

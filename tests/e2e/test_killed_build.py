@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mian.contract import read_contract
-from tests.pipeline.small_logs import DAYS, config, write_logs
+from tests.support.small_logs import DAYS, config, write_logs
 
 ROOT = Path(__file__).resolve().parents[2]
 #: More of them take longer and say more: MIAN_KILLS=20.
@@ -27,7 +27,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYSPAR
     "SPARK_LOCAL_IP": "127.0.0.1",
 }
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 def command(settings: Path, samples: Path) -> list[str]:

@@ -17,9 +17,9 @@ import torch
 
 from jobs import register
 from tests.e2e.test_killed_training import Training, assert_same, said_by, tracebacks
-from tests.e2e.tracking_server import TrackingServer
-from tests.launcher import processes_with
-from tests.mian.sample_data import write_samples
+from tests.support.flaky_tracking_server import TrackingServer
+from tests.support.launcher import processes_with
+from tests.support.sample_data import write_samples
 
 #: More of them take longer and say more: MIAN_KILLS=20 pytest -m long.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -30,7 +30,7 @@ TIMED = ("samples_per_second", "time_", "system/")
 
 Record = dict[tuple[str, int], tuple[float, ...]]
 
-pytestmark = [pytest.mark.horovod, pytest.mark.long]
+pytestmark = [pytest.mark.ranks, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ import torch
 from jobs.stop_signal import STOPPED
 from mian.checkpoint.store import CheckpointStore
 from mian.contract import read_contract
-from tests.e2e.trainings import write_training
-from tests.launcher import ENVIRONMENT, ROOT, processes_with
-from tests.mian.sample_data import SMALL_MODEL, write_samples
+from tests.support.launcher import ENVIRONMENT, ROOT, processes_with
+from tests.support.sample_data import SMALL_MODEL, write_samples
+from tests.support.trainings import write_training
 
 #: More of them take longer and say more: MIAN_KILLS=20.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -29,7 +29,7 @@ SECONDS = 180
 
 BATCH_SIZE, EPOCHS, EVERY_STEPS = 16, 6, 10
 
-pytestmark = [pytest.mark.horovod, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks]
 
 
 @pytest.fixture(scope="module")

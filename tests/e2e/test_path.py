@@ -17,7 +17,7 @@ from mian.contract import read_contract
 ROOT = Path(__file__).parents[2]
 WORLD = ["simulate.impressions=40000", "simulate.users=600", "logs=logs", "samples=samples", "rows_per_file=2000"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark, pytest.mark.horovod]
+pytestmark = [pytest.mark.spark, pytest.mark.ranks]
 
 
 def run(folder: Path, *command: str) -> str:

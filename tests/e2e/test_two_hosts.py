@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.hosts import Host, missing, two_hosts
-from tests.e2e.trainings import the_run, write_training
-from tests.launcher import ENVIRONMENT, ROOT, processes_with
-from tests.mian.sample_data import write_samples
+from tests.support.hosts import Host, missing, two_hosts
+from tests.support.launcher import ENVIRONMENT, ROOT, processes_with
+from tests.support.sample_data import write_samples
+from tests.support.trainings import the_run, write_training
 
 SECONDS = 120
 #: So long an exchange may take, and a rank may start later than another; then Horovod counts the others as lost.
@@ -32,8 +32,7 @@ true
 """
 
 pytestmark = [
-    pytest.mark.horovod,
-    pytest.mark.slow,
+    pytest.mark.ranks,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 

@@ -33,7 +33,6 @@ def test_a_model_that_was_kept_scores_as_it_did(recorded: dict[str, Any], tmp_pa
         assert found[name] == pytest.approx(metrics, rel=RELATIVE), name
 
 
-@pytest.mark.slow
 def test_a_checkpoint_that_was_kept_goes_on_as_it_did(recorded: dict[str, Any], tmp_path: Path, samples: Path) -> None:
     shutil.copytree(record.KEPT / "ended", tmp_path / "models" / "ended")
     said, losses = record.one_more_epoch(tmp_path, samples)
@@ -50,7 +49,7 @@ def test_samples_are_the_same_bytes(recorded: dict[str, Any], tmp_path: Path) ->
 
 
 @pytest.mark.long
-@pytest.mark.horovod
+@pytest.mark.ranks
 def test_fifty_steps_of_three_models_on_one_rank_and_two_have_the_same_losses(recorded: dict[str, Any], samples: Path) -> None:
     found = record.fifty_steps(samples)
     assert found.keys() == recorded["losses"].keys()

@@ -14,8 +14,8 @@ import yaml
 
 from jobs import train
 from mian.contract import Contract, read_contract
-from tests.mian.sample_data import SMALL_MODEL, write_samples
-from tests.stores import new_store
+from tests.support.sample_data import SMALL_MODEL, write_samples
+from tests.support.stores import new_store
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from jobs import audit_samples
 from mian.contract import read_contract
 from pipeline.build import build_samples
-from tests.pipeline.small_logs import DAYS, config, write_logs
+from tests.support.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
 

@@ -20,7 +20,7 @@ from jobs import build_samples
 from mian.contract import read_contract
 from pipeline.dataset.lock import DatasetLock
 from pipeline.io.files import LocalFiles
-from tests.pipeline.small_logs import DAYS, config, write_logs
+from tests.support.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
 

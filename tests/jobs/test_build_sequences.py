@@ -19,15 +19,15 @@ from pyspark.sql import SparkSession
 from jobs import build_samples
 from mian.contract import Contract, read_contract
 from pipeline.io.files import LocalFiles
-from tests.pipeline.dataset.builder import Killed
-from tests.pipeline.small_logs import CLICKS, DAYS, config, write_logs
+from tests.support.builder import Killed
+from tests.support.small_logs import CLICKS, DAYS, config, write_logs
 
 #: More of them take longer and say more: MIAN_JOB_SEQUENCES=20.
 SEQUENCES = int(os.environ.get("MIAN_JOB_SEQUENCES", "1"))
 STEPS = 10
 ALL = DAYS[:4]
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark]
 
 
 class Shop:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import describe
-from tests.pipeline.describe.small_set import table, write_set
+from tests.support.small_set import table, write_set
 
 
 def test_the_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

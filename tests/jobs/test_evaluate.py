@@ -18,7 +18,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from jobs import evaluate, train
 from mian.contract import Contract, NumericTransform
 from tests.jobs.conftest import Finished, damaged_contracts, one_error
-from tests.timeouts import seconds
+from tests.support.timeouts import seconds
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs import import_logs
-from tests.pipeline.importers.generated import movielens_100k
+from tests.support.generated import movielens_100k
 
 
 @pytest.fixture(autouse=True)

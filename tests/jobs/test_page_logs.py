@@ -18,8 +18,8 @@ from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
 from tests.jobs.conftest import working_in
-from tests.mian.sample_data import SMALL_MODEL
-from tests.stores import new_store
+from tests.support.sample_data import SMALL_MODEL
+from tests.support.stores import new_store
 
 ROOT = Path(__file__).parents[2]
 FIRST = dt.date(2019, 11, 9)

@@ -21,9 +21,9 @@ from jobs import reproduce
 from mian.experiments.trials import RESULT, Result, Trial
 from mian.tracking.registry import load_model
 from tests.jobs.conftest import one_error, working_in
-from tests.launcher import ENVIRONMENT, ROOT, on_ranks
-from tests.mian.sample_data import SMALL_MODEL
-from tests.stores import new_store
+from tests.support.launcher import ENVIRONMENT, ROOT, on_ranks
+from tests.support.sample_data import SMALL_MODEL
+from tests.support.stores import new_store
 
 SMALL = {name: value for name, value in SMALL_MODEL.items() if name != "dropout"}
 #: Trainings of the grid: 2 of LR, which has no dropout, and 4 of each other; and one a line with the second seed.
@@ -115,7 +115,6 @@ def done(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Laboratory:
     return place
 
 
-@pytest.mark.slow
 def test_the_report_has_every_table_and_figure(done: Laboratory) -> None:
     report = done.out / "report"
     text = (report / "report.md").read_text()
@@ -137,7 +136,6 @@ def test_the_report_has_every_table_and_figure(done: Laboratory) -> None:
     assert metrics["auc"].between(0.5, 1.0).all()
 
 
-@pytest.mark.slow
 def test_trainings_are_runs_within_one_and_only_chosen_models_stay(done: Laboratory) -> None:
     (above,) = [run for run in done.runs() if "mlflow.parentRunId" not in run.data.tags]
     below = [run for run in done.runs() if run.info.run_id != above.info.run_id]
@@ -153,7 +151,6 @@ def test_trainings_are_runs_within_one_and_only_chosen_models_stay(done: Laborat
     assert not list(done.out.glob("trials/*/checkpoints"))
 
 
-@pytest.mark.slow
 def test_once_more_trains_nothing_and_says_the_same(done: Laboratory, tmp_path: Path) -> None:
     again = Laboratory(tmp_path)
     shutil.copytree(done.folder, tmp_path, dirs_exist_ok=True)
@@ -166,7 +163,6 @@ def test_once_more_trains_nothing_and_says_the_same(done: Laboratory, tmp_path: 
     assert (again.out / "report" / "report.md").read_text() == text
 
 
-@pytest.mark.slow
 def test_killed_and_started_again_it_redoes_no_training_that_ended(done: Laboratory, laboratory: Laboratory) -> None:
     drawn = random.Random(os.environ.get("MIAN_KILL_SEED", "0"))
     for _ in range(2):
@@ -218,7 +214,7 @@ def test_two_at_once_share_the_trainings(done: Laboratory, laboratory: Laborator
 
 
 @pytest.mark.long
-@pytest.mark.horovod
+@pytest.mark.ranks
 def test_on_two_ranks_each_training_is_theirs_together(small_laboratory: Laboratory) -> None:
     program = ROOT / "jobs" / "reproduce.py"
     launched = on_ranks(2, program, "--config", small_laboratory.config, folder=small_laboratory.folder)

@@ -21,9 +21,9 @@ from mian.tracking.records import TRAINING_TAG, read_metrics, read_training
 from mian.tracking.registry import load_model
 from tests.jobs.conftest import Finished, Workplace, one_error
 from tests.jobs.test_train import OVERRIDES, before_each_report, closed_port, points, the_run
-from tests.mian.tracking.server import tracking_server
-from tests.mian.trainer.spoiled import spoil
-from tests.stores import new_store
+from tests.support.spoiled import spoil
+from tests.support.stores import new_store
+from tests.support.tracking_server import tracking_server
 
 GARBAGE = b"no database for a while " * 5000
 

@@ -23,9 +23,9 @@ from mian.contract import Contract
 from mian.serving import load_servable
 from mian.tracking.registry import load_model
 from tests.jobs.conftest import Finished, Workplace, assert_trace, damaged_contracts, one_error
-from tests.mian.sample_data import read_examples
-from tests.stores import new_store
-from tests.timeouts import seconds
+from tests.support.sample_data import read_examples
+from tests.support.stores import new_store
+from tests.support.timeouts import seconds
 
 OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]  # those of once_trained
 

@@ -9,10 +9,10 @@ import pytest
 
 from mian.contract import CONTRACT_FILE
 from tests.jobs.conftest import Workplace, assert_trace
-from tests.launcher import Launched, on_ranks, processes_with
-from tests.mian.trainer.spoiled import spoil
+from tests.support.launcher import Launched, on_ranks, processes_with
+from tests.support.spoiled import spoil
 
-pytestmark = pytest.mark.horovod
+pytestmark = pytest.mark.ranks
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
 

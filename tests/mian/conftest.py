@@ -1,7 +1,71 @@
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from mian.checkpoint.store import CheckpointStore
+from mian.config import TrainConfig
+from mian.contract import Contract
+from mian.distributed.collectives import Ranks
+from mian.training import Trainer, open_streams
+from tests.support.curves import Curves
+from tests.support.launches import Launches
+from tests.support.sample_data import SMALL_MODEL, write_samples
+
+
+@dataclass(frozen=True)
+class Samples:
+    folder: Path
+    contract: Contract
+
+    def config(self, options: dict[str, Any] | None = None, **values: Any) -> TrainConfig:
+        """A training on these samples; ``options`` are the model's."""
+        model = {"options": {**SMALL_MODEL, **(options or {})}}
+        settings = {"samples": str(self.folder), "model": model, "batch_size": 32, "threads": 1, "device": "cpu"}
+        return TrainConfig.model_validate({**settings, **values})
+
+    def trainer(
+        self, store: CheckpointStore | None = None, stop_at: int | None = None, curves: Curves | None = None, **values: Any
+    ) -> Trainer:
+        """A trainer that is asked to stop in a step, resumed from the store's newest checkpoint; ``values`` as for :meth:`config`."""
+        ranks, config = Ranks(), self.config(**values)
+        trainer = Trainer(
+            config,
+            self.contract,
+            open_streams(config, self.contract, ranks),
+            ranks,
+            curves or Curves(),
+            store,
+            lambda: trainer.progress.step + 1 == stop_at,
+        )
+        trainer.resume(store.newest() if store is not None else None)
+        return trainer
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Clicks that can be learned."""
+    folder = tmp_path_factory.mktemp("samples")
+    return Samples(folder, write_samples(folder))
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """The same with labels shuffled: nothing to learn."""
+    folder = tmp_path_factory.mktemp("noise")
+    return Samples(folder, write_samples(folder, change_labels=lambda labels, rng: rng.permutation(labels)))
+
+
+@pytest.fixture(scope="session")
+def launches(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Launches:
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "launches"
+    folder.mkdir(exist_ok=True)
+    return Launches(samples, folder)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mian.contract import Contract, ContractError, read_contract
 from pipeline.build import BuildReport, build_samples
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.lock import DatasetLock
-from tests.pipeline.small_logs import DAYS, config, write_logs
+from tests.support.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
 

@@ -22,7 +22,7 @@ from pipeline.build import build_samples
 from pipeline.config import DataConfig
 from pipeline.days import HOUR_MICROSECONDS, ONE_DAY, Calendar, day_number
 from pipeline.logs.errors import LogError
-from tests.pipeline.small_logs import EVENT, IMPRESSIONS, config, write_day
+from tests.support.small_logs import EVENT, IMPRESSIONS, config, write_day
 
 ZONES = ["Europe/Zurich", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Kathmandu", "UTC"]
 ORIGIN = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)

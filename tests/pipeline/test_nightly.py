@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from mian.contract import Contract, ContractError, Publication, Split, read_contract
 from pipeline.build import build_samples, plan_build
 from pipeline.logs.errors import LogError
-from tests.pipeline.small_logs import DAYS, EVENT, config, write_logs
+from tests.support.small_logs import DAYS, EVENT, config, write_logs
 
 pytestmark = pytest.mark.spark
 

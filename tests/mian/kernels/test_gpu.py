@@ -1,4 +1,4 @@
-"""What a GPU computes, told by Triton's interpreter where there is none; ``tests/mian/trainer/test_on_gpu.py`` has what runs on one."""
+"""What a GPU computes, told by Triton's interpreter where there is none; ``tests/mian/training/test_on_gpu.py`` has what runs on one."""
 
 import importlib.util
 import json
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import interpreted
+
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="a torch without CUDA brings no Triton")
 def test_operators_of_a_gpu_are_those_of_torch() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, Path(__file__).with_name("interpreted.py")]
+    command = [sys.executable, interpreted.__file__]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     differences = json.loads(ended.stdout.splitlines()[-1])

@@ -23,7 +23,7 @@ from mian.kernels import (
 )
 from mian.layers import OldestFirst, reading_order
 from mian.layers.gru import AsPacked
-from tests.mian.arithmetic import UNIT, assert_float32
+from tests.support.arithmetic import UNIT, assert_float32
 
 LENGTHS = {"one": [1], "mixed": [0, 3, 20, 8, 16, 17, 1, 0, 33], "all empty": [0, 0], "full": [33] * 40}
 

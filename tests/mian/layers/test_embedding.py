@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mian.layers import EmbeddingTable, FieldEmbedding, initialize
-from tests.mian.models.contracts import CONTRACTS, SIZES
+from tests.support.contracts import CONTRACTS, SIZES
 
 
 @pytest.fixture

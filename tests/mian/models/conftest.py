@@ -8,7 +8,7 @@ import torch
 
 from mian.contract import Contract
 from mian.models import ClickModel, Mian, MianConfig
-from tests.mian.models.contracts import CONTRACTS, SIZES
+from tests.support.contracts import CONTRACTS, SIZES
 
 Batch = dict[str, torch.Tensor]
 

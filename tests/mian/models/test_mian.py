@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from mian.contract import ContractError
 from mian.models import Mian, MianConfig
 from mian.models.mian import PARTS
-from tests.mian.arithmetic import assert_float32_scores
-from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
-from tests.mian.models.paper_numpy import Paper
+from tests.support.arithmetic import assert_float32_scores
+from tests.support.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
+from tests.support.paper_numpy import Paper
 
 OPTIONS = [
     {},

@@ -10,11 +10,11 @@ import torch
 
 from mian.contract import Contract
 from mian.models import build
-from tests.mian.arithmetic import assert_float32_scores
-from tests.mian.models.contracts import CONTRACTS
-from tests.mian.models.paper_numpy import Array, Paper
-from tests.mian.models.peers_numpy import Peers
-from tests.mian.models.perturbed import perturbed
+from tests.support.arithmetic import assert_float32_scores
+from tests.support.contracts import CONTRACTS
+from tests.support.paper_numpy import Array, Paper
+from tests.support.peers_numpy import Peers
+from tests.support.perturbed import perturbed
 
 SMALL = {"embedding_dim": 4, "heads": 2, "mlp": (8, 4), "unit": (7, 5), "cin": (3,), "init_std": 0.4}
 OPTIONS = [

@@ -7,10 +7,10 @@ import torch
 from mian.kernels import JaggedLayout
 from mian.layers import BatchNormalization
 from mian.models import MODELS, build
-from tests.mian.arithmetic import UNIT, assert_float32_scores
-from tests.mian.models.contracts import CONTRACTS
-from tests.mian.models.peers_numpy import Peers
-from tests.mian.models.perturbed import perturbed
+from tests.support.arithmetic import UNIT, assert_float32_scores
+from tests.support.contracts import CONTRACTS
+from tests.support.peers_numpy import Peers
+from tests.support.perturbed import perturbed
 
 SMALL = {
     "lr": {},

@@ -11,11 +11,11 @@ import torch
 
 from mian.contract import Contract
 from mian.models import ClickModel, build
-from tests.mian.arithmetic import UNIT
-from tests.mian.models import deepctr
-from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, USER, categorical, contract_of
-from tests.mian.models.deepctr import HISTORY, columns, copy_gru, copy_linear, copy_mlp, copy_unit, copy_vectors, models, rows
-from tests.mian.models.perturbed import perturbed
+from tests.support import deepctr
+from tests.support.arithmetic import UNIT
+from tests.support.contracts import BEHAVIORS, CANDIDATE, CONTEXT, USER, categorical, contract_of
+from tests.support.deepctr import HISTORY, columns, copy_gru, copy_linear, copy_mlp, copy_unit, copy_vectors, models, rows
+from tests.support.perturbed import perturbed
 
 pytestmark = pytest.mark.usefixtures("float64")  # DeepCTR makes tensors of the default type on its way
 

@@ -6,7 +6,7 @@ from jobs.command import load_config
 from mian.config import TrainConfig
 from mian.contract import ContractError
 from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns
-from tests.mian.models.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
+from tests.support.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 
 CONFIGURATIONS = Path(__file__).parents[3] / "conf" / "train"
 OF_HISTORIES = ("din", "dien")  # a contract without behaviors is none of theirs

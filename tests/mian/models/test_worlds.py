@@ -10,8 +10,8 @@ import torch
 
 from mian.contract import Contract
 from mian.models import MODELS, ClickModel, build
-from tests.mian.models.contracts import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, contract_of
-from tests.mian.models.worlds import World, fields_of, make_contract, make_world, train
+from tests.support.contracts import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, contract_of
+from tests.support.learnable_worlds import World, fields_of, make_contract, make_world, train
 
 SMALL: dict[str, dict[str, Any]] = {
     "lr": {},
@@ -67,7 +67,6 @@ def test_all_others_learn_what_two_fields_are_together(name):
     assert share_of_best("second_order", name, epochs=4) > 0.9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least"), [("din", 0.9), pytest.param("dien", 0.8, marks=pytest.mark.long), ("mian", 0.6), ("mian_plus", 0.9)]
 )

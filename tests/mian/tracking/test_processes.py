@@ -19,9 +19,9 @@ from sqlalchemy.exc import OperationalError
 from mian.config import TrackingConfig
 from mian.tracking.journal import Journal
 from mian.tracking.tracker import Tracker
-from tests.mian.models.contracts import CONTRACTS
-from tests.stores import new_store
-from tests.timeouts import seconds
+from tests.support.contracts import CONTRACTS
+from tests.support.stores import new_store
+from tests.support.timeouts import seconds
 
 FORK = multiprocessing.get_context("fork")
 

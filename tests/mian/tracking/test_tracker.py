@@ -20,9 +20,9 @@ from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, check_store
 from mian.tracking.records import TrainingRecord, flatten, quality_table, write_record
 from mian.tracking.tracker import FLUSH_SECONDS, Tracker
-from tests.mian.models.contracts import CONTRACTS
-from tests.stores import new_store
-from tests.timeouts import seconds
+from tests.support.contracts import CONTRACTS
+from tests.support.stores import new_store
+from tests.support.timeouts import seconds
 
 CONTRACT = CONTRACTS["all groups"]
 PARAMS = {"seed": 3, "optimizer": {"l2": 0.5, "clip_norm": None}}

@@ -20,10 +20,10 @@ from pipeline.audit.indicators import collect_indicators
 from pipeline.audit.published_samples import read_published
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from tests.pipeline.audit import shop
-from tests.pipeline.oracle import Rules
-from tests.pipeline.small_logs import DAYS
-from tests.pipeline.worlds import FIRST, Worlds
+from tests.support import audited_shop as shop
+from tests.support.log_worlds import FIRST, Worlds
+from tests.support.oracle import Rules
+from tests.support.small_logs import DAYS
 
 pytestmark = pytest.mark.spark
 

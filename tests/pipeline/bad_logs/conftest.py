@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.pipeline.bad_logs.shop import Refusals
+from tests.support.broken_shop import Refusals
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.build import BuildReport, build_samples
-from tests.pipeline.bad_logs.shop import (
+from tests.support.broken_shop import (
     COLUMNS,
     DAYS,
     MINUTE,

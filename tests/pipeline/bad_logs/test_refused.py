@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pipeline.bad_logs.shop import (
+from tests.support.broken_shop import (
     COLUMNS,
     CSV,
     DAYS,

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from tests.pipeline.bad_logs.shop import (
+from tests.support.broken_shop import (
     DAYS,
     Built,
     Refusals,

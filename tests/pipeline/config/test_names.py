@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.config import DataConfig
-from tests.pipeline.small_logs import EVENT, config
+from tests.support.small_logs import EVENT, config
 
 
 def values(**changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tests.pipeline.small_logs import config
+from tests.support.small_logs import config
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mian.contract import ContractError, read_contract
 from pipeline.build import build_samples, plan_build
 from pipeline.config import DataConfig
 from pipeline.dataset.inputs import find_inputs
-from tests.pipeline.small_logs import CLICKS, DAYS, EVENT, TIMESTAMP, config, write_logs
+from tests.support.small_logs import CLICKS, DAYS, EVENT, TIMESTAMP, config, write_logs
 
 pytestmark = pytest.mark.spark
 

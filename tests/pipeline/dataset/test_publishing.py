@@ -22,8 +22,8 @@ from pipeline.dataset.run import BuildReport, run_build
 from pipeline.dataset.start import find_start, refuse_loss
 from pipeline.days import days_between
 from pipeline.io.files import LocalFiles
-from tests.pipeline.dataset.builder import Killed, Logs, MortalFiles, PlainBuilder
-from tests.pipeline.small_logs import DAYS, config
+from tests.support.builder import Killed, Logs, MortalFiles, PlainBuilder
+from tests.support.small_logs import DAYS, config
 
 #: More of them take longer and say more: MIAN_SEQUENCES=200.
 SEQUENCES = int(os.environ.get("MIAN_SEQUENCES", "40"))

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.build import build_samples
 from pipeline.dataset.fingerprints import SAMPLES_VERSION
-from tests.pipeline.small_logs import DAYS, config, write_logs
+from tests.support.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
 

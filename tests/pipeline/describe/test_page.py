@@ -11,7 +11,7 @@ import pytest
 from mian.contract import History, Label
 from pipeline.describe import DescribeError, describe, render, write_page
 from pipeline.describe.formatting import rules
-from tests.pipeline.describe.small_set import DUPLICATE, SMALL, VALUES, Plan, days, table, write_set
+from tests.support.small_set import DUPLICATE, SMALL, VALUES, Plan, days, table, write_set
 
 DASH = "\N{EN DASH}"
 

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.importers import ImportRecord, import_logs
-from tests.pipeline.importers.generated import SETS
+from tests.support.generated import SETS
 
 
 @dataclass(frozen=True)

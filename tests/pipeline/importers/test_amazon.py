@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.importers.amazon_2014 import DAYS, FIRST_DAY, negative_items
 from tests.pipeline.importers.conftest import Imported
-from tests.pipeline.importers.generated import amazon_reviews
+from tests.support.generated import amazon_reviews
 
 UTC = dt.timezone.utc
 Rows = list[dict[str, Any]]

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline.importers import ImporterError, import_logs
-from tests.pipeline.importers.generated import SETS
+from tests.support.generated import SETS
 
 Damage = Callable[[Path], object]
 

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.importers import import_logs
 from tests.pipeline.importers.conftest import Imported
-from tests.pipeline.importers.generated import movielens_100k_atomic
+from tests.support.generated import movielens_100k_atomic
 
 UTC = dt.timezone.utc
 
