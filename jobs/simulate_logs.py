@@ -15,7 +15,7 @@ from pipeline.simulate.write import simulate_logs
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, simulate, say what was written; 0 when the logs are there, 1 with one clear error when not."""
     parser = command.parser(
-        "Writes impressions, clicks, users, items and the true click probabilities of a simulated world (docs/simulated-world.md).\n"
+        "Writes impressions, clicks, users, items and the true click probabilities of a simulated world (docs/concepts/simulated-world.md).\n"
         "One number makes it larger: simulate.impressions=100000000. Logs that are there already are left as they are.",
         config="conf/data/demo.yaml",
     )

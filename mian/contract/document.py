@@ -192,7 +192,7 @@ class Day(_Strict):
     examples: SampleFile | None = None
     """Some rows of the day as raw values, before encoding; they show what serving is given."""
     statistics: SampleFile | None = None
-    """A JSON document of counts, see ``docs/contract.md``; one row."""
+    """A JSON document of counts, see ``docs/reference/contract.md``; one row."""
     quarantine: SampleFile | None = None
     """The rows that broke a rule, with the reason."""
     quality: Quality | None = None

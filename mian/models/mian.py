@@ -60,7 +60,7 @@ class MianConfig(Options):
     Eq. 14 go side by side, unweighted, into Eq. 16, which the paper does not say."""
     score_activation: ScoreActivation = "tanh"
     """Of every attention score but the transformer's, see :class:`mian.layers.score.Score`. ``none`` makes the weights of behaviors
-    independent of the candidate, see :class:`mian.layers.candidate_attention.InteractionAttention`."""
+    independent of the candidate, see :class:`mian.layers.candidate_attention.BehaviorAttention`."""
     global_fusion: Literal["project", "weighted_concat", "scaled_concat"] = "project"
     """How Eq. 15 adds up parts of different widths, which the paper does not say. ``project``: each is projected to ``global_dim`` first.
     ``weighted_concat``: each is scaled by its weight, and they are concatenated. ``scaled_concat``: by its weight times their number."""

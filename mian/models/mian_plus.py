@@ -1,4 +1,4 @@
-"""MIAN-plus: ours, and no paper's. What was added to MIAN, and what each part is worth, stands in ``docs/models.md``."""
+"""MIAN-plus: ours, and no paper's. What was added to MIAN, and what each part is worth, stands in ``docs/concepts/models.md``."""
 
 from __future__ import annotations
 

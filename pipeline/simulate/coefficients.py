@@ -1,4 +1,4 @@
-"""Every coefficient of the simulated world, in one place; docs/simulated-world.md tells what each one does.
+"""Every coefficient of the simulated world, in one place; docs/concepts/simulated-world.md tells what each one does.
 
 They were chosen once, as a plausible shop, and are no setting: another value is another world.
 """

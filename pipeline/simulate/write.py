@@ -42,7 +42,7 @@ _SPARK_TYPES = {
 
 
 def simulate_logs(spark: SparkSession, config: SimulateConfig, *, overwrite: bool = False) -> WorldRecord:
-    """Write the logs of a world (docs/simulated-world.md), or find them written.
+    """Write the logs of a world (docs/concepts/simulated-world.md), or find them written.
 
     Args:
         spark: a session; the rows do not depend on how many cores and partitions it has.

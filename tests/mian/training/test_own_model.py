@@ -1,4 +1,4 @@
-"""The model that ``docs/models.md`` shows is one."""
+"""The model that ``docs/how-to/add-a-model.md`` shows is one, and every model is in ``docs/concepts/models.md``."""
 
 import importlib.util
 import re
@@ -14,11 +14,11 @@ from mian.models.registry import Entry
 from mian.training import Trainer, open_streams
 from tests.support.curves import Curves
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "models.md"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_model_of_the_documentation_learns(samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, line = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    file, line = re.findall(r"```python\n(.*?)```", (DOCS / "how-to" / "add-a-model.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(file.splitlines()) + len(line.splitlines()) <= 40
     (tmp_path / "two_towers.py").write_text(file, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("two_towers", tmp_path / "two_towers.py")
@@ -38,6 +38,8 @@ def test_the_model_of_the_documentation_learns(samples: Any, tmp_path: Path, mon
 
 def test_every_model_is_in_the_documentation() -> None:
     documented = re.findall(
-        r"^\| `(\w+)` \| .* \| `mian/models/(?:\w+).py` \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `(\w+)` \| .* \| `mian/models/(?:\w+).py` \|$",
+        (DOCS / "concepts" / "models.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     assert documented == list(MODELS)

@@ -40,7 +40,7 @@ def simulate(config: SimulateConfig) -> tuple[World, Users, Sessions, SimulatedC
 
 
 def slow_interest(past: pd.DataFrame, time_us: int, category: int, brand: int) -> float:
-    """What docs/simulated-world.md says, click by click."""
+    """What docs/concepts/simulated-world.md says, click by click."""
     known = past[(past["time_us"] < time_us) & (past["time_us"] >= time_us - 29 * 86_400_000_000)]
     category_weight = brand_weight = 0.0
     for rank, click in enumerate(known.sort_values("time_us", ascending=False).head(30).itertuples()):
