@@ -10,6 +10,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from jobs import command
+from jobs.configuration import load_config
 from mian.contract import ContractError
 from pipeline.audit import AuditError, Report, audit
 from pipeline.config import DataConfig
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _audit(options: argparse.Namespace) -> Report:
-    config = command.load_config(DataConfig, options.config, options.overrides)
+    config = load_config(DataConfig, options.config, options.overrides)
     spark = spark_session(f"audit_samples {config.name}")
     try:
         report = audit(spark, config, options.rows, options.seed)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from jobs.configuration import ConfigError
 from mian.checkpoint.retention import kept_checkpoints
 from mian.checkpoint.training_lock import AlreadyRunningError
 from mian.tracking.journal import JOURNALS, Journal
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _job(output: str, remove_old: bool, keys: Sequence[str]) -> None:
     if not Path(output).is_dir():
-        raise command.ConfigError(f"--output: {output} is no folder; name the output folder of the trainings")
+        raise ConfigError(f"--output: {output} is no folder; name the output folder of the trainings")
     kept = {checkpoints.key: checkpoints for checkpoints in kept_checkpoints(Path(output))}
     if unknown := sorted(set(keys) - kept.keys()):
-        raise command.ConfigError(f"{output} has no checkpoints of {', '.join(unknown)}; it has {', '.join(kept) or 'none'}")
+        raise ConfigError(f"{output} has no checkpoints of {', '.join(unknown)}; it has {', '.join(kept) or 'none'}")
     for checkpoints in kept.values():
         print(
             f"{checkpoints.key}  {checkpoints.model:<10} step {checkpoints.step:>9,}  {checkpoints.bytes / 2**20:>9,.1f} MiB  "

@@ -10,6 +10,7 @@ import mlflow
 import pandas as pd
 
 from jobs import command
+from jobs.configuration import ConfigError
 from mian.contract import ContractError, read_contract
 from mian.evaluation.baselines import BaselineError
 from mian.evaluation.offline import TruthError, baseline_scores, compare, impression_ids, score_split, true_probabilities
@@ -53,7 +54,7 @@ def _evaluate(options: object) -> str:
     mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
     samples, split = values["samples"], values["split"]
     if values["compare"] and split == values["train_split"]:
-        raise command.ConfigError(
+        raise ConfigError(
             f"--compare: the baselines would be fitted on split {split}, which they are scored on; give another --train-split, or leave "
             "--compare out"
         )

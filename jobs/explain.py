@@ -12,6 +12,7 @@ import mlflow
 import pandas as pd
 
 from jobs import command
+from jobs.configuration import ConfigError
 from mian.contract import ContractError
 from mian.models import ModelError
 from mian.serving import ServableError, ServingInputError, explain, shown
@@ -50,7 +51,7 @@ def _explain(values: dict[str, Any]) -> str:
     row = _read_row(values["row"])
     plot = values["plot"]
     if plot is not None and pathlib.Path(plot).suffix.lower() not in PLOTS:
-        raise command.ConfigError(f"--plot: {plot} is of no kind that can be drawn; give a name that ends in {', '.join(PLOTS)}")
+        raise ConfigError(f"--plot: {plot} is of no kind that can be drawn; give a name that ends in {', '.join(PLOTS)}")
     servable = load_model(values["model"])
     raw = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()})
     probability = float(servable.predict_proba(raw)[0])
@@ -76,15 +77,13 @@ def _read_row(given: str) -> dict[str, Any]:
         try:
             text = pathlib.Path(given).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise command.ConfigError(f"--row: {given} is no JSON object, and no file that can be read ({error})") from error
+            raise ConfigError(f"--row: {given} is no JSON object, and no file that can be read ({error})") from error
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:  # a whole number of thousands of digits as well, and lists in lists
-        raise command.ConfigError(
-            f'{where}: not JSON ({error}); give an object such as {{"candidate_item_id": "i7", ...}}'
-        ) from error
+        raise ConfigError(f'{where}: not JSON ({error}); give an object such as {{"candidate_item_id": "i7", ...}}') from error
     if not isinstance(row, dict):
-        raise command.ConfigError(f"{where}: a JSON object is needed, with a value for each column, got {type(row).__name__}")
+        raise ConfigError(f"{where}: a JSON object is needed, with a value for each column, got {type(row).__name__}")
     return row
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs import command, stop_signal
+from jobs.configuration import ConfigError, load_config
 from jobs.stop_signal import StopSignal
 from mian.checkpoint.store import CheckpointError
 from mian.contract import ContractError, read_contract
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 ERRORS = (
     CarryOverError,
     CheckpointError,
-    command.ConfigError,
+    ConfigError,
     ContractError,
     DeviceError,
     DisagreementError,
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _job(path: str, overrides: Sequence[str], ranks: Ranks, stop: StopSignal, report: bool) -> None:
     def prepare() -> Experiment:
         command.refuse_other_launchers(ranks.size)
-        config = command.load_config(ExperimentConfig, path, overrides)
+        config = load_config(ExperimentConfig, path, overrides)
         contract = read_contract(config.samples)
         contract.split(SPLIT)
         contract.check_unthinned(SPLIT)  # the trainings do not look at it

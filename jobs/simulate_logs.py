@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs import command
+from jobs.configuration import ConfigError, load_config
 from pipeline.config import DataConfig
 from pipeline.io.session import spark_session
 from pipeline.simulate.world_folder import SimulateError
@@ -15,8 +16,8 @@ from pipeline.simulate.write import simulate_logs
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, simulate, say what was written; 0 when the logs are there, 1 with one clear error when not."""
     parser = command.parser(
-        "Writes impressions, clicks, users, items and the true click probabilities of a simulated world (docs/concepts/simulated-world.md).\n"
-        "One number makes it larger: simulate.impressions=100000000. Logs that are there already are left as they are.",
+        "Writes impressions, clicks, users, items and the true click probabilities of a simulated world; see\n"
+        "docs/concepts/simulated-world.md. simulate.impressions=100000000 makes it larger. Logs that are there already are left as they are.",
         config="conf/data/demo.yaml",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the logs of another world at the same place")
@@ -25,11 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _simulate(path: str, overrides: Sequence[str], overwrite: bool) -> None:
-    config = command.load_config(DataConfig, path, overrides).simulate
+    config = load_config(DataConfig, path, overrides).simulate
     if config is None:
-        raise command.ConfigError(
-            f"{path}: has no section 'simulate', which says how many impressions, of which days, and where to"
-        )
+        raise ConfigError(f"{path}: has no section 'simulate', which says how many impressions, of which days, and where to")
     spark = spark_session("simulate_logs")
     try:
         record = simulate_logs(spark, config, overwrite=overwrite)

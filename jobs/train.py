@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs import command, stop_signal
+from jobs.configuration import ConfigError, load_config
 from jobs.stop_signal import StopSignal
 from mian.config import TrainConfig
 from mian.distributed.collectives import Ranks
@@ -35,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with session.translate_errors():
             session.run(lambda: train(_config(options.config, overrides, session.ranks), session, stop.heed))
 
-    return stop_signal.run(job, (command.ConfigError, *TRAINING_ERRORS), stop, lambda: session.ranks.rank)
+    return stop_signal.run(job, (ConfigError, *TRAINING_ERRORS), stop, lambda: session.ranks.rank)
 
 
 def _config(path: str, overrides: Sequence[str], ranks: Ranks) -> TrainConfig:
     def load() -> TrainConfig:
         command.refuse_other_launchers(ranks.size)
-        return command.load_config(TrainConfig, path, overrides)
+        return load_config(TrainConfig, path, overrides)
 
-    return ranks.run_on_all_ranks(load, (command.ConfigError,))
+    return ranks.run_on_all_ranks(load, (ConfigError,))
 
 
 if __name__ == "__main__":

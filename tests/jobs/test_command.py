@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from jobs import command
-from jobs.command import LAUNCHERS, ConfigError, load_config, refuse_other_launchers
+from jobs.command import LAUNCHERS, refuse_other_launchers
+from jobs.configuration import ConfigError, load_config
 from mian.config import TrainConfig
 from mian.models import MODELS
 from pipeline.config import DataConfig

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from pyspark.sql import SparkSession
 
-from jobs import command, train
+from jobs import train
+from jobs.configuration import ConfigError, load_config
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
@@ -87,7 +88,7 @@ def rows_of(small: DataConfig, contract: Any) -> list[dict[str, Any]]:
 def test_pages_in_the_layout_of_mind_from_configuration_to_a_trained_model(spark: SparkSession, tmp_path: Path) -> None:
     shown, clicked = write_pages(tmp_path / "logs")
     overrides = [f"logs={tmp_path}/logs", f"samples={tmp_path}/samples"]
-    small = command.load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), overrides)
+    small = load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), overrides)
     contract = build_samples(spark, small, DAYS[0], DAYS[-1]).contract
     assert (sum(day.rows for day in contract.days), sum(day.positives for day in contract.days)) == (shown, clicked)
     assert all(day.quality is not None and day.quality.quarantined == {} for day in contract.days)
@@ -104,7 +105,7 @@ def test_pages_in_the_layout_of_mind_from_configuration_to_a_trained_model(spark
 def test_the_audit_finds_a_recorded_history_that_was_written_after_the_click(spark: SparkSession, tmp_path: Path) -> None:
     write_pages(tmp_path / "logs", written_later=True)
     overrides = [f"logs={tmp_path}/logs", f"samples={tmp_path}/samples"]
-    small = command.load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), overrides)
+    small = load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), overrides)
     build_samples(spark, small, DAYS[0], DAYS[-1])
     found = audit(spark, small, rows=10).found("leak")
     assert {finding.column for finding in found} >= {"candidate_item_id"}
@@ -171,7 +172,7 @@ splits:
   test: {{first: 2019-11-15, last: 2019-11-15}}
 """
     (tmp_path / "data.yaml").write_text(text)
-    small = command.load_config(DataConfig, str(tmp_path / "data.yaml"), [])
+    small = load_config(DataConfig, str(tmp_path / "data.yaml"), [])
     contract = build_samples(spark, small, DAYS[0], DAYS[-1]).contract
     assert contract.history.recorded == "dated"
     path = contract.vocabulary("item_id").path
@@ -189,7 +190,7 @@ splits:
 
 
 def test_the_configuration_of_mind_is_whole() -> None:
-    small = command.load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), [])
+    small = load_config(DataConfig, str(ROOT / "conf" / "data" / "mind.yaml"), [])
     assert small.log.recorded_history is not None
     assert small.log.behaviors == {}
 
@@ -212,5 +213,5 @@ def test_what_a_recorded_history_cannot_be_is_refused(tmp_path: Path, values: di
             inner = inner[parent]
         inner[name] = value
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(command.ConfigError, match=says):
-        command.load_config(DataConfig, str(tmp_path / "data.yaml"), [])
+    with pytest.raises(ConfigError, match=says):
+        load_config(DataConfig, str(tmp_path / "data.yaml"), [])

@@ -16,7 +16,7 @@ from mlflow.models import get_model_info
 
 import mian.tracking.tracker
 from jobs import evaluate, register, train
-from jobs.command import load_config
+from jobs.configuration import load_config
 from jobs.stop_signal import STOPPED
 from mian.config import TrainConfig
 from mian.contract import Contract

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from jobs.command import load_config
+from jobs.configuration import load_config
 from mian.experiments import ExperimentConfig
 from mian.models import MODELS
 from tests.mian.experiments.conftest import VALUES

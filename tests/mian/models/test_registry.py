@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.command import load_config
+from jobs.configuration import load_config
 from mian.config import TrainConfig
 from mian.contract import ContractError
 from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns

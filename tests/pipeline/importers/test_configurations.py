@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.command import load_config
+from jobs.configuration import load_config
 from pipeline.config import DataConfig, FieldConfig, Source
 from tests.pipeline.importers.conftest import Imported
 
