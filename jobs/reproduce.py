@@ -23,7 +23,8 @@ from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
-from mian.tracking.tracker import Outcome, Tracker
+from mian.tracking.records import Outcome
+from mian.tracking.tracker import Tracker
 from mian.training import CarryOverError, DisagreementError, TrainingStopped
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, simulate, say what was written; 0 when the logs are there, 1 with one clear error when not."""
     parser = command.parser(
         "Writes impressions, clicks, users, items and the true click probabilities of a simulated world; see\n"
-        "docs/concepts/simulated-world.md. simulate.impressions=100000000 makes it larger. Logs that are there already are left as they are.",
+        "docs/concepts/simulated-world.md. simulate.impressions=100000000 makes it larger.\n"
+        "Logs that are there already are left as they are.",
         config="conf/data/demo.yaml",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the logs of another world at the same place")

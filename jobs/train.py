@@ -10,7 +10,8 @@ from jobs.configuration import ConfigError, load_config
 from jobs.stop_signal import StopSignal
 from mian.config import TrainConfig
 from mian.distributed.collectives import Ranks
-from mian.tracking.session import TRAINING_ERRORS, train
+from mian.tracking.session import train
+from mian.tracking.tracked_run import TRAINING_ERRORS
 from mian.training import ElasticSession
 
 DESCRIPTION = """Trains a model on samples, tracks the run in MLflow and registers the model.

@@ -1,4 +1,7 @@
-"""The contract document: one small JSON file that says what a sample is, and which files hold them."""
+"""The contract document: one small JSON file that says what a sample is, and which files hold them.
+
+Its parts lie together in one file, longer than others, because a reader of the JSON wants all of them at once.
+"""
 
 from __future__ import annotations
 

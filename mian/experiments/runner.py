@@ -21,8 +21,9 @@ from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, 
 from mian.models import ClickModel
 from mian.serving import read_vocabularies, save_servable
 from mian.tracking.errors import TrackingError
-from mian.tracking.session import TRAINING_ERRORS, open_trainer, start_run, tracked_run
-from mian.tracking.tracker import Outcome, Tracker
+from mian.tracking.records import Outcome
+from mian.tracking.tracked_run import TRAINING_ERRORS, open_trainer, start_run, tracked_run
+from mian.tracking.tracker import Tracker
 from mian.training import Trainer, TrainingError, TrainingResult, TrainingStopped, open_streams
 
 log = logging.getLogger(__name__)

@@ -221,3 +221,8 @@ def _alone(uri: str) -> Iterator[None]:
 
 def _is_database(uri: str) -> bool:
     return uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+
+
+def error_text(error: Exception) -> str:
+    """An error of the store in a line, without passwords."""
+    return hide_passwords(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

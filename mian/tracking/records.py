@@ -181,3 +181,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     for name, value in values.items():
         pairs += flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
     return pairs
+
+
+Outcome = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
+"""``RUNNING``: it goes on elsewhere."""

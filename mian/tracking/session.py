@@ -1,72 +1,45 @@
 """A tracked training on all ranks, from the opened samples to the registered model.
 
-:func:`train` is a whole training, as ``jobs/train.py`` does one. :func:`open_trainer`, :func:`start_run` and :func:`tracked_run` are its
-parts, which the trainings of an experiment share.
+:func:`train` is what ``jobs/train.py`` does; :mod:`mian.tracking.tracked_run` has the parts that trainings of experiments share with it.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from mian.checkpoint.keys import key_of_any_epochs, training_key
 from mian.checkpoint.retention import CHECKPOINTS, ENDED, lock_path
-from mian.checkpoint.store import CheckpointError, CheckpointStore
-from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
+from mian.checkpoint.store import CheckpointStore
+from mian.checkpoint.training_lock import TrainingLock
 from mian.config import TrainConfig
-from mian.contract import Contract, ContractError, read_contract
-from mian.distributed.collectives import HungRankError, Ranks
+from mian.contract import Contract, read_contract
+from mian.distributed.collectives import Ranks
 from mian.evaluation.external_sort import SpillError
-from mian.execution.device import DeviceError, choose_device
+from mian.execution.device import choose_device
 from mian.metrics import MetricError
-from mian.models import ClickModel, ModelError
-from mian.serving import ServableError
 from mian.stream import StreamError
-from mian.tracking.errors import TrackingError
 from mian.tracking.journal import JOURNALS
 from mian.tracking.model_keeper import ModelKeeper, SampleAttachments
+from mian.tracking.records import Outcome
+from mian.tracking.tracked_run import TRAINING_ERRORS, open_trainer, start_run, tracked_run
 from mian.training import (
-    CarryOverError,
-    DisagreementError,
     ElasticSession,
     Streams,
-    TableMemoryError,
     Trainer,
     TrainingError,
-    TrainingStopped,
     open_streams,
     refuse_large_tables,
 )
-from mian.training.trainer import Report
 
 if TYPE_CHECKING:
-    from mian.tracking.tracker import Outcome, Tracker  # MLflow takes seconds to import, and only the first rank needs it
+    from mian.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-
-TRAINING_ERRORS = (
-    AlreadyRunningError,
-    CarryOverError,
-    CheckpointError,
-    ContractError,
-    DeviceError,
-    DisagreementError,
-    HungRankError,
-    ModelError,
-    ServableError,
-    SpillError,
-    StreamError,
-    TableMemoryError,
-    TrackingError,
-    TrainingError,
-)
-"""What ends a training with a message for its user. One rank's error ends all ranks."""
 
 
 def train(config: TrainConfig, session: ElasticSession, started: Callable[[], None]) -> None:
@@ -118,109 +91,6 @@ def train(config: TrainConfig, session: ElasticSession, started: Callable[[], No
             keeper = ModelKeeper(config, contract, trainer, ranks, tracker, attachments, key)
             with session.interruptible():
                 _run(trainer, keeper)
-
-
-def open_trainer(
-    config: TrainConfig,
-    contract: Contract,
-    streams: Streams,
-    ranks: Ranks,
-    *,
-    report: Report,
-    store: CheckpointStore | None,
-    saved: Callable[[], Mapping[str, Any] | None],
-    stopping: Callable[[], bool],
-    trace: Path | None = None,
-) -> tuple[Trainer, bool]:
-    """Make a trainer that goes on where the training was, or that starts with the weights of ``init_from``. All ranks call this.
-
-    Args:
-        config: The settings.
-        contract: The contract of the samples.
-        streams: The splits.
-        ranks: The ranks of the training.
-        report: See :class:`mian.training.Trainer`, likewise ``store``, ``stopping`` and ``trace``.
-        store: See there.
-        saved: Returns the state to go on from on rank 0, or None; returns None on the other ranks.
-        stopping: See there.
-        trace: See there.
-
-    Returns:
-        The trainer, and whether it goes on from a saved state.
-
-    Raises:
-        RankError: Another rank has failed.
-        Exception: One of :data:`TRAINING_ERRORS`.
-    """
-    trainer = ranks.run_on_all_ranks(
-        lambda: Trainer(config, contract, streams, ranks, report, store, stopping, trace), TRAINING_ERRORS
-    )
-    # no name holds the saved state here: it is as large as everything that is trained
-    resumed = trainer.resume(ranks.run_on_all_ranks(saved, TRAINING_ERRORS))
-    if config.init_from is not None and not resumed:
-        trainer.begin_with(
-            *ranks.run_on_all_ranks(
-                lambda: _initial_weights(config, contract) if ranks.is_first else (None, None), TRAINING_ERRORS
-            )
-        )
-    return trainer, resumed
-
-
-def start_run(
-    trainer: Trainer,
-    config: TrainConfig,
-    contract: Contract,
-    ranks: Ranks,
-    tracker: Tracker | None,
-    announce: Callable[[], None],
-) -> None:
-    """Start the run in MLflow, or continue it, and tell all ranks its id. All ranks call this.
-
-    Args:
-        trainer: Its progress gets the id of the run; any rank may be the first one next time.
-        config: The settings.
-        contract: The contract of the samples.
-        ranks: The ranks of the training.
-        tracker: On rank 0.
-        announce: Called on rank 0 before the run starts.
-
-    Raises:
-        TrackingError: The store can never take the run; on rank 0.
-        RankError: On the other ranks then.
-    """
-
-    def start() -> None:
-        if ranks.is_first and tracker is not None:
-            announce()
-            progress = trainer.progress
-            tracker.start(config.model_dump() | {"ranks": ranks.size}, contract, config.samples, progress.run_id)
-            progress.run_id = tracker.run_id or progress.run_id
-
-    ranks.run_on_all_ranks(start, (TrackingError,))
-    trainer.progress.run_id = ranks.broadcast_object(trainer.progress.run_id)
-
-
-@contextmanager
-def tracked_run(end: Callable[[Outcome], None], restart_errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Call ``end`` with the outcome of the block.
-
-    Args:
-        end: Gets ``FINISHED``, ``KILLED`` if the training was asked to stop, ``RUNNING`` if it goes on after one of ``restart_errors``,
-            and ``FAILED`` otherwise.
-        restart_errors: See :attr:`mian.training.ElasticSession.restart_errors`.
-    """
-    outcome: Outcome = "FAILED"
-    try:
-        yield
-        outcome = "FINISHED"
-    except TrainingStopped:
-        outcome = "KILLED"
-        raise
-    except restart_errors:
-        outcome = "RUNNING"
-        raise
-    finally:
-        end(outcome)
 
 
 def _open(config: TrainConfig, ranks: Ranks) -> tuple[Contract, Streams, CheckpointStore]:
@@ -310,12 +180,6 @@ def _tracker(config: TrainConfig, key: str) -> Tracker:
     from mian.tracking.tracker import Tracker  # MLflow takes seconds to import, and only the first rank needs it
 
     return Tracker(config.tracking, Path(config.output) / JOURNALS / key)
-
-
-def _initial_weights(config: TrainConfig, contract: Contract) -> tuple[ClickModel | None, Mapping[str, torch.Tensor] | None]:
-    from mian.tracking.initial_model import initial_weights  # as above
-
-    return initial_weights(config, contract)
 
 
 def _saved(session: ElasticSession, key: str, store: CheckpointStore | None) -> dict[str, Any] | None:

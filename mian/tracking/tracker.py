@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -22,6 +22,7 @@ from mian.tracking.journal import Journal
 from mian.tracking.mlflow_store import (
     STORE_ERRORS,
     check_store,
+    error_text,
     find_run,
     known_run,
     open_experiment,
@@ -30,7 +31,7 @@ from mian.tracking.mlflow_store import (
     tracking_uri,
     uploading,
 )
-from mian.tracking.records import TRAINING_TAG, flatten, hide_passwords, quality_table, tags
+from mian.tracking.records import TRAINING_TAG, Outcome, flatten, hide_passwords, quality_table, tags
 from mian.tracking.registry import register
 
 if TYPE_CHECKING:
@@ -47,9 +48,6 @@ LOCKED = "database is locked"
 """What SQLite says while other processes write."""
 POINTS_A_REQUEST = 1000
 PARAMS_A_REQUEST = 100
-
-Outcome = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
-"""``RUNNING``: it goes on elsewhere."""
 
 
 class Tracker:
@@ -228,7 +226,9 @@ class Tracker:
             return False
         except STORE_ERRORS as error:
             if refused and refuses(error):
-                raise TrackingError(f"the tracking store {self.shown_uri} can never take this run: {_words(error)}") from error
+                raise TrackingError(
+                    f"the tracking store {self.shown_uri} can never take this run: {error_text(error)}"
+                ) from error
             self._give_up(error, time.monotonic() - began)
             return False
         if self.failure is not None:
@@ -295,10 +295,6 @@ class Tracker:
                 self.shown_uri,
                 "refuses the record" if isinstance(error, TrackingError) or refuses(error) else "does not answer",
                 self.journal.folder,
-                _words(error),
+                error_text(error),
             )
-        self.failure = _words(error)
-
-
-def _words(error: Exception) -> str:
-    return hide_passwords(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        self.failure = error_text(error)

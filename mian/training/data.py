@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch.autograd.profiler import record_function
 
 from mian.config import TrainConfig
 from mian.contract import Contract
@@ -86,3 +90,11 @@ def held_out_stream(
         workers=config.stream.workers,
         columns=columns,
     )
+
+
+def next_batch(batches: Iterator[Mapping[str, torch.Tensor]]) -> tuple[Mapping[str, torch.Tensor], float] | None:
+    """The next batch, and for how many seconds it was waited for; None after the last one."""
+    began = time.perf_counter()
+    with record_function("reading"):
+        batch = next(batches, None)
+    return None if batch is None else (batch, time.perf_counter() - began)

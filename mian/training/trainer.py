@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch.autograd.profiler import record_function
 
 from mian.checkpoint.progress import Progress
 from mian.checkpoint.store import CheckpointStore
@@ -27,7 +25,7 @@ from mian.optim.optimizer import NotFiniteError
 from mian.stream import SampleStream, StreamError
 from mian.training.agreement import check_agreement
 from mian.training.context import TrainingContext
-from mian.training.data import Streams
+from mian.training.data import Streams, next_batch
 from mian.training.diagnosis import LOWER, Diagnosis
 from mian.training.display import ProgressDisplay
 from mian.training.loss_meter import LossMeter
@@ -130,8 +128,7 @@ class Trainer:
             keep: Called on all ranks when the weights are final, before the test split is scored, since scoring may fail.
 
         Raises:
-            TrainingError: A loss or a weight is no longer finite; on the first rank that knows why.
-            RankError: On the others then.
+            TrainingError: A loss or a weight is no longer finite; on the first rank that knows why. RankError: on the others then.
             StreamError: Samples cannot be read.
             SpillError: The output folder has no room for scores that do not fit in memory; on the rank that found out.
             TrainingStopped: A rank was asked to stop.
@@ -165,7 +162,7 @@ class Trainer:
         self.model.train()
         epoch = self._streams.train.epoch(progress.epoch, progress.step_of_epoch, progress.segments)
         with closing(epoch), prefetch_to_device(self.model, epoch, self._train_step.bucket_shapes) as batches:
-            while (drawn := _next(batches)) is not None:
+            while (drawn := next_batch(batches)) is not None:
                 stop = self._step(*drawn)
                 epoch_over = progress.step_of_epoch == steps
                 progress.evaluation_due = epoch_over or progress.step_of_epoch in evaluations or self._is_last_step
@@ -301,11 +298,3 @@ class Trainer:
         if not self._ranks.is_first:
             raise RankError("rank 0 has said why the training ends")
         raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {LOWER}")
-
-
-def _next(batches: Iterator[Mapping[str, torch.Tensor]]) -> tuple[Mapping[str, torch.Tensor], float] | None:
-    """The next batch, and for how many seconds it was waited for; None after the last one."""
-    began = time.perf_counter()
-    with record_function("reading"):
-        batch = next(batches, None)
-    return None if batch is None else (batch, time.perf_counter() - began)

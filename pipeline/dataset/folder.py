@@ -9,6 +9,8 @@
 
 A file's name holds the checksum of its content, so no content ever replaces another. Files are removed by the names that an old
 contract or draft gives them, when no contract that is kept names them; nothing else in the folder is touched.
+
+All that writes to the folder or removes from it is in this file, longer than others, so that these rules can be checked in one place.
 """
 
 from __future__ import annotations

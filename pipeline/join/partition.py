@@ -1,4 +1,7 @@
-"""One partition of users: duplicates left out, labels, profiles and histories found, samples packed, values counted."""
+"""One partition of users: duplicates left out, labels, profiles and histories found, samples packed, values counted.
+
+All of it works on one table and the arrays that are made of it once, so it is one class, and this file is longer than others.
+"""
 
 from __future__ import annotations
 
@@ -106,6 +109,7 @@ class Partition:
         self._impressions, self._earlier, self._clicks, self._behaviors, self._profiles = (
             np.flatnonzero(roles & role) for role in (IMPRESSION, EARLIER, CLICK, BEHAVIOR, PROFILE)
         )
+        self._behaviors = self._behaviors[self._distinct_behaviors(self._behaviors)]
         self._clicked: Clicked | None = None
         self._hashes: dict[str, IntArray] = {}
         self._columns: dict[str, Column] = {}
@@ -134,10 +138,6 @@ class Partition:
                 )
                 impressions = impressions.take(known)
                 break
-        behaviors = self._behaviors
-        keys = pairs(pairs(self._users, self._items)[behaviors], self._ids[behaviors])
-        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._first_delivery_time(behaviors))
-        self._behaviors = behaviors[self._distinct(behaviors, keys)]
         if plan.samples:
             yield from self._matches(every, days)
         self._columns = self._all_columns()
@@ -149,6 +149,12 @@ class Partition:
         wanted = kept | drawn
         if wanted.any():
             yield from self._samples(impressions.take(wanted), kept[wanted], drawn[wanted])
+
+    def _distinct_behaviors(self, rows: IntArray) -> BoolArray:
+        """Of the deliveries of one behavior (user, item, id, time of its first delivery, action) the first one."""
+        keys = pairs(pairs(self._users, self._items)[rows], self._ids[rows])
+        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._first_delivery_time(rows))
+        return self._distinct(rows, keys)
 
     def _distinct(self, rows: IntArray, keys: IntArray) -> BoolArray:
         """Of the rows of one key the first in time, then the least."""

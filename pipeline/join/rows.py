@@ -7,6 +7,7 @@ apart by user.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,13 +76,7 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
         LogError: a table cannot be used, an expression cannot be evaluated, a numeric field is no number.
     """
     impressions = _with_items(config, events, events.impressions, events.first)
-    for i, lookup in enumerate(config.lookups):
-        name = f"lookups.{i}"
-        table = _unbroken(read_source(spark, name, lookup), name)
-        refuse_faults(name, table)
-        events.ids.add(name, table)
-        table = table.withColumn(matched_column(name), F.lit(True))
-        impressions = join_lookup(impressions, table, lookup.keys, name)
+    impressions = _with_lookups(spark, config, events, impressions)
     profiles = None
     if config.users is not None:
         profiles = _table(events, "users", config.users, events.first)
@@ -113,15 +108,25 @@ def all_rows(spark: SparkSession, config: DataConfig, events: Events) -> Rows:
     if profiles is not None:
         moments = _moments(profiles, "valid_from", "valid_to", "arrived")
         parts.append(profiles.select(F.lit(PROFILE).alias(ROLE), "user_id", *moments, *profile_fields.columns))
-    frame = parts[0]
-    for part in parts[1:]:
-        frame = frame.unionByName(part, allowMissingColumns=True)
+    frame = functools.reduce(lambda above, below: above.unionByName(below, allowMissingColumns=True), parts)
     places = {**impression_fields.places, **profile_fields.places, **behavior_fields.places}
     need_items = any(
         group == "behaviors" and field.kind != "time_gap" and not fits(bare, field_expression(column, group, field)[0])
         for column, group, field in config.columns()
     )
     return Rows(frame, tuple(profile_fields.places), places, own_draws(config, visible), need_items)
+
+
+def _with_lookups(spark: SparkSession, config: DataConfig, events: Events, impressions: DataFrame) -> DataFrame:
+    """Impressions with the columns of all lookups."""
+    for i, lookup in enumerate(config.lookups):
+        name = f"lookups.{i}"
+        table = _unbroken(read_source(spark, name, lookup), name)
+        refuse_faults(name, table)
+        events.ids.add(name, table)
+        table = table.withColumn(matched_column(name), F.lit(True))
+        impressions = join_lookup(impressions, table, lookup.keys, name)
+    return impressions
 
 
 def _impressions(config: DataConfig, impressions: DataFrame, fields: RoleFields) -> DataFrame:
