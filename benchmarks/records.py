@@ -104,6 +104,7 @@ class Record(Strict):
         date: The date of that commit.
         processor: The processor or device with its number of cores, and its load where that is known.
         command: The command that printed the figures, or :data:`NOT_RECORDED`.
+        command_inferred: Whether the command follows from the documentation without being in it.
         rounds: The number of rounds of which the figures are medians.
         note: One sentence on how it was measured.
         measurements: The figures. A case may come several times: these are repetitions.
@@ -113,6 +114,7 @@ class Record(Strict):
     date: dt.date
     processor: str = Field(min_length=1)
     command: str = Field(min_length=1)
+    command_inferred: bool = False
     rounds: int | None = Field(None, ge=1)
     note: str = Field(pattern=r"\.$")
     measurements: list[Measurement] = Field(min_length=1)

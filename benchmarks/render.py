@@ -36,7 +36,7 @@ INTRODUCTION = (
     "`4.1 (3.9 to 4.3)` is the median of several runs with the smallest and the largest, `3.9 to 4.3` their range. `0.70 ± 0.01` is a "
     "mean with its standard deviation. `-` means that a figure was not measured. *Record* names the entry of the list below the table. "
     "*documented* marks the commit that added the figures to the documentation, *measured* the commit of the code that ran. The date "
-    "is that of the commit.",
+    "is that of the commit. A command that is *inferred* follows from the documentation without being in it.",
 )
 
 
@@ -133,8 +133,8 @@ def _provenance(number: int, record: Record, with_command: bool) -> str:
         what.append(f"{record.rounds} round{'s' if record.rounds > 1 else ''}")
     if record.command == NOT_RECORDED:
         what.append(f"command {NOT_RECORDED}")
-    elif with_command:
-        what.append(f"`{record.command}`")
+    elif with_command or record.command_inferred:
+        what.append(f"`{record.command}`{' (inferred)' if record.command_inferred else ''}")
     return _wrapped(f"{'; '.join(what)}. {record.note}", first=f"{number}. ")
 
 

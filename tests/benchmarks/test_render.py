@@ -123,6 +123,8 @@ def test_a_table_shows_figures_and_where_they_come_from(results: Path) -> None:
     assert "| batch | rate (samples/s) | ratio | record |" in page
     assert "    python benchmarks/speed.py\n" in page
     assert "1. 2026-11-30, `0123abc` (measured); 2 cores. One run.\n" in page
+    write(results, RECORD | {"command_inferred": True, "rounds": 3})
+    assert "2 cores; 3 rounds; `python benchmarks/speed.py` (inferred)." in " ".join(render_page(results).split())
 
 
 def test_a_stale_page_is_told_with_the_command_that_mends_it(
