@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 ROWS_A_THREAD = 512
-"""Of a batch with fewer, operators take less time than threads to meet: see ``docs/performance.md``."""
+"""Of a batch with fewer, operators take less time than threads to meet: see ``docs/benchmarks.md``."""
 
 
 CGROUPS = Path("/sys/fs/cgroup")

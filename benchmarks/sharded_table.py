@@ -1,7 +1,7 @@
 """Can a table be trained that is larger than any worker?
 
-    python benchmarks/split_table.py
-    python benchmarks/split_table.py --rows 10000000 --ranks 2 --gib 2 --checkpoint
+    python benchmarks/sharded_table.py
+    python benchmarks/sharded_table.py --rows 10000000 --ranks 2 --gib 2 --checkpoint
 
 Trains MIAN with an item vocabulary of 100 million on made-up samples, row-wise Adagrad, with real Horovod ranks that are each held to 3 GiB
 by a control group of their own, all that a process uses counted (needs root, and cgroups): first with the table split over the ranks, then
@@ -63,7 +63,7 @@ def main() -> None:
         whole = launch(Path(folder), arguments, "replicated")
     first = split["ranks"][0]
     result = {
-        "benchmark": "split_table",
+        "benchmark": "sharded_table",
         "rows": arguments.rows,
         "table_gib": round(arguments.rows * WIDTH * 4 / GIB, 2),
         "ranks": arguments.ranks,
