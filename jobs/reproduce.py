@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from jobs import command, stop_signal
 from jobs.configuration import ConfigError, load_config
 from jobs.stop_signal import StopSignal
+from mian.atomic_write import write_atomically
 from mian.checkpoint.store import CheckpointError
 from mian.contract import ContractError, read_contract
 from mian.distributed.collectives import HungRankError, Ranks
@@ -18,7 +19,6 @@ from mian.evaluation.offline import TruthError, open_truth
 from mian.execution.device import DeviceError
 from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, send_records, train_all, write_report
 from mian.experiments.held_out import SPLIT
-from mian.experiments.trials import write
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
@@ -117,7 +117,7 @@ def _start(experiment: Experiment, tracker: Tracker) -> None:
         known = json.loads(path.read_text(encoding="utf-8"))["run_id"] if path.exists() else None
         params = config.model_dump(mode="json", exclude={"models", "ablations", "extra_models", "published"})
         tracker.start(params, experiment.contract, config.samples, known)
-        write(path, json.dumps({"run_id": tracker.run_id}).encode())
+        write_atomically(path, json.dumps({"run_id": tracker.run_id}).encode())
     send_records(experiment, tracker.run_id)
 
 

@@ -19,7 +19,9 @@ ROOMS: dict[str, set[str]] = {
     "mian/stream": {"mian.contract", "mian.seeds"},
     "mian/models": {"mian.contract", "mian.kernels", "mian.layers"},
     "mian/distributed": {"mian.execution", "mian.kernels"},
-    "mian/checkpoint": {"mian.config", "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
+    "mian/checkpoint": {
+        "mian.atomic_write", "mian.config",
+        "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
     "mian/serving": {"mian.contract", "mian.fingerprint", "mian.models"},
     "mian/optim": {"mian.config", "mian.distributed", "mian.kernels", "mian.layers", "mian.models"},
     "mian/evaluation": {
@@ -46,6 +48,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.stream",
     },
     "mian/tracking": {
+        "mian.atomic_write",
         "mian.checkpoint",
         "mian.config",
         "mian.contract",
@@ -60,6 +63,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.training",
     },
     "mian/experiments": {
+        "mian.atomic_write",
         "mian.checkpoint",
         "mian.config",
         "mian.contract",
@@ -77,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline/io": set(),
     "pipeline/config": {"mian.contract", "pipeline.days"},
     "pipeline/importers": {"mian.fingerprint", "pipeline.io"},
-    "pipeline/simulate": {"mian.contract", "mian.fingerprint", "pipeline.config", "pipeline.io"},
+    "pipeline/simulate": {"mian.contract", "mian.fingerprint", "pipeline.config", "pipeline.days", "pipeline.io"},
     "pipeline/logs": {
         "mian.contract",
         "pipeline.arrays",
@@ -115,7 +119,7 @@ ROOMS: dict[str, set[str]] = {
         "pipeline.join",
         "pipeline.logs",
     },
-    "pipeline/describe": {"mian.contract", "pipeline.encoding"},
+    "pipeline/describe": {"mian.contract", "pipeline.days", "pipeline.encoding", "pipeline.io"},
     # its rules of time are written a second time, so nothing of the join and none of the logs' own rules of time
     "pipeline/audit": {
         "mian.contract",

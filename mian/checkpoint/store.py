@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
+from mian.atomic_write import write_atomically
 from mian.checkpoint.keys import code_versions
 from mian.checkpoint.manifest import Manifest, file_sha256, sync_folder
 from mian.checkpoint.notes import NOTES, absolute_samples, noted_config
@@ -211,9 +212,7 @@ class CheckpointStore:
             }
             if self._contract is not None:
                 notes["contract"] = self._contract.model_copy(update={"days": ()}).to_json()
-            part = self.folder / f"{NOTES}{_PART}"
-            part.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
-            part.replace(self.folder / NOTES)
+            write_atomically(self.folder / NOTES, json.dumps(notes, indent=1) + "\n")
 
     def _forget_notes_of_nothing(self) -> None:
         if not self.steps() and not self.steps("best"):

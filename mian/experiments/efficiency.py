@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import torch
 
+from mian.atomic_write import write_atomically
 from mian.distributed.collectives import Ranks
 from mian.execution.device import choose_device
 from mian.execution.prefetch import on_device
 from mian.execution.threads import default_threads, threads
-from mian.experiments.trials import Experiment, Trial, write
+from mian.experiments.trials import Experiment, Trial
 from mian.models import build
 from mian.optim.optimizer import Optimizer
 from mian.training.data import training_stream
@@ -56,7 +57,7 @@ def efficiency(experiment: Experiment, variants: Sequence[str], against: str) ->
     results = {variant: trial.result() for variant, trial in trials.items()}
     table["dense"] = [result.dense_parameters if result else 0 for result in results.values()]
     table["tables"] = [result.table_parameters if result else 0 for result in results.values()]
-    write(path, json.dumps({"trainings": keys, "table": table.to_dict(orient="index")}, indent=1).encode())
+    write_atomically(path, json.dumps({"trainings": keys, "table": table.to_dict(orient="index")}, indent=1).encode())
     return table
 
 

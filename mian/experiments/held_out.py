@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mian.atomic_write import write_atomically
 from mian.contract import Contract
 from mian.contract.document import LABEL_COLUMN, LENGTH_COLUMN, USER_COLUMN
 from mian.contract.encoder import FIRST_ID
 from mian.evaluation.offline import impression_ids, read_columns, score_split, true_probabilities
-from mian.experiments.trials import Experiment, ExperimentError, Trial, write
+from mian.experiments.trials import Experiment, ExperimentError, Trial
 from mian.metrics import evaluate
 from mian.serving import load_servable
 
@@ -112,7 +113,7 @@ def scores(experiment: Experiment, trial: Trial) -> npt.NDArray[np.float32]:
         found = score_split(load_servable(trial.model), experiment.contract, experiment.config.samples, SPLIT)
         content = io.BytesIO()
         np.save(content, found.probabilities, allow_pickle=False)
-        write(path, content.getvalue())
+        write_atomically(path, content.getvalue())
     try:
         kept: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
     except ValueError as error:

@@ -13,12 +13,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from mian.atomic_write import write_atomically
 from mian.experiments import comparison_tables, figures
 from mian.experiments.comparison_tables import METRICS
 from mian.experiments.efficiency import efficiency
 from mian.experiments.global_weights import GlobalWeights, global_weights
 from mian.experiments.held_out import HeldOutRows, read_held_out_rows, scores
-from mian.experiments.trials import Experiment, shown, write
+from mian.experiments.trials import Experiment, shown
 
 MARKDOWN = "report.md"
 HTML = "report.html"
@@ -84,15 +85,15 @@ def write_report(experiment: Experiment) -> Path:
         ]
     folder = experiment.folder / "report"
     for picture in (picture for section in sections for picture in section.pictures):
-        write(folder / picture.file, picture.png)
+        write_atomically(folder / picture.file, picture.png)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     for maker, file in ((environment, MARKDOWN), (page, HTML)):
         template = maker.from_string(resources.files(__package__).joinpath(f"{file}.j2").read_text(encoding="utf-8"))
         text = template.render(title=config.title, intro=_intro(experiment, rows), sections=sections)
-        write(folder / file, text.encode())
+        write_atomically(folder / file, text.encode())
     by_seed = pd.concat(metrics, names=["variant", "seed"]).rename(index=dict(enumerate(config.seeds)), level="seed")
-    write(folder / METRICS_FILE, by_seed.to_csv().encode())
+    write_atomically(folder / METRICS_FILE, by_seed.to_csv().encode())
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+from mian.atomic_write import write_atomically
 from mian.checkpoint.keys import training_key
 from mian.config import Strict, TrainConfig
 from mian.contract import Contract
@@ -81,7 +81,7 @@ class Trial:
 
     def keep(self, result: Result) -> None:
         """Write what came of it, whole or not at all."""
-        write(self.folder / RESULT, json.dumps(result.model_dump(mode="json"), indent=1).encode())
+        write_atomically(self.folder / RESULT, json.dumps(result.model_dump(mode="json"), indent=1).encode())
 
 
 class Experiment:
@@ -173,14 +173,6 @@ class Experiment:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def shown(point: Point) -> dict[str, Any]:

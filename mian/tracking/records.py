@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mian.atomic_write import write_atomically
 from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.fingerprint import package_fingerprint
@@ -73,9 +74,7 @@ class ModelMetrics(BaseModel):
 def write_record(folder: Path, record: TrainingRecord | ModelMetrics) -> None:
     """Write ``training.json`` or ``metrics.json``; the file is whole or as before."""
     path = folder / (TRAINING_FILE if isinstance(record, TrainingRecord) else METRICS_FILE)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_training(folder: Path) -> TrainingRecord:

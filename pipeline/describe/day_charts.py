@@ -16,11 +16,11 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from pipeline.days import day_number
 from pipeline.describe.charts import NO_SPLIT, PALETTE, WIDE, Chart, chart, figure, grid, percent_axis, split_colors
 from pipeline.describe.dataset_summary import DatasetSummary, DayFacts
 from pipeline.describe.intervals import rate_interval
 
-EPOCH = dt.date(1970, 1, 1)
 dates: Any = matplotlib.dates  # it has no types
 
 #: So many rules have a color of their own.
@@ -263,4 +263,4 @@ def _width(description: DatasetSummary) -> float:
 
 def x(day: dt.date) -> float:
     """A day's place on an axis of dates: in days since 1970."""
-    return float((day - EPOCH).days)
+    return float(day_number(day))

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 
 from mian.contract import Contract
+from pipeline.days import ONE_DAY
 
-ONE_DAY = dt.timedelta(days=1)
 #: What is not known.
 DASH = "\N{EN DASH}"
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from pipeline.describe.paper_charts import age_chart, attributes_chart, length_c
 from pipeline.describe.sample_folder import DescribeError
 from pipeline.describe.value_charts import value_charts
 from pipeline.describe.warnings import CHECKED, find_warnings
+from pipeline.io.files import LocalFiles
 
 TEMPLATE = "template.html.j2"
 
@@ -109,25 +107,10 @@ def write_page(description: DatasetSummary, output: str) -> None:
         DescribeError: it cannot be written there.
     """
     text = render(description)
-    path = pathlib.Path(output)
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = pathlib.Path(file.name)
-            file.write(text)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        LocalFiles().write(output, text.encode())
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise DescribeError(f"{output}: cannot be written: {error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _some(*charts: Chart | None) -> list[Chart]:

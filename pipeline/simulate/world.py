@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.simulation import CATEGORIES, SimulateConfig
+from pipeline.days import EPOCH
 from pipeline.simulate import coefficients
 from pipeline.simulate.items import Items, draw_items
 from pipeline.simulate.streams import Stream, generator
@@ -17,7 +18,6 @@ from pipeline.simulate.streams import Stream, generator
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_EPOCH = dt.date(1970, 1, 1)
 _YEAR_DAYS = 365.25
 
 
@@ -69,7 +69,7 @@ class World:
 @lru_cache(maxsize=2)
 def world_of(config: SimulateConfig) -> World:
     """The world of a configuration; a Spark worker builds it once."""
-    start_us = (config.first_day - _EPOCH).days * coefficients.DAY_US
+    start_us = (config.first_day - EPOCH).days * coefficients.DAY_US
     end_us = start_us + config.days * coefficients.DAY_US
     warmth = _warmth(config)
     impressions = _user_impressions(config)
