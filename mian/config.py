@@ -6,7 +6,7 @@ import itertools
 import logging
 import posixpath
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -22,6 +22,17 @@ class Strict(BaseModel):
 
 
 Precision = Literal["fp32", "bf16"]
+Value = TypeVar("Value")
+
+
+class _Neutral:
+    """The type of :data:`NEUTRAL`."""
+
+
+NEUTRAL = _Neutral()
+"""Marks a setting that does not decide the weights that come out of a training. Trainings that differ in such settings alone are one
+training: the checkpoint of one is a checkpoint of the other."""
+Neutral = Annotated[Value, NEUTRAL]
 
 
 class ModelChoice(Strict):
@@ -63,7 +74,7 @@ class OptimizerConfig(Strict):
 class StreamConfig(Strict):
     """How samples are read."""
 
-    workers: int = Field(2, ge=1)
+    workers: Neutral[int] = Field(2, ge=1)
     """Reading threads a rank."""
     shuffle_window: int = Field(4, ge=1)
     """The rows of so many row groups are shuffled together. A rank holds up to three such windows of its rows in memory."""
@@ -73,7 +84,7 @@ class StreamConfig(Strict):
     resident: bool = False
     """Keep each rank's training samples in memory, as the tensors that they become, from the first epoch on. Every epoch then has the same
     windows, its rows shuffled anew. Not with ``order: global``."""
-    verify: Literal["never", "epoch"] = "never"
+    verify: Neutral[Literal["never", "epoch"]] = "never"
     """``epoch``: every file is compared with its checksum once an epoch, by the ranks that read it."""
     order: Literal["sharded", "global"] = "sharded"
     """``global``: every rank reads everything and takes its part of each global batch, so that batches do not depend on the number of
@@ -167,14 +178,14 @@ class CheckpointConfig(Strict):
 class TrainConfig(Strict):
     """A training."""
 
-    samples: str
+    samples: Neutral[str]
     """The folder that ``build_samples`` wrote; a local path or any URL that fsspec opens."""
     model: ModelChoice = ModelChoice()
     optimizer: OptimizerConfig = OptimizerConfig()
     stream: StreamConfig = StreamConfig()
-    tables: TablesConfig = TablesConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    tables: Neutral[TablesConfig] = TablesConfig()
+    checkpoint: Neutral[CheckpointConfig] = CheckpointConfig()
+    tracking: Neutral[TrackingConfig] = TrackingConfig()
     init_from: str | None = None
     """A trained model whose weights the training begins with, of the same name and options (``dropout``, ``init_std`` and
     ``auxiliary_weight`` may differ): ``models:/mian@newest``, ``models:/mian/3``, or the folder that a training named. The samples may have
@@ -201,33 +212,33 @@ class TrainConfig(Strict):
     """Training ends after so many evaluations without a lower validation logloss."""
     max_steps: int | None = Field(None, ge=1)
     """Ends training after so many steps, as a trial."""
-    log_every: int = Field(50, ge=1)
+    log_every: Neutral[int] = Field(50, ge=1)
     """Steps between two points of the training curve."""
     evaluation_batch_size: int = Field(4096, ge=1)
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """What initial weights, dropout and the order of samples are drawn from."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Neutral[Literal["auto", "cpu", "cuda"]] = "auto"
     """Where a rank computes. ``auto``: on a GPU where torch finds one. The ranks of a machine take its GPUs one after the other; where it
     has fewer than ranks, several work on one. A training that was stopped may go on on another device."""
     precision: Precision = "fp32"
     """``bf16``: the model's products are taken of numbers rounded to bfloat16 while it is trained. Weights, sums, softmaxes, losses, what
     the optimizer remembers and what ranks exchange stay float32, and so does the model wherever it does not learn."""
-    compile: bool = False
+    compile: Neutral[bool] = False
     """Whether ``torch.compile`` makes the model's forward and backward pass in training, but for the embedding's. It needs a C++ compiler,
     and takes a minute at the start. The weights that come out are the same but for rounding, and for which entries dropout drops."""
-    cuda_graphs: bool = True
+    cuda_graphs: Neutral[bool] = True
     """Whether a GPU gets forward and backward pass of a step in one piece, recorded once for each shape of batches. Sharded tables,
     ``backward_passes_per_step`` over 1, and models that ask for values on the way (DIEN with states wider than 64) do without. The weights
     that come out are the same but for rounding."""
-    threads: int | None = Field(None, ge=1)
+    threads: Neutral[int | None] = Field(None, ge=1)
     """Compute threads a rank. Where it is not given: the cores that the machine, or the container's processor quota, has for it over
     its ranks, but one for every 512 rows of a batch at most."""
-    exchange_timeout_seconds: int = Field(600, ge=1)
+    exchange_timeout_seconds: Neutral[int] = Field(600, ge=1)
     """For how long ranks wait for one that does not come to an exchange; more than the first rank takes to write a checkpoint. For a
     process that is frozen, or a host that is cut off, ``horovodrun --gloo-timeout-seconds`` says so, 30 where it does not."""
-    profile: bool = False
+    profile: Neutral[bool] = False
     """Whether each rank writes a trace of some steps, which Perfetto opens, into ``profiles`` of ``output``; also ``--profile``."""
-    output: str = "models"
+    output: Neutral[str] = "models"
     """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server. Checkpoints are there too,
     in ``checkpoints``; and, while it is evaluated, what a rank scores of a split beyond 2 million rows, 16 bytes a row."""
 
@@ -258,19 +269,16 @@ class TrainConfig(Strict):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """What decides the weights that come out, on given samples."""
-        others = {
-            "samples",
-            "tables",
-            "tracking",
-            "checkpoint",
-            "log_every",
-            "compile",
-            "cuda_graphs",
-            "device",
-            "threads",
-            "exchange_timeout_seconds",
-            "profile",
-            "output",
-        }
-        return self.model_dump(mode="json", exclude={**dict.fromkeys(others, True), "stream": {"workers", "verify"}})
+        """What decides the weights that come out, on given samples: all fields but those that are marked as :data:`NEUTRAL`."""
+        return self.model_dump(mode="json", exclude=_neutral_fields(type(self)))
+
+
+def _neutral_fields(model: type[BaseModel]) -> dict[str, Any]:
+    """The fields that decide no weights, nested as :meth:`pydantic.BaseModel.model_dump` takes them for ``exclude``."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if NEUTRAL in field.metadata:
+            found[name] = True
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= {name: inside} if (inside := _neutral_fields(field.annotation)) else {}
+    return found
