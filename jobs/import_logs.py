@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, import, say what was written; 0 when the logs are there, 1 with one clear error when not."""
     homes = "\n".join(f"  {name:<16} {importer.home}" for name, importer in sorted(IMPORTERS.items()))
     parser = command.parser(
-        "Writes the canonical logs of a published data set, from files that you downloaded (docs/public-data.md).\n"
+        "Writes the canonical logs of a published data set, from files that you downloaded (docs/how-to/public-data.md).\n"
         f"Logs that are there already are left as they are. The sets:\n\n{homes}"
     )
     parser.add_argument("--dataset", required=True, choices=sorted(IMPORTERS), metavar="NAME", help="one of the sets above")

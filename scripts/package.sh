@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the library as a file that travels with a Spark job: spark-submit --py-files dist/mian-VERSION.zip. See docs/cluster.md.
+# Builds the library as a file that travels with a Spark job: spark-submit --py-files dist/mian-VERSION.zip. See docs/tutorials/cluster.md.
 #
 #   bash scripts/package.sh [FOLDER]     into FOLDER, dist/ by default; needs what setup.sh makes
 #
