@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold, from a fresh machine on: set-up, lint, format, types, tests. Arguments go to pytest.
+# Everything that must hold, from a fresh machine on: set-up, lint, format, types, documentation, tests. Arguments go to pytest.
 #
 #   bash scripts/test.sh
 #   bash scripts/test.sh --long                       the long tests, too
@@ -13,7 +13,8 @@ if [ "${1:-}" = --long ]; then
   markers=(-m '')
 fi
 typed=$(mktemp)
-trap 'rm -f "$typed"' EXIT
+site=$(mktemp -d)
+trap 'rm -rf "$typed" "$site"' EXIT
 bash scripts/setup.sh
 setup_seconds=$SECONDS
 source scripts/env.sh
@@ -36,6 +37,8 @@ said_by_mypy() {
 
 check "ruff check" ruff check .
 check "ruff format" ruff format --check .
+# The variable silences a notice of the theme about a release of MkDocs that constraints.txt keeps out.
+check "mkdocs build" env NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir "$site"
 # While the first tests run: it takes one core, and half a minute.
 mypy >"$typed" 2>&1 &
 mypy=$!
