@@ -39,15 +39,19 @@ class ModelChoice(Strict):
     """Which model, with which of its options; see ``mian.models.registry``."""
 
     name: str = "mian"
+    """Name of the model: ``mian``, ``mian_plus``, ``lr``, ``fm``, ``wide_deep``, ``deepfm``, ``dcn``, ``dcn_v2``, ``xdeepfm``, ``din`` or
+    ``dien``."""
     options: dict[str, Any] = {}
+    """Options of the model; those that are left out have their defaults."""
 
 
 class OptimizerConfig(Strict):
     """Adam for dense weights; of embedding tables the rows that a batch does not hold stay as they are."""
 
     learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate of dense weights, and of embedding tables unless ``learning_rate_tables`` says otherwise."""
     learning_rate_scaling: Literal["none", "linear"] = "none"
-    """``linear``: times the number of ranks, as it is at the moment."""
+    """``linear`` multiplies the learning rate by the current number of ranks (Goyal et al. 2017)."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the planned samples over which the learning rate climbs, in even steps: with ``learning_rate_scaling: linear`` from that of
     one rank, else from a hundredth of itself."""
@@ -55,7 +59,9 @@ class OptimizerConfig(Strict):
     """After the warm-up. ``linear``, ``cosine``: the learning rate falls to a hundredth of itself over the rest of the planned samples,
     evenly, or as half a cosine does."""
     beta1: float = Field(0.9, ge=0, lt=1)
+    """Adam's decay of the first moment."""
     beta2: float = Field(0.999, ge=0, lt=1)
+    """Adam's decay of the second moment."""
     l2: float = Field(0.0, ge=0)
     """Added to a gradient as ``l2 * weight``, for dense weights but biases and norms."""
     l2_embedding: float = Field(0.0, ge=0)
@@ -121,7 +127,9 @@ class TrackingConfig(Strict):
     uri: str | None = None
     """Tracking server; ``MLFLOW_TRACKING_URI``, or else ``sqlite:///mlflow.db``, where it is not given."""
     experiment: str = "mian"
+    """Experiment in MLflow; it is created if it does not exist."""
     run_name: str | None = None
+    """Name of the run; MLflow makes one up if it is null."""
     registered_name: str | None = "mian"
     """Name in the registry; null leaves the model unregistered."""
     alias: str = "newest"
@@ -196,8 +204,11 @@ class TrainConfig(Strict):
     """Whether the moments of the optimizer are taken too, of a folder of checkpoints, with its last weights in the place of the best; those
     of what is new begin at zero."""
     train_split: str = "train"
+    """Split that the model is trained on."""
     validation_split: str = "validation"
+    """Split that decides which weights are best, and when training ends."""
     test_split: str | None = "test"
+    """Split that the best weights are scored on at the end; null scores none."""
     batch_size: int = Field(128, ge=1)
     """Samples a step and rank."""
     backward_passes_per_step: int = Field(1, ge=1)
@@ -206,6 +217,7 @@ class TrainConfig(Strict):
     those of a part, and in the statistics of a model that normalizes by its batch, which here are a part's, the result is that of the
     whole batch."""
     epochs: int = Field(3, ge=1)
+    """How many times the training split is read at most."""
     evaluations_per_epoch: int = Field(1, ge=1)
     """How often the validation split is scored, at even distances."""
     patience: int = Field(2, ge=1)
@@ -215,6 +227,7 @@ class TrainConfig(Strict):
     log_every: Neutral[int] = Field(50, ge=1)
     """Steps between two points of the training curve."""
     evaluation_batch_size: int = Field(4096, ge=1)
+    """Samples a rank scores at once."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """What initial weights, dropout and the order of samples are drawn from."""
     device: Neutral[Literal["auto", "cpu", "cuda"]] = "auto"

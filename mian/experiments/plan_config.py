@@ -22,6 +22,7 @@ class Variant(Strict):
     name: str
     """Of the model, see ``mian.models.registry``."""
     options: dict[str, Any] = Field({})
+    """Options of the model; those that are left out come from ``training`` or are defaults."""
     training: dict[str, Any] = Field({})
     """Settings of its training that differ from the experiment's, nested as there. What a variant sets, the grid does not."""
 
@@ -30,9 +31,11 @@ class Published(Strict):
     """Figures that others published on the same data, to stand beside ours."""
 
     source: str
+    """Where the figures come from."""
     auc: dict[str, float] = Field({})
-    """By variant."""
+    """AUC by model."""
     logloss: dict[str, float] = Field({})
+    """Logloss by model."""
 
 
 def _mian(**options: Any) -> Variant:
@@ -72,8 +75,9 @@ class ExperimentConfig(Strict):
     """Models on the samples of one data set: each at the best point of one grid, with several seeds."""
 
     name: str
+    """Name of the experiment, and of its run in MLflow."""
     title: str
-    """The report's."""
+    """Title of the report."""
     samples: str
     """The folder that ``build_samples`` wrote."""
     truth: str | None = None
@@ -92,12 +96,13 @@ class ExperimentConfig(Strict):
     ablations: dict[str, Variant] = Field(ABLATIONS)
     """Tables 3 and 4, below ``treatment``."""
     extra_models: dict[str, Variant] = Field({})
-    """Lines that go below those of ``models``, or take the place of the one with their name."""
+    """Models below those of ``models``; one of the same name replaces it."""
     treatment: str = "MIAN"
     """The variant that ablations, figures and peers are held against."""
     proposed: tuple[str, ...] = ("MIAN", "MIAN-plus")
-    """Lines that are no peers."""
+    """Models that are not peers: the ones that the experiment proposes."""
     latency_baseline: str = "DIN"
+    """The model whose time per epoch counts as 1 in the table of efficiency."""
     timed_seconds: float = Field(1.0, gt=0)
     """How long each variant takes steps, in each of some rounds, to find how long an epoch takes."""
     cases: int = Field(14, ge=1)
@@ -106,7 +111,7 @@ class ExperimentConfig(Strict):
     tracking: TrackingConfig = TrackingConfig(experiment="mian-reproduce", registered_name=None)
 
     @model_validator(mode="after")
-    def _lines_are_there(self) -> ExperimentConfig:
+    def _variants_are_there(self) -> ExperimentConfig:
         for key in ("treatment", "latency_baseline"):
             if getattr(self, key) not in self.variants:
                 raise ValueError(f"{key}: there is no variant {getattr(self, key)!r}; there are {', '.join(self.variants)}")

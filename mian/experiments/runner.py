@@ -44,7 +44,9 @@ def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stop
 
     Raises:
         TrainingStopped: it was asked to stop. What has ended is kept; the training that has not goes on from its checkpoint next time.
-        ExperimentError, ContractError, StreamError and others of a training that cannot begin.
+        ExperimentError: An experiment's file is damaged, or cannot be written.
+        RankError: Another rank has failed.
+        Exception: One of :data:`mian.tracking.tracked_run.TRAINING_ERRORS`, if a training cannot start.
     """
     vocabularies = ranks.run_on_all_ranks(lambda: _vocabularies(experiment, ranks), TRAINING_ERRORS)
     claim = partial(_claim, experiment, stopping) if ranks.is_first else _nothing

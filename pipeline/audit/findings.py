@@ -14,8 +14,8 @@ class Finding:
     """One thing that is not as the logs say.
 
     ``kind`` is one of ``file``, ``field``, ``impression``, ``missing``, ``quarantine``, ``time``, ``label``, ``negative``, ``value``,
-    ``history``, ``future behavior``, ``behavior``, ``vocabulary``, ``transform``, ``leak``; see ``docs/how-to/audit.md``. ``count`` is greater
-    than 1 where a finding stands for others like it that are not written out.
+    ``history``, ``future behavior``, ``behavior``, ``vocabulary``, ``transform``, ``leak``; see
+    ``docs/how-to/audit.md``. ``count`` is greater than 1 where a finding stands for others like it that are not written out.
     """
 
     kind: str

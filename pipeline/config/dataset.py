@@ -55,6 +55,7 @@ class DataConfig(Strict):
     """A data set: its logs, its fields, its splits, where its samples go."""
 
     name: str = Field(min_length=1)
+    """Name of the data set. The samples folder keeps it, and takes no other."""
     samples: str = Field(min_length=1)
     """The folder that ``build_samples`` fills."""
     log: Log
@@ -73,6 +74,7 @@ class DataConfig(Strict):
     sampling: Sampling = Sampling()
     quality: Quality = Quality()
     rows_per_file: int = Field(50_000, ge=1)
+    """About how many samples a Parquet file holds, as one row group."""
     rows_per_pass: int = Field(20_000_000, ge=1)
     """Days are built and published together up to about so many impressions: what a stop in the middle can cost."""
     keep_generations: int = Field(2, ge=1)

@@ -89,7 +89,9 @@ class HistoryConfig(Strict):
     """
 
     length: int = Field(30, ge=1)
+    """How many behaviors a history holds at most: the most recent ones."""
     days: int = Field(29, ge=1, le=LONGEST_DAYS)
+    """How far before the cutoff a behavior may lie, in days of 24 hours."""
     cutoff: Literal["impression", "previous_day"] = "impression"
     """Up to the impression, or up to the end of the day before, in ``day_time_zone``: what a nightly batch would have known."""
     lag_hours: float = Field(0.0, ge=0, le=LONGEST_HOURS)

@@ -67,6 +67,8 @@ class Log(Strict):
     """The logs of events. Each may have a column ``arrived``: when the row was there to be read, a timestamp."""
 
     kind: LogKind
+    """``impressions_and_clicks``: a log of what was shown and one of what was clicked. ``labeled``: a log of impressions with a label.
+    ``positives_only``: a log of what was clicked or bought; negatives are drawn, see ``negatives``."""
     impressions: Source
     """Columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others; ``label`` (0 or 1) too where the kind is
     ``labeled``, and ``label_time``, a timestamp: when the label became known. Where the kind is ``positives_only`` a row is a click or

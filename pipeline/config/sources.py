@@ -114,3 +114,4 @@ class Lookup(Source):
     """Columns joined to the impressions by equality on ``keys``; of rows with one key the greatest counts."""
 
     keys: list[str]
+    """Columns of impressions that pick a row of this table; it has columns of the same names."""

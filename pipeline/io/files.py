@@ -72,7 +72,8 @@ class Files(Protocol):
     def create(self, path: str, content: bytes) -> bool:
         """Write a small file that is not there yet; False, and nothing written, where there is one.
 
-        Of several that try at one moment one succeeds, on local disks and HDFS. Object stores promise less: see ``docs/tutorials/cluster.md``.
+        Of several that try at one moment one succeeds, on local disks and HDFS. Object stores promise less: see
+        ``docs/tutorials/cluster.md``.
         """
 
     def replace(self, source: str, target: str) -> None:

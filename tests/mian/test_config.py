@@ -61,3 +61,17 @@ def test_splits_are_apart(splits: dict[str, str], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         TrainConfig.model_validate({"samples": "a", **splits})
     assert TrainConfig(samples="a", validation_split="test", test_split=None).test_split is None
+
+
+def test_the_old_name_of_sharded_tables_is_read_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    config = TrainConfig.model_validate({"samples": "s", "tables": {"placement": "split"}})
+    assert config.tables.placement == "sharded"
+    assert "tables.placement: split is now called sharded" in caplog.text
+
+
+def test_settings_are_what_decides_the_weights() -> None:
+    before = TrainConfig(samples="s").settings()
+    neutral = {"samples": "t", "device": "cpu", "stream": {"workers": 9}, "tables": {"placement": "sharded"}, "log_every": 3}
+    assert TrainConfig.model_validate({"samples": "s", **neutral}).settings() == before
+    for deciding in ({"seed": 1}, {"stream": {"order": "global"}}, {"optimizer": {"l2": 0.1}}, {"precision": "bf16"}):
+        assert TrainConfig.model_validate({"samples": "s", **deciding}).settings() != before

@@ -14,8 +14,8 @@ from mian.layers import OldestFirst
 from tests.support.arithmetic import Tensors, rounding_bounds
 
 LENGTHS = torch.tensor([0, 1, 30, 32, 33, 70, 5, 0, *[3] * 12])
-PACKING = JaggedLayout(LENGTHS, 70)
-OFFSETS, P = PACKING.offsets, PACKING.real
+LAYOUT = JaggedLayout(LENGTHS, 70)
+OFFSETS, P = LAYOUT.offsets, LAYOUT.real
 LONGEST = 70
 ELEMENTARY = 8  #: roundings in an exponential, a sigmoid or a division, and in what is made of it at once
 
@@ -61,7 +61,7 @@ def pooled(scores: torch.Tensor, vectors: torch.Tensor) -> Tensors:
 
 
 def read(x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> Tensors:
-    order = OldestFirst(PACKING)
+    order = OldestFirst(LAYOUT)
     return [order.restore(order.read(order.arrange(x), order.arrange(attention), recurrent))]
 
 

@@ -412,9 +412,9 @@ def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path)
     path = store.folder / "step-000000030"
     torch.save({"weight": Stranger()}, path / CONTENT)
     manifest = (path / MANIFEST).read_text()
-    from mian.checkpoint.manifest import Manifest, _sha256
+    from mian.checkpoint.manifest import Manifest, file_sha256
 
-    changed = Manifest.model_validate_json(manifest).model_copy(update={"sha256": _sha256(path / CONTENT)})
+    changed = Manifest.model_validate_json(manifest).model_copy(update={"sha256": file_sha256(path / CONTENT)})
     (path / MANIFEST).write_text(changed.model_dump_json())
     assert newest(store) == 20
     assert not (tmp_path / "owned").exists()
@@ -431,7 +431,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_leaves_nothing(store: 
 
 FILL_THE_DISK = """
 import pathlib, resource, sys, torch
-from mian.training import CheckpointError, CheckpointStore
+from mian.checkpoint.store import CheckpointError, CheckpointStore
 store = CheckpointStore(pathlib.Path(sys.argv[1]), 2)
 store.save("step", 1, {"weight": torch.zeros(10)}, 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

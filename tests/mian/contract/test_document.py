@@ -133,7 +133,7 @@ def test_a_day_outside_its_split_is_not_in_it() -> None:
 
 
 def test_reading_a_contract_needs_neither_spark_nor_torch() -> None:
-    code = "import sys, mian.contract; print(sorted({'pyspark', 'torch', 'mian'} & set(sys.modules)))"
+    code = "import sys, mian.contract; print(sorted({'pyspark', 'torch', 'mian.models', 'pipeline'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert json.loads(VERSION_1)["version"] == 1

@@ -16,8 +16,8 @@ from mian.checkpoint.keys import training_key
 from mian.config import OptimizerConfig
 from mian.distributed.collectives import Ranks
 from mian.execution.device import DeviceError, choose_device, warn_of_slow_products
-from mian.execution.device_batch import sent
-from mian.execution.prefetch import AHEAD, Batch, beside, fed, prefetch, prepared
+from mian.execution.device_batch import to_device
+from mian.execution.prefetch import AHEAD, Batch, on_device, prefetch, prefetch_to_device, prepared
 from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
 from mian.optim.optimizer import Optimizer
@@ -84,8 +84,8 @@ def test_a_checkpoint_is_of_a_precision_and_of_no_device(samples: Any) -> None:
 
 def test_on_the_cpu_batches_are_those_of_the_stream(samples: Any) -> None:
     model, given = small_model(samples), batches(samples)
-    assert beside(model, given[0]) is given[0]
-    with fed(model, iter(given)) as received:
+    assert on_device(model, given[0]) is given[0]
+    with prefetch_to_device(model, iter(given)) as received:
         assert all(one is other for one, other in zip(received, given, strict=True))
 
 
@@ -93,7 +93,7 @@ def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices
     model, batch = small_model(samples), batches(samples)[0]
     model.train()
     model.to(ELSEWHERE)
-    there = beside(model, batch)
+    there = on_device(model, batch)
     assert {column.device for column in there.values()} == {ELSEWHERE}
     for rounds in (False, True):
         with OneDevice():
@@ -110,7 +110,7 @@ def test_forward_and_backward_wait_for_no_value_of_the_device_and_mix_no_devices
 def test_a_batch_that_brings_its_lookup_gives_what_it_gives_without(samples: Any) -> None:
     model, batch = small_model(samples).eval(), batches(samples)[0]
     with_lookup = prepared(model, batch)
-    one, other = (results(model, given) for given in (batch, sent(with_lookup, torch.device("cpu"))))
+    one, other = (results(model, given) for given in (batch, to_device(with_lookup, torch.device("cpu"))))
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
     with torch.inference_mode():
@@ -133,7 +133,13 @@ def results(model: ClickModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["mian", "mian_plus", "din", "wide_deep", "xdeepfm"])
 def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("attention", "dropout", "layout", "pool", "rows"):  # as on a GPU: the compiled operators are the CPU's
+    for module in (
+        "self_attention",
+        "dropout",
+        "jagged",
+        "attention_pooling",
+        "embedding_rows",
+    ):  # as on a GPU: the compiled operators are the CPU's
         for fits in ("fits", "fits_as_float32", "fits_devices", "fits_histories"):
             monkeypatch.setattr(sys.modules[f"mian.kernels.{module}"], fits, lambda *_: False, raising=False)
     torch.manual_seed(3)
@@ -144,7 +150,7 @@ def test_rounded_up_a_batch_gives_what_it_gives_as_it_is(samples: Any, name: str
         batch["behavior_length"][3] = 0
         for column in ("behavior_item_id", "behavior_category"):  # what stands where no behavior is changes nothing
             batch[column][3] = 5
-        rounded = sent(prepared(model, batch, bucket_shapes=True), torch.device("cpu"))
+        rounded = to_device(prepared(model, batch, bucket_shapes=True), torch.device("cpu"))
         shapes.add(rounded.memory_layout)
         expected, got = results(model, batch), results(model, rounded)
         assert expected.keys() == got.keys()
@@ -157,14 +163,14 @@ def test_an_id_outside_of_its_vocabulary_is_found_before_it_is_on_the_device(sam
     model, batch = small_model(samples).to(ELSEWHERE), dict(batches(samples)[0])
     batch["candidate_item_id"] = batch["candidate_item_id"] + 1_000_000
     with pytest.raises(IndexError, match="column 'candidate_item_id' holds id"):
-        beside(model, batch)
+        on_device(model, batch)
 
 
 @pytest.mark.parametrize("tables", ["lazy_adam", "rowwise_adagrad"])
 def test_updates_of_tables_wait_for_no_value_of_the_device(samples: Any, tables: str) -> None:
     model, batch = small_model(samples), batches(samples)[0]
     model.to(ELSEWHERE)
-    there = beside(model, batch)
+    there = on_device(model, batch)
     optimizer = Optimizer(model, OptimizerConfig(tables=tables, l2=1e-3, l2_embedding=1e-3), Ranks())
     model(there).sum().backward()
     ((name, table),) = model.tables().items()

@@ -123,8 +123,7 @@ def test_requirements_are_exact_and_nothing_is_pickled(registered: Any, tmp_path
     assert {line.partition("==")[0] for line in lines} == {"mlflow", "torch", "numpy", "pandas", "pyarrow", "pydantic", "fsspec"}
     assert all("==" in line and "+" not in line for line in lines)
     assert not list(local.rglob("*.pkl"))
-    code = {path.relative_to(local / "code").parts[:2] for path in (local / "code" / "pipeline").rglob("*")}
-    assert {second for _, second in code} == {"__init__.py", "contract"}
+    assert [path.name for path in (local / "code").iterdir()] == ["mian"]
 
 
 IN_ANOTHER_PLACE = """
@@ -155,13 +154,13 @@ def test_it_loads_where_the_project_is_not_installed(registered: Any, store: str
     assert modules, "the model's code was imported"
     assert not {name: file for name, file in modules.items() if Path(file).is_relative_to(ROOT)}
     used = {".".join(name.split(".")[:2]) for name in modules}
-    assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "pipeline", "mian.contract"}
+    assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "mian.contract", "mian.fingerprint"}
 
 
 def test_code_that_differs_from_what_is_imported_is_refused(registered: Any, raw: pd.DataFrame, tmp_path: Path) -> None:
     model = Path(mlflow.artifacts.download_artifacts(MODEL, dst_path=str(tmp_path / "download")))
     assert mlflow.pyfunc.load_model(str(model)).metadata.metadata["code"] == code_digest(imported_package())
-    trainer = model / "code" / "mian" / "trainer" / "trainer.py"
+    trainer = model / "code" / "mian" / "training" / "trainer.py"
     trainer.write_text(trainer.read_text() + "\n# what no served model runs\n")
     np.testing.assert_allclose(
         mlflow.pyfunc.load_model(str(model)).predict(raw)["probability"], registered.probabilities(raw), atol=1e-6

@@ -10,7 +10,7 @@ import torch
 from mian.checkpoint.store import CheckpointStore
 from mian.distributed.collectives import Ranks
 from mian.evaluation.scoring import scores
-from mian.execution.prefetch import fed
+from mian.execution.prefetch import prefetch_to_device
 from mian.kernels import JaggedLayout, attention, pool
 from mian.kernels.load import fits_gpu
 from mian.layers import GRU, reading_order
@@ -94,7 +94,7 @@ def test_two_ranks_on_one_gpu_have_the_losses_of_one_rank_on_the_cpu(samples: An
 def test_batches_come_to_the_gpu_as_the_stream_has_them(samples: Any) -> None:
     model = trainer_of(samples, device="cuda").model
 
-    with fed(model, samples_of(samples)) as batches:
+    with prefetch_to_device(model, samples_of(samples)) as batches:
         for batch, expected in zip(batches, samples_of(samples), strict=True):
             for name, column in expected.items():
                 assert batch[name].is_cuda
@@ -127,7 +127,7 @@ def test_recorded_steps_have_the_losses_of_those_that_are_not(samples: Any, name
 def test_dropout_is_drawn_anew_in_each_recorded_step(samples: Any) -> None:
     trainer = trainer_of(samples, device="cuda", options={"dropout": 0.5}, optimizer={"learning_rate": 1e-12})
     step, batch = trainer._train_step, next(samples_of(samples))
-    with fed(trainer.model.train(), iter([batch] * 8), step.bucket_shapes) as batches:
+    with prefetch_to_device(trainer.model.train(), iter([batch] * 8), step.bucket_shapes) as batches:
         drawn = [float(step(given, 0.0)[0]) for given in batches]
     assert step._graphs is not None
     assert step._graphs._graphs
