@@ -34,11 +34,11 @@ class StopSignal:
         self.heeded = True
 
     def requested(self) -> bool:
-        """Whether there was one."""
+        """Whether this process has received a SIGTERM that asks it to stop."""
         return self._requested
 
     def received(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
+        """Handle SIGTERM: note the request, or exit if no training heeds it."""
         if self._requested or not self.heeded:
             sys.exit(128 + number)
         self._requested = True

@@ -78,7 +78,7 @@ class OptimizerConfig(Strict):
 
 
 class StreamConfig(Strict):
-    """How samples are read."""
+    """How ranks read samples."""
 
     workers: Neutral[int] = Field(2, ge=1)
     """Reading threads a rank."""
@@ -106,7 +106,7 @@ class StreamConfig(Strict):
 
 
 class TablesConfig(Strict):
-    """Embedding tables."""
+    """Where the rows of embedding tables lie."""
 
     placement: Literal["replicated", "sharded"] = "replicated"
     """``replicated``: Every rank holds all rows. ``sharded``: Each row and its optimizer state lie on one rank; use it for tables that do
@@ -184,7 +184,7 @@ class CheckpointConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """A training."""
+    """The settings of a training: samples, model, optimizer, and where results go."""
 
     samples: Neutral[str]
     """The folder that ``build_samples`` wrote; a local path or any URL that fsspec opens."""

@@ -29,7 +29,7 @@ _LAST_YEAR = 2102
 
 
 def day_number(day: dt.date) -> int:
-    """Days since 1970-01-01."""
+    """The number of a day: days since 1970-01-01."""
     return (day - EPOCH).days
 
 

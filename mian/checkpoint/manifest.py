@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Manifest(BaseModel):
-    """What ``checkpoint.json`` holds."""
+    """The contents of ``checkpoint.json``, which vouches for the state beside it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

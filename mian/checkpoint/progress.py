@@ -50,7 +50,7 @@ class Progress(BaseModel):
         return self.epoch if begun else max(0, self.epoch - 1)
 
     def step_done(self) -> None:
-        """Count a step."""
+        """Count a step of all ranks."""
         self.step += 1
         self.step_of_epoch += 1
         self.samples += self.world_size * self.batch_size

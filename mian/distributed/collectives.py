@@ -250,7 +250,7 @@ class Ranks:
                 tensor.copy_(here[name])
 
     def broadcast_object(self, value: Value) -> Value:
-        """The first rank's value."""
+        """The value of rank 0, on every rank."""
         if self.size == 1:
             return value
         with self._watchdog:

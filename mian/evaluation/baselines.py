@@ -118,7 +118,7 @@ class SparseFeatures:
 
     @property
     def width(self) -> int:
-        """Number of columns."""
+        """How many columns the matrix has."""
         return int(self._offsets[-1])
 
     def matrix(self, columns: Columns) -> csr_matrix:

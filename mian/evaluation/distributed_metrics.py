@@ -27,7 +27,7 @@ _BY_USER = np.dtype([("user", "<i8"), ("outcome", "<u4")])
 
 
 class NotANumberError(MetricError):
-    """Scores are no numbers."""
+    """Scores are NaN on some rank."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class SortedRows:
             return merge_counted(pieces(), self._filling.dtype)
 
     def close(self) -> None:
-        """Forget the rows."""
+        """Remove the rows from memory and disk."""
         self._runs, self._cuts = [], []
         self._filling = np.empty(0, self._filling.dtype)
         if self._file is not None:

@@ -25,7 +25,7 @@ class DeviceBatch(Prepared):
         places: where in it, see :func:`_places`.
 
     Attributes:
-        memory: see above.
+        memory: The piece of memory, uint8.
         memory_layout: two batches of one layout differ in their values alone.
     """
 
@@ -48,7 +48,7 @@ def to_device(batch: Prepared, device: torch.device, pin: bool = False) -> Devic
     """Send a batch that lies on the CPU to another device, as one piece.
 
     Args:
-        batch: which.
+        batch: The batch, on the CPU.
         device: where to.
         pin: whether it goes by way of pinned memory, on the current stream, and is not waited for.
     """

@@ -46,7 +46,7 @@ class Trace:
                 log.warning("%s: no trace, the training ended within its first %d steps", self._path, FIRST_STEPS)
 
     def step_done(self) -> None:
-        """Count a step."""
+        """Tell the profiler that a step has ended."""
         if self._profiler is not None:
             self._profiler.step()
 

@@ -39,7 +39,7 @@ def efficiency(experiment: Experiment, variants: Sequence[str], against: str) ->
 
     Args:
         experiment: whose best points are known.
-        variants: which.
+        variants: Names of models of the experiment, in the order of the table.
         against: the variant whose time is 1.
 
     Returns:

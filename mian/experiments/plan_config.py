@@ -145,7 +145,7 @@ class ExperimentConfig(Strict):
 
     @property
     def variants(self) -> dict[str, Variant]:
-        """All variants."""
+        """All models of the experiment by name: those of Table 2, the extra ones, the ablations."""
         return {**self.compared, **self.ablations}
 
     def points(self, name: str) -> list[Point]:
@@ -168,7 +168,7 @@ class ExperimentConfig(Strict):
 
     @property
     def grid_keys(self) -> list[str]:
-        """What the grid varies."""
+        """The settings that the grid varies, with dots."""
         return (
             list(self.grid)
             if isinstance(self.grid, Mapping)

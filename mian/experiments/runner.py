@@ -37,7 +37,7 @@ def train_all(experiment: Experiment, ranks: Ranks, parent_run: str | None, stop
     """Do every training that has not ended; those that other processes have are waited for.
 
     Args:
-        experiment: which.
+        experiment: The experiment; all ranks have the same.
         ranks: who takes part in each training; all call this.
         parent_run: of MLflow, that the trainings' runs are nested in; on the first rank.
         stopping: asked whether to stop.
@@ -185,7 +185,7 @@ def send_records(experiment: Experiment, parent_run: str | None) -> None:
     """Send what the tracking store lacks of trainings that have ended: it was away then, or the process was killed.
 
     Args:
-        experiment: which.
+        experiment: The experiment.
         parent_run: that the trainings' runs are nested in; None: the store is still away, and nothing is done.
 
     Raises:

@@ -80,9 +80,9 @@ def lazy_adam_(
     """Adam's step (Kingma and Ba 2015, Algorithm 1) on some rows of a table, in place.
 
     Args:
-        table: ``(R, width)``; ``mean`` and ``square``, its first and second moments, likewise.
-        mean: see above.
-        square: see above.
+        table: Float32 ``(R, width)``.
+        mean: Its first moments, ``(R, width)``.
+        square: Its second moments, ``(R, width)``.
         rows: int64 ``(N,)``, each once.
         gradients: ``(N, width)``, of these rows.
         rate: the learning rate.

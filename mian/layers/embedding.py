@@ -112,7 +112,7 @@ class FieldEmbedding(nn.Module):
         """What :meth:`forward` looks up; arguments and errors are the same.
 
         Args:
-            batch: as there.
+            batch: See :meth:`forward`.
             multiple: The number of positions is padded to a multiple of this, see :meth:`mian.kernels.JaggedLayout.pad_to_multiple`.
                 Positions that are not real hold the padding id and 0.
         """
@@ -163,8 +163,8 @@ class EmbeddingTable(nn.Module):
         padding: rows that are zero vectors and are never trained.
 
     Attributes:
-        rows: see above.
-        width: see above.
+        rows: How many vectors there are over all ranks.
+        width: The width of each vector.
         placement: which of the rows are here.
         weight: these rows, ``(rows here, width)``.
         is_padding: which of them are padding, bool ``(rows here,)``.

@@ -106,7 +106,7 @@ class ScoreSums:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """How many rows were counted."""
         return self.pairs.clicks + self.pairs.others
 
     def auc(self) -> float:

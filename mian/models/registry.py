@@ -85,8 +85,8 @@ def restore(name: str, contract: Contract, options: Mapping[str, Any], weights: 
 
     Args:
         name: as for :func:`build`, likewise ``contract`` and ``options``.
-        contract: see there.
-        options: see there.
+        contract: See :func:`build`.
+        options: See :func:`build`.
         weights: what ``state_dict`` of such a model gives.
 
     Raises:

@@ -48,7 +48,7 @@ class Optimizer:
         ranks: who takes part.
 
     Attributes:
-        ranks: see above.
+        ranks: The ranks that exchange gradients.
         pass_gradients: by table, what each pass of this step has given so far.
     """
 

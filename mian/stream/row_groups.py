@@ -40,7 +40,7 @@ class RowGroupCursor:
         """The rows of a piece, those between the piece before and it passed over.
 
         Args:
-            piece: which.
+            piece: The rows of the row group to read.
             before: the row where the piece that is taken before this one stops; 0 for the first.
             parts: begins to decode the row group, so many rows at once.
 
@@ -94,7 +94,7 @@ class PieceTask:
 
     @property
     def piece(self) -> Piece:
-        """The piece."""
+        """The piece of a row group that was read."""
         return self.rows.read.window.pieces[self.number]
 
     @property

@@ -39,7 +39,7 @@ class OrderedVentilator(Ventilator):  # type: ignore[misc]  # petastorm has no t
         return not self._remaining
 
     def stop(self) -> None:
-        """Hand out no more."""
+        """Hand out no more items to the threads."""
         self._remaining.clear()
 
 

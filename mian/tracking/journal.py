@@ -98,7 +98,7 @@ class Journal:
         self._add({"run": run_id, "sent": self._sent.get(run_id, 0) + count})
 
     def note(self, name: str, value: str) -> None:
-        """Remember something."""
+        """Keep a named value, such as the id of the run, until the journal is removed."""
         if self.notes.get(name) != value:
             self._add({"note": name, "value": value})
 

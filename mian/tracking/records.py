@@ -175,7 +175,7 @@ def recorded_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as ``a.b.c``."""
+    """Nested mappings as pairs of a name with dots, such as ``a.b.c``, and a value."""
     pairs: list[tuple[str, Any]] = []
     for name, value in values.items():
         pairs += flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]

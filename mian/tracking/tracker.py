@@ -137,7 +137,7 @@ class Tracker:
         self.flush()
 
     def table(self, rows: pd.DataFrame, name: str) -> None:
-        """A table, as CSV."""
+        """Upload a table as a CSV file, now or with what waits."""
         self.journal.attach(name, rows.to_csv(index=False).encode())
         self.flush()
 

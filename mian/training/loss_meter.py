@@ -43,7 +43,7 @@ class LossMeter:
         return self.total / self.steps
 
     def steps_per_second(self) -> float:
-        """Of this process."""
+        """How many steps a second this process has done since the last point of the curve."""
         return (self.steps - self._timed_from) / (self._last - self._started)
 
     def time_shares(self) -> torch.Tensor:

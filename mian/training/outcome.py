@@ -18,7 +18,7 @@ class TrainingStopped(RuntimeError):  # noqa: N818
 
 @dataclass
 class TrainingResult:
-    """A finished training."""
+    """What a finished training has come to."""
 
     model: ClickModel
     """With the best weights; sharded tables hold this rank's rows."""

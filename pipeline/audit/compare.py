@@ -224,7 +224,7 @@ class Comparison:
 
 
 def moment(micros: int) -> str:
-    """A time in words."""
+    """A time in microseconds as text, for a finding."""
     return str(dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=micros))
 
 

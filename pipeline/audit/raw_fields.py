@@ -35,7 +35,7 @@ class Member:
 
     @property
     def text(self) -> str:
-        """Its Spark SQL expression."""
+        """The Spark SQL expression of the field."""
         return self.config.expression if self.config.expression is not None else f"`{self.name}`"
 
     @property
@@ -79,7 +79,7 @@ class Members:
 
     @property
     def gaps(self) -> tuple[Member, ...]:
-        """The behaviors' time gaps."""
+        """The fields that are time gaps of behaviors."""
         return tuple(member for member in self.behaviors if member.is_time_gap)
 
     @property
@@ -89,7 +89,7 @@ class Members:
 
     @property
     def all(self) -> tuple[Member, ...]:
-        """All of them."""
+        """All fields that have an expression."""
         return (*self.shown, *self.profile, *self.behaviors)
 
 

@@ -153,7 +153,7 @@ class _Group:
         self._values = [events[column].combine_chunks().to_numpy()[usable] for column in plan.columns]
 
     def findings(self) -> Iterator[tuple[Any, ...]]:
-        """Rows of :data:`_FOUND`."""
+        """What is wrong with the histories of this user, as rows of :data:`_FOUND`."""
         if not len(self._users):
             return
         yield CHECKED, int(self._real.sum()), "", "", "", "", ""

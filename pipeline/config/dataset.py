@@ -18,7 +18,7 @@ from pipeline.days import PLAUSIBLE_YEARS, Calendar
 
 
 class Sampling(Strict):
-    """Which impressions become samples."""
+    """Which impressions become samples, and which negatives are thinned."""
 
     negatives: float = Field(1.0, gt=0, le=1)
     """The share of impressions with label 0 that is kept, drawn by the hash of the impression's id. The contract records it, and a

@@ -50,15 +50,15 @@ class SimulateConfig(BaseModel):
 
     @property
     def user_count(self) -> int:
-        """``users``, or its default."""
+        """How many users the world has: ``users``, or its default."""
         return self.users if self.users is not None else max(50, round(self.impressions / 120))
 
     @property
     def item_count(self) -> int:
-        """``items``, or its default."""
+        """How many items are ever released: ``items``, or its default."""
         return self.items if self.items is not None else max(200, round(4 * math.sqrt(self.impressions)))
 
     @property
     def brand_count(self) -> int:
-        """``brands``, or its default."""
+        """How many brands there are: ``brands``, or its default."""
         return self.brands if self.brands is not None else max(3 * CATEGORIES, round(self.item_count / 20))

@@ -44,7 +44,7 @@ class Generation:
 
     @property
     def number(self) -> int:
-        """Its number."""
+        """The number of the generation, from 1."""
         return self.contract.publication.generation
 
 

@@ -50,7 +50,7 @@ class BuiltDays:
 
 
 class Builder(Protocol):
-    """Makes days and vocabularies."""
+    """Makes days and vocabularies for :func:`run_build`, which decides in which order."""
 
     def schedule(self, finished: Mapping[dt.date, Day], vocabularies: str, days: Iterable[dt.date]) -> Schedule:
         """Which days are missing or out of date; see :func:`pipeline.dataset.schedule.schedule`."""
@@ -76,7 +76,7 @@ class Builder(Protocol):
 
         Args:
             base: has the vocabularies; None where they are to be made.
-            days: which.
+            days: The days to build, in order.
             inputs: the fingerprint of each day's rows.
             contents: files that ``base`` names and that are not written yet; they are part of the result.
             staging: where files are written.

@@ -118,5 +118,5 @@ def runs(days: Iterable[dt.date]) -> list[list[dt.date]]:
 
 
 def spans(days: Iterable[dt.date]) -> str:
-    """Days in words."""
+    """Days as text, with runs of days as spans: ``2026-01-01 to 2026-01-31, 2026-02-14``."""
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs(days))

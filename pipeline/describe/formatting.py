@@ -28,7 +28,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 day``, ``2 days``."""
+    """A count with its noun: ``1 day``, ``2 days``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -51,7 +51,7 @@ class Folder:
         self._root = root.rstrip("/")
 
     def path(self, file: SampleFile | Vocabulary) -> str:
-        """Where a file lies."""
+        """The whole path of a file that the contract names."""
         return f"{self._root}/{file.path}"
 
     def read(self, file: SampleFile | Vocabulary) -> bytes:

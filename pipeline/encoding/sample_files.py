@@ -117,7 +117,7 @@ class _Samples:
         return files
 
     def counts(self) -> Counts:
-        """What is in them."""
+        """The statistics of the samples of a file."""
         seen = self._plain(SEEN_COLUMN)
         return measure(self._contract, self._columns, self._behaviors, seen, self._ages, self._missing)
 

@@ -42,7 +42,7 @@ class LogSummary(_Frozen):
     """Days between them without a row: a configuration names those in its splits under ``log.empty_days``."""
 
     def text(self) -> str:
-        """For people."""
+        """The record of an import, for a terminal."""
         if self.first is None or self.last is None:
             return f"{self.rows:,} rows"
         days = (self.last - self.first).days + 1

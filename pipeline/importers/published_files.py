@@ -154,7 +154,7 @@ class Published:
         """The columns of a table, after all of its lines were checked.
 
         Args:
-            table: which.
+            table: The file's place, format and columns.
             rules: what is wrong with a row, in words -> a condition that is true for such rows.
 
         Raises:
@@ -182,7 +182,7 @@ class Published:
         return frame
 
     def release(self) -> None:
-        """Forget what was kept."""
+        """Free the tables that Spark has cached."""
         while self._kept:
             self._kept.pop().unpersist()
 

@@ -12,7 +12,7 @@ _READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def ipc_table(content: bytes | pa.Buffer) -> pa.Table:
-    """The table of :func:`ipc_bytes`."""
+    """The table that :func:`ipc_bytes` has turned into bytes."""
     return pa.ipc.open_stream(content, options=_READ).read_all()
 
 

@@ -30,7 +30,7 @@ class AtomicDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether something is there."""
+        """Whether the directory, or a file, is at the path."""
         return self._storage.exists(self.output)
 
     def read(self) -> str | None:
@@ -38,7 +38,7 @@ class AtomicDirectory:
         return self._storage.read_text(self.record) if self._storage.exists(self.record) else None
 
     def clear(self) -> None:
-        """Remove what is half-written."""
+        """Remove what an earlier process has left half-written."""
         self._storage.remove(self.staging)
 
     def publish(self, record: str) -> None:

@@ -87,7 +87,7 @@ class Files(Protocol):
 
 
 class LocalFiles:
-    """Files of this machine."""
+    """The files of this machine, through Python."""
 
     def exists(self, path: str) -> bool:
         """See :class:`Files`."""

@@ -185,7 +185,7 @@ class Storage:
         return self._of(path).info(path)
 
     def read_text(self, path: str) -> str:
-        """A small UTF-8 file."""
+        """The text of a small UTF-8 file."""
         return self.read_bytes(path).decode("utf-8")
 
     def read_bytes(self, path: str) -> bytes:

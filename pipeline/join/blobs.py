@@ -23,7 +23,7 @@ _AGES = b"ages"
 
 
 def text_column(values: pa.ChunkedArray | pa.Array) -> Column:
-    """A column of text."""
+    """A column of text as numbers and the values that they stand for."""
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     encoded = array.dictionary_encode()
     return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), encoded.dictionary

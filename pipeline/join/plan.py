@@ -22,7 +22,7 @@ SAMPLED_ROWS = 100_000
 
 @dataclass(frozen=True)
 class RawField:
-    """A field before encoding."""
+    """A field of samples before it is encoded, and how it counts for its vocabulary."""
 
     column: str
     group: Group

@@ -73,7 +73,7 @@ class Items:
         return pa.array([f"i{i:07d}" for i in range(len(self))])
 
     def table(self) -> pa.RecordBatch:
-        """The ``items`` log."""
+        """The rows of the ``items`` log, one per item."""
         return pa.RecordBatch.from_pydict(
             {
                 "item_id": self.ids(),

@@ -20,7 +20,7 @@ def softmax(scores: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
 
 
 def softmax_backward(grad_weights: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """The gradient of scores."""
+    """The gradient of the scores, float32 ``(P,)``."""
     grad_scores = torch.zeros_like(weights)
     _softmax_backward[(len(offsets) - 1,)](grad_weights, weights, offsets, grad_scores, TILE=TILE, num_warps=1)
     return grad_scores

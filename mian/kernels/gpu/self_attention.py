@@ -32,7 +32,7 @@ def attention_backward(
     inverses: torch.Tensor,
     heads: int,
 ) -> torch.Tensor:
-    """The gradient of ``query_key_value``."""
+    """The gradient of ``query_key_value``, float32 ``(P, 3 * width)``."""
     grad = torch.zeros_like(query_key_value)
     _attention_backward[(len(offsets) - 1, heads)](
         grad_output, query_key_value, offsets, output, tops, inverses, grad, heads, **_head_sizes(output.shape[1], heads)
