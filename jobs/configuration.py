@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import pathlib
+import tempfile
 import types
 import typing
 from collections.abc import Sequence
@@ -49,6 +51,32 @@ def load_config(model: type[Config], path: str, overrides: Sequence[str] = (), i
         raise ConfigError(
             f"{path}: " + "; ".join(_explain(model, e["type"], e["loc"], e["msg"]) for e in error.errors())
         ) from error
+
+
+def check_output_file(option: str, path: str, endings: Sequence[str]) -> None:
+    """See that a file can be written, before the work that it is to hold the result of.
+
+    Args:
+        option: Which option of the command line names it.
+        path: A local file; its folder is made.
+        endings: What its name may end in.
+
+    Raises:
+        ConfigError: The name ends otherwise, it is a folder's, or nothing can be written beside it.
+    """
+    target = pathlib.Path(path)
+    if target.suffix.lower() not in endings:
+        raise ConfigError(f"{option}: {path} does not end in {' or '.join(endings)}; give a name that does")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{option}: {path} cannot be written: {error}; give a file in a folder that you may write to"
+        ) from error
+    if target.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; give the name of a file")
 
 
 def _whole(override: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import mlflow
 import pandas as pd
 
 from jobs import command
-from jobs.configuration import ConfigError
-from mian.contract import ContractError, read_contract
+from jobs.configuration import ConfigError, check_output_file
+from mian.atomic_write import write_atomically
+from mian.contract import ContractError
 from mian.evaluation.baselines import BaselineError
-from mian.evaluation.offline import TruthError, baseline_scores, compare, impression_ids, score_split, true_probabilities
+from mian.evaluation.offline import FORMATS, TruthError, evaluate_offline
+from mian.evaluation.report_page import report_page
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
@@ -41,42 +44,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="true probabilities of a simulated world: shows the attainable metrics and their upper bound",
     )
+    parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="also write a page that needs no other file: AUC beside the baselines and the attainable, the table, reliability, and the "
+        "attention of an example",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--predictions", metavar="FILE", help="also write impression_id, label and probability as Parquet")
     parser.add_argument("--tracking-uri", help=f"MLFLOW_TRACKING_URI, or else {DEFAULT_URI}, where it is not given")
     options = parser.parse_args(arguments)
     errors = (BaselineError, ContractError, ModelError, ServableError, StreamError, TrackingError, TruthError, *STORE_ERRORS)
-    return command.run(lambda: print(_evaluate(options)), errors)
+    return command.run(lambda: print(_evaluate(vars(options))), errors)
 
 
-def _evaluate(options: object) -> str:
-    values = vars(options)
+def _evaluate(values: dict[str, Any]) -> str:
     mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
-    samples, split = values["samples"], values["split"]
+    model, samples, split, report = (values[name] for name in ("model", "samples", "split", "report"))
     if values["compare"] and split == values["train_split"]:
         raise ConfigError(
             f"--compare: the baselines would be fitted on split {split}, which they are scored on; give another --train-split, or leave "
             "--compare out"
         )
-    contract = read_contract(samples)
-    scores = score_split(load_model(values["model"]), contract, samples, split)
-    others = {name: baseline_scores(name, contract, samples, values["train_split"], split) for name in values["compare"]}
-    ids = impression_ids(contract, samples, split)
-    if values["truth"] is not None:
-        others |= true_probabilities(values["truth"], ids)
-    table = compare(scores, others)
+    if report is not None:
+        check_output_file("--report", report, (".html",))
+    servable = load_model(model)
+    found = evaluate_offline(servable, samples, split, values["compare"], values["train_split"], values["truth"])
     if values["json"] is not None:
-        pathlib.Path(values["json"]).write_text(table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")
+        pathlib.Path(values["json"]).write_text(found.table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")
     if values["predictions"] is not None:
-        rows = {"impression_id": ids, "label": scores.labels, "probability": scores.probabilities.astype("float64")}
+        probabilities = found.scored.probabilities.astype("float64")
+        rows = {"impression_id": found.ids, "label": found.scored.labels, "probability": probabilities}
         pd.DataFrame(rows).to_parquet(values["predictions"], index=False)
-    return f"{values['model']} on split {split} of {samples}\n{format_table(table)}"
-
-
-def format_table(table: pd.DataFrame) -> str:
-    """The table for a terminal."""
-    digits = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "positives": 0, "share": 4}
-    return str(table.to_string(formatters={name: (lambda x, d=d: f"{x:,.{d}f}") for name, d in digits.items()}))
+    if report is not None:
+        write_atomically(pathlib.Path(report), report_page(servable, model, found))
+    lines = [f"{model} on split {split} of {samples}", found.table.to_string(formatters=FORMATS)]
+    return "\n".join(lines if report is None else [*lines, f"report: {report}"])
 
 
 if __name__ == "__main__":

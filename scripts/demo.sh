@@ -28,7 +28,7 @@ run "MIAN, trained on $ranks ranks" \
   horovodrun -np "$ranks" --gloo python jobs/train.py --config conf/train/mian.yaml
 run "the registered model on days it has not seen, beside simpler ones" \
   python jobs/evaluate.py --model models:/mian@newest --samples data/demo/samples --split test \
-  --truth data/demo/logs/truth --compare logistic_regression popularity
+  --truth data/demo/logs/truth --compare logistic_regression popularity --report data/demo/report.html
 
 cat <<EOF
 
@@ -39,4 +39,6 @@ cat <<EOF
    data/demo/samples                                                      the samples, a folder a day, and contract.json
 
    Run it again: the set-up, the logs and the samples are there already, and no finished day is built twice.
+
+   The model beside baselines and the best possible, as a page of figures for a browser: data/demo/report.html
 EOF

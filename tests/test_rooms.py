@@ -13,7 +13,8 @@ LIBRARY = ("mian", "pipeline", "jobs")
 ROOMS: dict[str, set[str]] = {
     "mian/contract": set(),
     "mian/kernels": set(),
-    "mian/metrics": set(),
+    "mian/reports": set(),
+    "mian/metrics": {"mian.reports.palette"},
     "mian/layers": {"mian.contract", "mian.kernels"},
     "mian/execution": {"mian.config", "mian.layers", "mian.models"},
     "mian/stream": {"mian.contract", "mian.seeds"},
@@ -22,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "mian/checkpoint": {
         "mian.atomic_write", "mian.config",
         "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
-    "mian/serving": {"mian.contract", "mian.fingerprint", "mian.models"},
+    "mian/serving": {"mian.contract", "mian.fingerprint", "mian.models", "mian.reports.palette"},
     "mian/optim": {"mian.config", "mian.distributed", "mian.kernels", "mian.layers", "mian.models"},
     "mian/evaluation": {
         "mian.contract",
@@ -30,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.execution",
         "mian.metrics",
         "mian.models",
+        "mian.reports",
         "mian.serving",
         "mian.stream",
     },
@@ -73,6 +75,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.metrics",
         "mian.models",
         "mian.optim",
+        "mian.reports",
         "mian.seeds",
         "mian.serving",
         "mian.tracking",
@@ -142,6 +145,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "mian/layers": ("horovod", "petastorm", "mlflow"),
     "mian/models": ("horovod", "petastorm", "mlflow"),
     "mian/metrics": ("torch", "horovod", "mlflow"),
+    "mian/reports": ("torch", "horovod", "petastorm", "mlflow", "pandas"),
     "mian/training": ("mlflow",),
     "pipeline/describe": ("pyspark",),
 }

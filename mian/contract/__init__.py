@@ -4,6 +4,7 @@
 This package needs neither Spark nor torch.
 """
 
+from mian.contract.decoder import decode_row
 from mian.contract.document import (
     CONTRACT_FILE,
     FORMAT,
@@ -54,6 +55,7 @@ __all__ = [
     "SampleFile",
     "Split",
     "Vocabulary",
+    "decode_row",
     "read_contract",
     "vocabulary_from_parquet",
     "vocabulary_to_parquet",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import fsspec
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
+from mian.contract import UNKNOWN_ID, Contract, ContractError, read_contract, vocabulary_values
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN
 from mian.evaluation.baselines import BaselineError, LogisticRegressionBaseline, PopularityBaseline
 from mian.evaluation.scoring import Scores, scores
@@ -27,17 +28,71 @@ from mian.stream import SampleStream
 from mian.stream.schema import Tensors
 
 BATCH_SIZE = 4096
+MODEL = "model"
+"""What a table calls the model that is evaluated."""
 UPPER_BOUND = "upper bound"
 """The true probabilities of a simulated world, given all that decides a click; also what no sample holds."""
 ATTAINABLE = "attainable"
 """The probabilities given the world's laws and what samples hold; shares are of its AUC."""
 TRUTH_COLUMNS = {ATTAINABLE: "attainable", UPPER_BOUND: "probability"}
 """By predictor, its column beside ``impression_id`` in the table of true probabilities."""
+_DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "positives": 0, "share": 4}
+FORMATS = {name: f"{{:,.{digits}f}}".format for name, digits in _DIGITS.items()}
+"""By metric, what shows a value of it."""
 BaselineName = Literal["logistic_regression", "popularity"]
 
 
 class TruthError(ValueError):
     """The table of true probabilities does not fit the samples."""
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """A model's scores of a split of N rows, and its metrics beside those of others.
+
+    Attributes:
+        contract: What the samples are.
+        samples: Their folder.
+        split: Which of their splits.
+        ids: Impression ids, shape ``(N,)``.
+        scored: Labels, the model's probabilities, and users, in the same order.
+        table: Metrics, see :func:`compare`.
+    """
+
+    contract: Contract
+    samples: str
+    split: str
+    ids: npt.NDArray[np.object_]
+    scored: Scores
+    table: pd.DataFrame
+
+
+def evaluate_offline(
+    servable: Servable, samples: str, split: str, baselines: Iterable[BaselineName], train: str, truth: str | None
+) -> SplitEvaluation:
+    """Score a split with a model, and with what it is held against.
+
+    Args:
+        servable: The model.
+        samples: The folder of the samples.
+        split: What is scored.
+        baselines: What to fit.
+        train: The split that they are fitted on.
+        truth: See :func:`true_probabilities`; None where the true probabilities are not known.
+
+    Raises:
+        ContractError, StreamError: See :func:`score_split`.
+        BaselineError, TruthError: See :func:`baseline_scores` and :func:`true_probabilities`.
+    """
+    contract = read_contract(samples)
+    scored = score_split(servable, contract, samples, split)
+    others: dict[str, npt.NDArray[np.float64]] = {
+        name: baseline_scores(name, contract, samples, train, split) for name in baselines
+    }
+    ids = impression_ids(contract, samples, split)
+    if truth is not None:
+        others |= true_probabilities(truth, ids)
+    return SplitEvaluation(contract, samples, split, ids, scored, compare(scored, others))
 
 
 def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:
@@ -109,13 +164,18 @@ def score(model: ClickModel, stream: SampleStream, sizes: Mapping[str, int] | No
 
 def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[np.object_]:
     """The impression ids of a split, in the order of :func:`score_split`."""
+    ids: npt.NDArray[np.object_] = read_column(contract, samples, split, ID_COLUMN, pa.string()).to_numpy()
+    return ids
+
+
+def read_column(contract: Contract, samples: str, split: str, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column of a split, of a type, in the order of :func:`score_split`."""
     parts = []
     for day in contract.split(split):
         for file in day.files:
             with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:
-                parts.append(pq.read_table(handle, columns=[ID_COLUMN]).column(0))
-    ids: npt.NDArray[np.object_] = pa.chunked_array([c for part in parts for c in part.chunks], pa.string()).to_numpy()
-    return ids
+                parts.append(pq.read_table(handle, columns=[name]).column(0))
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], kind)
 
 
 def open_truth(path: str) -> ds.Dataset:
@@ -189,14 +249,19 @@ def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd
         others: probabilities by name; :data:`ATTAINABLE` among them where they are known.
 
     Returns:
-        A row a name, ``model`` first; with ``share`` where :data:`ATTAINABLE` is known: ``(AUC - 0.5) / (its AUC - 0.5)``.
+        A row a name, :data:`MODEL` first; with ``share`` where :data:`ATTAINABLE` is known: ``(AUC - 0.5) / (its AUC - 0.5)``.
     """
-    everything: dict[str, npt.ArrayLike] = {"model": scored.probabilities, **others}
+    everything: dict[str, npt.ArrayLike] = {MODEL: scored.probabilities, **others}
     table = pd.DataFrame({name: evaluate(scored.labels, p, scored.users) for name, p in everything.items()}).T
     if ATTAINABLE in table.index:
         ceiling = table.loc[ATTAINABLE, "auc"] - 0.5
         table["share"] = (table["auc"] - 0.5) / ceiling if ceiling > 0 else math.nan
     return table
+
+
+def metric_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of :func:`compare` as people read them, with the digits that each is worth."""
+    return table.apply(lambda column: column.map(FORMATS[column.name], na_action="ignore").fillna("NaN"))
 
 
 def _stream(contract: Contract, samples: str, split: str) -> SampleStream:

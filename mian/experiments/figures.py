@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,44 +12,23 @@ from matplotlib.figure import Figure
 
 from mian.evaluation.offline import TRUTH_COLUMNS
 from mian.experiments.global_weights import GlobalWeights
+from mian.reports import palette
 
-#: Okabe and Ito's palette, which color-blind readers tell apart; a line style and a marker each besides.
+#: For each model a color, a line style and a marker.
 STYLES = (
-    ("#000000", "-", "o"),
-    ("#D55E00", "--", "s"),
-    ("#0072B2", ":", "^"),
-    ("#009E73", "-.", "D"),
-    ("#CC79A7", "-", "v"),
-    ("#56B4E9", "--", "P"),
+    (palette.BLACK, "-", "o"),
+    (palette.VERMILION, "--", "s"),
+    (palette.BLUE, ":", "^"),
+    (palette.GREEN, "-.", "D"),
+    (palette.PURPLE, "-", "v"),
+    (palette.SKY_BLUE, "--", "P"),
 )
-STYLE: Any = {
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,
-}
 #: Letters that the width of a figure has room for.
 LETTERS = 70
 #: What a report of a training's progress is called, and its axis.
 CURVES = {"validation_logloss": "logloss, validation", "validation_auc": "AUC, validation"}
 
 Curve = Sequence[tuple[int, Mapping[str, float]]]
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG file; the same data give the same bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
-    return content.getvalue()
-
-
-def style() -> Any:
-    """The house's settings, as a context manager."""
-    return mpl.rc_context(STYLE)
 
 
 def convergence(curves: Mapping[str, Sequence[Curve]]) -> Figure:
@@ -108,7 +84,7 @@ def differences(table: pd.DataFrame, against: str) -> Figure:
     center = models["auc"] - models.loc[against, "auc"]
     places = np.arange(len(models))[::-1]
     spread = [(center - models["low"]).clip(lower=0), (models["high"] - center).clip(lower=0)]
-    axes.errorbar(center, places, xerr=spread, fmt="o", color="#0072B2", ecolor="0.4", capsize=3, markersize=6)
+    axes.errorbar(center, places, xerr=spread, fmt="o", color=palette.BLUE, ecolor="0.4", capsize=3, markersize=6)
     axes.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
     axes.set_yticks(places, models.index)
     axes.set_xlabel(f"AUC less that of {against}, test split")

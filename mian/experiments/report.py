@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,43 +18,13 @@ from mian.experiments.efficiency import efficiency
 from mian.experiments.global_weights import GlobalWeights, global_weights
 from mian.experiments.held_out import HeldOutRows, read_held_out_rows, scores
 from mian.experiments.trials import Experiment, shown
+from mian.reports.page import Section, Table, render_page
+from mian.reports.pictures import Picture, png, style
 
 MARKDOWN = "report.md"
 HTML = "report.html"
 METRICS_FILE = "metrics.csv"
 TITLES = {"auc": "AUC", "logloss": "logloss", "gauc": "gAUC"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Texts in rows and columns; the first column names the row."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: the name of its file, what it shows, and its bytes."""
-
-    file: str
-    caption: str
-    png: bytes
-
-    @property
-    def data(self) -> str:
-        """The picture as a data URI."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-
-@dataclass
-class Section:
-    """A part of the report."""
-
-    title: str
-    text: str
-    tables: list[Table] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
 
 
 def write_report(experiment: Experiment) -> Path:
@@ -74,7 +42,7 @@ def write_report(experiment: Experiment) -> Path:
     probabilities = {variant: [scores(experiment, trial) for trial in experiment.chosen(variant)] for variant in config.variants}
     metrics = comparison_tables.metrics_by_seed(rows, probabilities)
     peer = comparison_tables.best_peer(metrics, list(config.compared), config.proposed)
-    with figures.style():
+    with style():
         sections = [
             _comparison(experiment, rows, metrics, probabilities, peer),
             *([_ablations(experiment, rows, metrics, probabilities)] if config.ablations else []),
@@ -86,12 +54,11 @@ def write_report(experiment: Experiment) -> Path:
     folder = experiment.folder / "report"
     for picture in (picture for section in sections for picture in section.pictures):
         write_atomically(folder / picture.file, picture.png)
+    intro = _intro(experiment, rows)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for maker, file in ((environment, MARKDOWN), (page, HTML)):
-        template = maker.from_string(resources.files(__package__).joinpath(f"{file}.j2").read_text(encoding="utf-8"))
-        text = template.render(title=config.title, intro=_intro(experiment, rows), sections=sections)
-        write_atomically(folder / file, text.encode())
+    markdown = environment.from_string(resources.files(__package__).joinpath(f"{MARKDOWN}.j2").read_text(encoding="utf-8"))
+    write_atomically(folder / MARKDOWN, markdown.render(title=config.title, intro=intro, sections=sections))
+    write_atomically(folder / HTML, render_page(config.title, intro, sections))
     by_seed = pd.concat(metrics, names=["variant", "seed"]).rename(index=dict(enumerate(config.seeds)), level="seed")
     write_atomically(folder / METRICS_FILE, by_seed.to_csv().encode())
     return folder
@@ -134,7 +101,7 @@ def _comparison(
             Picture(
                 "differences.png",
                 f"AUC on the test split less that of {peer}, with the 95 % interval over users drawn anew.",
-                figures.png(figures.differences(table, peer)),
+                png(figures.differences(table, peer)),
             )
         ],
     )
@@ -162,7 +129,7 @@ def _ablations(
             "Figure 5 of Zhang et al. 2021: the validation split while training goes on; the mean of the seeds and their range, as far "
             "as all of them were trained."
         )
-        section.pictures.append(Picture("convergence.png", caption, figures.png(figures.convergence(curves))))
+        section.pictures.append(Picture("convergence.png", caption, png(figures.convergence(curves))))
     return section
 
 
@@ -192,9 +159,7 @@ def _slices(experiment: Experiment, rows: HeldOutRows, probabilities: comparison
             for part, values in table.iterrows()
         ]
         section.tables.append(Table((title, "rows", "click rate", *names), tuple(texts)))
-        section.pictures.append(
-            Picture(f"slices-{number + 1}.png", f"AUC by {title}.", figures.png(figures.slices(table, title, drawn)))
-        )
+        section.pictures.append(Picture(f"slices-{number + 1}.png", f"AUC by {title}.", png(figures.slices(table, title, drawn))))
     return section
 
 
@@ -217,7 +182,7 @@ def _attention(experiment: Experiment) -> list[Section]:
             "What the global attention weighs",
             f"Weights of Eq. 15 over the test split. Even weights would be {1 / len(weights.parts):.3f}.",
             [Table(("part", "mean", "standard deviation"), tuple(texts))],
-            [Picture("attention.png", caption, figures.png(figures.attention_cases(weights)))],
+            [Picture("attention.png", caption, png(figures.attention_cases(weights)))],
         )
     ]
 

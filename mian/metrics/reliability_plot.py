@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from mian.reports import palette
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's palette, which color-blind readers tell apart; each model has a marker of its own as well.
-STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
+#: For each model a color and a marker.
+STYLES = (
+    (palette.BLUE, "o"),
+    (palette.VERMILION, "s"),
+    (palette.GREEN, "^"),
+    (palette.PURPLE, "D"),
+    (palette.ORANGE, "v"),
+    (palette.SKY_BLUE, "P"),
+)
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame], title: str = "Reliability") -> Figure:

@@ -4,7 +4,7 @@ Its way into MLflow's registry is :mod:`mian.serving.mlflow_export`, apart: MLfl
 """
 
 from mian.serving.example import input_example
-from mian.serving.explanation import explain, shown
+from mian.serving.explanation import explain, explain_sample, shown
 from mian.serving.request_encoder import ServingInputError
 from mian.serving.servable import Servable, ServableError, load_servable, read_vocabularies, save_servable
 
@@ -13,6 +13,7 @@ __all__ = [
     "ServableError",
     "ServingInputError",
     "explain",
+    "explain_sample",
     "input_example",
     "load_servable",
     "read_vocabularies",

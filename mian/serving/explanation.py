@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import torch
 
 from mian.serving.request_encoder import ServingInputError
 from mian.serving.servable import Servable
@@ -41,6 +44,29 @@ def explain(servable: Servable, raw: pd.DataFrame) -> list[pd.DataFrame]:
     weights = servable.explain(raw)
     if rows and not weights:
         raise ServingInputError("the model has no attention that could be explained; mian has")
+    return _tables(servable, rows, weights)
+
+
+def explain_sample(servable: Servable, sample: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> pd.DataFrame:
+    """The attention behind the score of a sample, which is encoded already.
+
+    Args:
+        servable: A model.
+        sample: A batch of one row, ids as the model knows them.
+        values: The row's raw values, see :func:`mian.contract.decode_row`.
+
+    Returns:
+        A table as :func:`explain` gives it; no line where the model has no attention.
+    """
+    with torch.inference_mode():
+        weights = {name: weight.double().numpy() for name, weight in servable.model.explain(sample).items()}
+    (table,) = _tables(servable, [values], weights)
+    return table
+
+
+def _tables(
+    servable: Servable, rows: Sequence[Mapping[str, Any]], weights: Mapping[str, npt.NDArray[np.float64]]
+) -> list[pd.DataFrame]:
     names = servable.model.explained()
     return [
         _table(servable, names, row, {key: batch_weights[number] for key, batch_weights in weights.items()})

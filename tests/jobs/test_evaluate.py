@@ -85,6 +85,44 @@ def test_the_table_has_the_model_the_baselines_and_what_is_attainable(
     assert all(name in printed for name in table)
 
 
+def test_a_report_is_a_page_of_the_same_figures(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
+    write_truth("truth", split_rows(beside, "test"))
+    page = Path("pages/new/report.html")
+    assert run("--compare", "popularity", "--truth", "truth", "--report", page, "--json", "table.json") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
+    assert list(page.parent.iterdir()) == [page]
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 3
+    for name, row in json.loads(Path("table.json").read_text()).items():
+        assert f"<tr><td>{name}</td><td>{row['auc']:.5f}</td><td>{row['logloss']:.5f}</td>" in text
+    assert "models:/mian/1" in text
+    first = text
+    assert run("--report", page, "--split", "validation") == 0
+    assert page.read_text(encoding="utf-8") != first, "it is replaced"
+    assert list(page.parent.iterdir()) == [page]
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ("report.txt", "report.txt does not end in .html; give a name that does"),
+        ("report", "report does not end in .html"),
+        ("file/report.html", "file/report.html cannot be written"),
+        ("/proc/report.html", "/proc/report.html cannot be written"),
+        ("folder.html", "folder.html is a folder; give the name of a file"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_scored(
+    run: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch, report: str, said: str
+) -> None:
+    Path("file").touch()
+    Path("folder.html").mkdir()
+    monkeypatch.setattr(evaluate, "load_model", lambda model: pytest.fail("the model is loaded"))
+    assert run("--report", report) == 1
+    assert f"--report: {said}" in one_error(capsys)
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "folder.html"]
+
+
 def test_without_the_truth_there_is_no_share(run: Callable[..., int]) -> None:
     assert run("--json", "table.json") == 0
     assert list(json.loads(Path("table.json").read_text())) == ["model"]

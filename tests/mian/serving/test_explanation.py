@@ -11,7 +11,8 @@ import torch
 
 from mian.models import build
 from mian.serving import Servable, ServingInputError, explain, load_servable, read_vocabularies, save_servable, shown
-from mian.serving.explanation_plot import plot_explanation
+from mian.serving.explanation_plot import LONGEST_LABEL, plot_explanation
+from tests.support.readable import assert_readable
 
 
 @pytest.fixture
@@ -90,3 +91,20 @@ def test_the_plot_has_a_panel_a_module_and_a_bar_a_weight(servable: Servable, ra
         for axes, module in zip(figure.axes, modules, strict=True):
             assert [bar.get_width() for bar in axes.patches] == table[table["module"] == module]["weight"].tolist()
         figure.savefig(io.BytesIO(), format="png")
+
+
+def test_a_behaviors_label_has_its_values_in_the_order_of_the_title(servable: Servable, raw: pd.DataFrame) -> None:
+    behaviors = plot_explanation(explain(servable, raw)[0], 0.25).axes[0]
+    assert "(item_id, category, gap)" in behaviors.get_title(loc="left").replace("\n", " ")
+    assert [label.get_text() for label in behaviors.get_yticklabels()] == ["1 i1, books, 1", "2 i2, 7, 30"]
+
+
+def test_long_and_missing_values_leave_the_plot_readable(servable: Servable, raw: pd.DataFrame) -> None:
+    table = explain(servable, raw)[0]
+    table["value"] = [{"item_id": "i" * 200, "category": None} if isinstance(v, dict) else v for v in table["value"]]
+    figure = plot_explanation(table, 0.25)
+    label = figure.axes[0].get_yticklabels()[0].get_text()
+    assert label == f"1 {'i' * (LONGEST_LABEL - 3)}\N{HORIZONTAL ELLIPSIS}"
+    assert_readable(figure, least=10)
+    table["value"] = [{"item_id": None} if isinstance(v, dict) else v for v in table["value"]]
+    assert plot_explanation(table, 0.25).axes[0].get_yticklabels()[0].get_text() == "1 unknown"
