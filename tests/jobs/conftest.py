@@ -107,14 +107,14 @@ def once_trained(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Fin
     place = make_workplace(tmp_path_factory.mktemp("trained"), samples)
     said = io.StringIO()
     handler = logging.StreamHandler(said)
-    logging.getLogger("jobs").addHandler(handler)
-    level = logging.getLogger("jobs").level
-    logging.getLogger("jobs").setLevel(logging.INFO)
+    logging.getLogger("mian.tracking").addHandler(handler)
+    level = logging.getLogger("mian.tracking").level
+    logging.getLogger("mian.tracking").setLevel(logging.INFO)
     with working_in(place.folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
         code = train.main(["--config", str(place.config), "evaluations_per_epoch=2", "model.options.dropout=0.1"])
-    logging.getLogger("jobs").setLevel(level)
-    logging.getLogger("jobs").removeHandler(handler)
+    logging.getLogger("mian.tracking").setLevel(level)
+    logging.getLogger("mian.tracking").removeHandler(handler)
     return Finished(place.folder, samples, place.contract, code, said.getvalue())
 
 
