@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--drop-days",
         action="store_true",
-        help="publish although days that are published now would be missing; without it such a build is refused",
+        help="publish although days that are published now would be missing, or are built again without logs that are gone; without it "
+        "such a build is refused",
     )
     parser.add_argument(
         "--verify",

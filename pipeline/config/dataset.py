@@ -21,7 +21,8 @@ class Sampling(Strict):
     """Which impressions become samples, and which negatives are thinned."""
 
     negatives: float = Field(1.0, gt=0, le=1)
-    """The share of impressions with label 0 that is kept, drawn by the hash of the impression's id. The contract records it, and a
+    """The share of impressions with label 0 that is kept, drawn by a hash of user, impression, day and
+    ``seed``. The contract records it, and a
     model trained on such days is calibrated back."""
     splits: list[str] = Field(["train"])
     """The splits whose days are thinned; leave out those that metrics are taken on."""

@@ -97,8 +97,8 @@ class Log(Strict):
     """Days that are known to have no impressions, such as holidays; any other empty day is an error. ``any``: no empty day is
     one, which is for small logs that have a row now and then."""
     complete_to: dt.date | None = None
-    """The last day that the click log is known to be whole for. Where it is not given, a day's labels are final once there are clicks
-    on the day after its attribution window."""
+    """The last day that the click log is known to be whole for. If it is not given, a day's labels are final once there is a click
+    at or after the end of its attribution window. It marks days final, and builds nothing."""
 
     @model_validator(mode="before")
     @classmethod
