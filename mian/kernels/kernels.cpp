@@ -2,12 +2,12 @@
 
 #include <torch/library.h>
 
-#include "mian/kernels/attention.h"
+#include "mian/kernels/attention_pooling.h"
 #include "mian/kernels/dropout.h"
-#include "mian/kernels/layout.h"
-#include "mian/kernels/pool.h"
+#include "mian/kernels/embedding_rows.h"
+#include "mian/kernels/jagged.h"
 #include "mian/kernels/recurrence.h"
-#include "mian/kernels/rows.h"
+#include "mian/kernels/self_attention.h"
 
 TORCH_LIBRARY(mian, library) {
   library.def("attention(Tensor query_key_value, Tensor offsets, int heads) -> (Tensor, Tensor, Tensor)");

@@ -1,4 +1,4 @@
-// The steps of a gated recurrent unit over histories that lie packed, see attention.h, with attention in its update gate.
+// The steps of a gated recurrent unit over histories that lie packed, see self_attention.h, with attention in its update gate.
 //
 // A history is read from its end, the oldest behavior. What it reads and its gates are three vectors of H floats side by side: of r, of u, and
 // of the candidate state c.

@@ -1,4 +1,4 @@
-"""The softmax over a history, alone, or with the sum of its vectors; ``pool.h`` is the same on a CPU."""
+"""The softmax over a history, alone, or with the sum of its vectors; ``attention_pooling.h`` is the same on a CPU."""
 
 from __future__ import annotations
 

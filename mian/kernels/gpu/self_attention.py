@@ -1,4 +1,4 @@
-"""Self-attention; ``attention.h`` is the same on a CPU."""
+"""Self-attention; ``self_attention.h`` is the same on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// A softmax over the positions of each sample, and the sum of their vectors by weight. Histories lie packed, see attention.h.
+// A softmax over the positions of each sample, and the sum of their vectors by weight. Histories lie packed, see self_attention.h.
 
 #pragma once
 
