@@ -1,5 +1,8 @@
 """The compiled operators against torch's own, which take their place in float64."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -273,3 +276,11 @@ def test_other_kinds_of_numbers_go_through_torchs_own():
     layout = JaggedLayout(torch.tensor([2, 3]), 3)
     assert attention(torch.randn(5, 6).bfloat16(), layout, 1).dtype == torch.bfloat16
     assert isinstance(Dropout(0.5), nn.Dropout)
+
+
+def test_every_header_that_is_included_is_there() -> None:
+    root = Path(__file__).resolve().parents[3]
+    sources = [*(root / "mian" / "kernels").glob("*.cpp"), *(root / "mian" / "kernels").glob("*.h")]
+    included = {name for source in sources for name in re.findall(r'#include "([^"]+)"', source.read_text(encoding="utf-8"))}
+    assert included
+    assert [name for name in sorted(included) if not (root / name).is_file()] == []
