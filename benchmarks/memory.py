@@ -9,7 +9,7 @@ then loads the model from its folder and scores rows. Prints one JSON line: by p
 (``before_mib``).
 
 Phases: ``start`` (reading settings, drawing the tables, all that is no other phase), ``training``, ``scoring`` (the held-out splits),
-``gathering`` (of tables that lie split over the ranks), ``saving``, ``registering``, ``serving``. ``most_in`` is the phase with the most
+``gathering`` (of sharded tables), ``saving``, ``registering``, ``serving``. ``most_in`` is the phase with the most
 private memory. A phase takes as many times the tables as its figure over ``table_mib``: training has the table, its two moments and the
 best weights up to then.
 """

@@ -9,7 +9,7 @@ one thread each, the same batch a rank, in turn, ``--rounds`` times. One JSON li
 samples a second over those of one rank (larger is better), ``speedup_apart`` that of two trainings of one rank at the same time, which
 exchange nothing: what the machine allows; ``bytes_per_step`` what each rank sent in a step, as the kernel counts the
 loopback device, ``rows`` how many distinct embedding rows a rank's batch holds. The cases: tables on every rank, the same with tables ten
-times as large, tables split over the ranks.
+times as large, tables sharded over the ranks.
 
 Then, to stderr, what these figures say of N hosts of a bandwidth and latency: milliseconds a step and the share of them that is computing,
 for three ways to treat tables. ``dense``: the gradient of whole tables is reduced, as ``DistributedOptimizer`` does with dense gradients;

@@ -4,7 +4,7 @@
     python benchmarks/sharded_table.py --rows 10000000 --ranks 2 --gib 2 --checkpoint
 
 Trains MIAN with an item vocabulary of 100 million on made-up samples, row-wise Adagrad, with real Horovod ranks that are each held to 3 GiB
-by a control group of their own, all that a process uses counted (needs root, and cgroups): first with the table split over the ranks, then
+by a control group of their own, all that a process uses counted (needs root, and cgroups): first with the table sharded, then
 with a whole one on each, and prints one JSON line. ``peak_gib`` is the most that each rank used; ``whole`` says what became of the ranks
 that were to have all of it: how many came to the end, and with which code the first one that did not ended.
 """

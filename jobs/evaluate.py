@@ -13,7 +13,7 @@ import pandas as pd
 from jobs import command
 from jobs.configuration import ConfigError, check_output_file
 from mian.atomic_write import write_atomically
-from mian.contract import ContractError
+from mian.contract import ContractError, read_contract
 from mian.evaluation.baselines import BaselineError
 from mian.evaluation.offline import FORMATS, TruthError, evaluate_offline
 from mian.evaluation.report_page import report_page
@@ -68,8 +68,9 @@ def _evaluate(values: dict[str, Any]) -> str:
         )
     if report is not None:
         check_output_file("--report", report, (".html",))
+    contract = read_contract(samples)
     servable = load_model(model)
-    found = evaluate_offline(servable, samples, split, values["compare"], values["train_split"], values["truth"])
+    found = evaluate_offline(servable, contract, samples, split, values["compare"], values["train_split"], values["truth"])
     if values["json"] is not None:
         pathlib.Path(values["json"]).write_text(found.table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")
     if values["predictions"] is not None:

@@ -11,40 +11,20 @@ from jobs import command, stop_signal
 from jobs.configuration import ConfigError, load_config
 from jobs.stop_signal import StopSignal
 from mian.atomic_write import write_atomically
-from mian.checkpoint.store import CheckpointError
-from mian.contract import ContractError, read_contract
-from mian.distributed.collectives import HungRankError, Ranks
-from mian.evaluation.external_sort import SpillError
+from mian.contract import read_contract
+from mian.distributed.collectives import Ranks
 from mian.evaluation.offline import TruthError, open_truth
-from mian.execution.device import DeviceError
 from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, send_records, train_all, write_report
 from mian.experiments.held_out import SPLIT
-from mian.models import ModelError
-from mian.serving import ServableError
-from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
 from mian.tracking.records import Outcome
+from mian.tracking.tracked_run import TRAINING_ERRORS
 from mian.tracking.tracker import Tracker
-from mian.training import CarryOverError, DisagreementError, TrainingStopped
+from mian.training import TrainingStopped
 
 log = logging.getLogger(__name__)
 
-ERRORS = (
-    CarryOverError,
-    CheckpointError,
-    ConfigError,
-    ContractError,
-    DeviceError,
-    DisagreementError,
-    ExperimentError,
-    HungRankError,
-    ModelError,
-    ServableError,
-    SpillError,
-    StreamError,
-    TrackingError,
-    TruthError,
-)
+ERRORS = (ConfigError, ExperimentError, TruthError, *TRAINING_ERRORS)
 RUN = "run.json"
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that readers see the old content or the new one, never a part.
+def part_of(path: Path) -> Path:
+    """The file beside ``path`` that :func:`write_atomically` writes first; a killed process may leave it behind."""
+    return path.with_name(f".{path.name}.part")
+
+
+def write_atomically(path: Path, content: bytes | str, make_folder: bool = True) -> None:
+    """Write a file so that readers see the old content or the new one, never a part. One process at a time may write it.
 
     Args:
-        path: The file; its folder is made.
+        path: The file.
         content: Text is written as UTF-8.
+        make_folder: Whether its folder is made; if not, a missing one is an error.
 
     Raises:
         OSError: It cannot be written; a file that was there is unchanged, and nothing else is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(path)

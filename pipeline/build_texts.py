@@ -1,4 +1,4 @@
-"""What a build says at its end, for a terminal."""
+"""What ``jobs/build_samples.py`` prints."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Saving:
         self._shards.hand_out(saved, tensors)
 
     def broadcast(self, tensors: Tensors) -> None:
-        """Give every rank the first one's values, but of what is split."""
+        """Give every rank the first one's values, but of what is sharded."""
         self._ranks.broadcast(self._shards.replicated(tensors))
 
 

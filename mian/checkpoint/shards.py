@@ -1,4 +1,4 @@
-"""Tensors whose rows is sharded over the ranks: brought together on the first, and handed out again."""
+"""Tensors whose rows are sharded over the ranks: brought together on the first, and handed out again."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Shards:
 
         Args:
             saved: whole tensors by name, on the first rank; not looked at on others.
-            into: the ranks' own; those that are not split are left out.
+            into: the ranks' own; those that are not sharded are left out.
         """
         for name in sorted(into.keys() & self._rows):
             whole = None if saved is None or not self._ranks.is_first else saved[name]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 
-from mian.atomic_write import write_atomically
+from mian.atomic_write import part_of, write_atomically
 from mian.checkpoint.keys import code_versions
 from mian.checkpoint.manifest import Manifest, file_sha256, sync_folder
 from mian.checkpoint.notes import NOTES, absolute_samples, noted_config
@@ -102,7 +102,7 @@ class CheckpointStore:
             sync_folder(self.folder)
             shutil.rmtree(old, ignore_errors=True)
             self._whole[target] = True
-        except (OSError, RuntimeError) as error:  # torch says a full disk in an error of its own
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(part, ignore_errors=True)
             self._put_back()
             self._forget_notes_of_nothing()
@@ -216,9 +216,9 @@ class CheckpointStore:
 
     def _forget_notes_of_nothing(self) -> None:
         if not self.steps() and not self.steps("best"):
-            for name in (NOTES, f"{NOTES}{_PART}"):
+            for path in (self.folder / NOTES, part_of(self.folder / NOTES)):
                 with contextlib.suppress(OSError):
-                    (self.folder / name).unlink()
+                    path.unlink()
 
     def _with_best(self, state: dict[str, Any], step: int, best_step: int) -> dict[str, Any]:
         """A state with the weights that were best."""

@@ -200,10 +200,8 @@ class Ranks:
         if self._goes_by_cpu(values):
             swapped_here, counts = self.all_to_all(values.cpu(), counts, name)
             return swapped_here.to(values.device), counts
-        with (
-            self._watchdog,
-            torch.inference_mode(mode=False),
-        ):  # Horovod's own thread, which is not in that mode, writes what comes
+        # Horovod's own thread, which is not in inference mode, writes what comes
+        with self._watchdog, torch.inference_mode(mode=False):
             sent = hvd.alltoall_async(
                 values.clone() if values.is_inference() else values, counts.int().cpu(), name=f"all_to_all.{name}"
             )

@@ -35,7 +35,7 @@ class Evaluation:
     """How good a model is on a split; the same on all ranks.
 
     Attributes:
-        metrics: see :func:`mian.metrics.all_metrics`.
+        metrics: see :func:`mian.metrics.evaluate`.
     """
 
     metrics: dict[str, float]
@@ -169,9 +169,9 @@ class ScoredRows:
             return [[], []]
         stride = 1 + self._capacity // (2 * runs)
         every = max(1, self._capacity // (2 * stride))
-        rank_values = self._ranks.gather_objects([table.samples(stride) for table in self._tables])
+        rank_samples = self._ranks.gather_objects([table.samples(stride) for table in self._tables])
         keys = []
-        for samples in (np.concatenate(table_keys) for table_keys in zip(*rank_values, strict=True)):
+        for samples in (np.concatenate(table_samples) for table_samples in zip(*rank_samples, strict=True)):
             samples["outcome"] &= ~np.uint32(1)
             chosen = np.sort(samples)[every::every]
             keys.append(sorted(set(chosen.tolist())))
@@ -190,7 +190,7 @@ def _check(seen: npt.NDArray[np.int64]) -> int:
     return int(rows)
 
 
-def _in_order(rank_values: list[dict[int, Sums]]) -> Sums:
+def _in_order(rank_parts: list[dict[int, Sums]]) -> Sums:
     """The sum of parts that ranks have, by their numbers."""
-    parts = {number: part for rank_value in rank_values for number, part in rank_value.items()}
+    parts = {number: part for parts_of_rank in rank_parts for number, part in parts_of_rank.items()}
     return reduce(add, (parts[number] for number in range(len(parts))))

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from mian.contract import UNKNOWN_ID, Contract, ContractError, read_contract, vocabulary_values
+from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN
 from mian.evaluation.baselines import BaselineError, LogisticRegressionBaseline, PopularityBaseline
 from mian.evaluation.scoring import Scores, scores
@@ -68,12 +68,19 @@ class SplitEvaluation:
 
 
 def evaluate_offline(
-    servable: Servable, samples: str, split: str, baselines: Iterable[BaselineName], train: str, truth: str | None
+    servable: Servable,
+    contract: Contract,
+    samples: str,
+    split: str,
+    baselines: Iterable[BaselineName],
+    train: str,
+    truth: str | None,
 ) -> SplitEvaluation:
     """Score a split with a model, and with what it is held against.
 
     Args:
         servable: The model.
+        contract: The contract of the samples.
         samples: The folder of the samples.
         split: What is scored.
         baselines: What to fit.
@@ -84,7 +91,6 @@ def evaluate_offline(
         ContractError, StreamError: See :func:`score_split`.
         BaselineError, TruthError: See :func:`baseline_scores` and :func:`true_probabilities`.
     """
-    contract = read_contract(samples)
     scored = score_split(servable, contract, samples, split)
     others: dict[str, npt.NDArray[np.float64]] = {
         name: baseline_scores(name, contract, samples, train, split) for name in baselines

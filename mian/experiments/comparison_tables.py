@@ -31,10 +31,10 @@ def metrics_by_seed(rows: HeldOutRows, probabilities: Probabilities) -> dict[str
     return {variant: pd.DataFrame([test_metrics(rows, p) for p in arrays]) for variant, arrays in probabilities.items()}
 
 
-def best_peer(metrics: Mapping[str, pd.DataFrame], variants: Sequence[str], ours: Sequence[str]) -> str:
-    """The variant with the highest mean AUC among those that are not ours."""
+def best_peer(metrics: Mapping[str, pd.DataFrame], variants: Sequence[str], proposed: Sequence[str]) -> str:
+    """The variant with the highest mean AUC among those that are not proposed."""
     return max(
-        (variant for variant in variants if variant not in ours), key=lambda variant: float(metrics[variant]["auc"].mean())
+        (variant for variant in variants if variant not in proposed), key=lambda variant: float(metrics[variant]["auc"].mean())
     )
 
 

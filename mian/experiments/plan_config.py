@@ -28,7 +28,7 @@ class Variant(Strict):
 
 
 class Published(Strict):
-    """Figures that others published on the same data, to stand beside ours."""
+    """Figures that others published on the same data, to stand beside these."""
 
     source: str
     """Where the figures come from."""

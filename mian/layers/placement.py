@@ -58,7 +58,7 @@ _EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 @contextmanager
 def sharded_tables(exchange: Exchange | None) -> Iterator[None]:
-    """Embedding tables that are made within is sharded over the ranks.
+    """Embedding tables that are made within are sharded over the ranks.
 
     Args:
         exchange: with the other ranks, which make the same tables; None: tables lie whole, as they do without this.

@@ -39,7 +39,7 @@ class Optimizer:
     """A model's optimizers, and the exchange of gradients between ranks before they act.
 
     All dense weights lie in one piece of memory, and so do their gradients: one reduction over the ranks, one clipping, one update. Of a
-    table the ranks exchange the rows that their batches hold, each once; the gradient of one that is split over them comes exchanged.
+    table the ranks exchange the rows that their batches hold, each once; the gradient of one that is sharded comes exchanged.
     What batches have for means and variances travels with the dense gradients, so that moving averages are the same on all ranks.
 
     Args:
@@ -72,7 +72,7 @@ class Optimizer:
         return {f"optimizer.{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 
     def sharded_rows(self) -> dict[str, int]:
-        """Of the state, what is split over the ranks as its table is: by name, how many rows it has over all ranks."""
+        """Of the state, what is sharded as its table is: by name, how many rows it has over all ranks."""
         return {
             f"optimizer.{name}.{key}": self._tables[name].rows
             for name, table_optimizer in self._table_optimizers.items()

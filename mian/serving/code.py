@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mian.fingerprint import source_fingerprint
 
-#: The rooms of ``mian`` that a served model runs.
+#: The rooms of ``mian`` that decide what a served model answers.
 ROOMS = ("contract", "kernels", "layers", "models", "serving")
 
 

@@ -74,7 +74,8 @@ class ModelMetrics(BaseModel):
 def write_record(folder: Path, record: TrainingRecord | ModelMetrics) -> None:
     """Write ``training.json`` or ``metrics.json``; the file is whole or as before."""
     path = folder / (TRAINING_FILE if isinstance(record, TrainingRecord) else METRICS_FILE)
-    write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, text, make_folder=False)
 
 
 def read_training(folder: Path) -> TrainingRecord:

@@ -92,7 +92,7 @@ class ElasticSession(State):  # type: ignore[misc]
         """Take a trainer's state along, in the place of what was held.
 
         Args:
-            key: of the training, see :func:`training_key`.
+            key: of the training, see :func:`mian.checkpoint.keys.training_key`.
             trainer: as it is when the world ends.
         """
         self._kept_state = key, trainer

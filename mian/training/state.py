@@ -54,13 +54,13 @@ class TrainingState:
         self.model = context.build_model(contract)
         self.optimizer = Optimizer(self.model, self._config.optimizer, self._ranks)
         self.progress = progress
-        self.meter = LossMeter()
         self.best_weights: dict[str, torch.Tensor] = {}
         self.has_initial_weights = False
         table_rows = {name: table.rows for name, table in self.model.tables().items() if table.is_sharded}
         rows = {**table_rows, **self.optimizer.sharded_rows()}
         self._saving = Saving(self._ranks, rows, Path(self._config.output), store, self._config.checkpoint.enabled)
         self._saving.broadcast(self.model.state_dict())
+        self.meter = LossMeter()  # last, since it starts a clock
 
     def resume(self, saved: Mapping[str, Any] | None) -> bool:
         """Restore a checkpoint. With the same number of ranks the training goes on as if it had not stopped.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -32,8 +31,6 @@ from mian.training.loss_meter import LossMeter
 from mian.training.outcome import TrainingError, TrainingResult, TrainingStopped
 from mian.training.state import TrainingState
 from mian.training.step import TrainingStep
-
-log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, float], int], None]
 """Gets metrics by name, and the step that they belong to."""
@@ -128,9 +125,10 @@ class Trainer:
             keep: Called on all ranks when the weights are final, before the test split is scored, since scoring may fail.
 
         Raises:
-            TrainingError: A loss or a weight is no longer finite; on the first rank that knows why. RankError: on the others then.
+            TrainingError: A loss or a weight is no longer finite; on the first rank that knows why.
+            RankError: On the others then.
             StreamError: Samples cannot be read.
-            SpillError: The output folder has no room for scores that do not fit in memory; on the rank that found out.
+            SpillError: The output folder has no room for scores; on the rank that found out.
             TrainingStopped: A rank was asked to stop.
         """
         progress = self.progress

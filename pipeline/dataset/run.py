@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mian.contract import Contract, ContractError, Day
+from mian.contract.document import fingerprint
 from mian.fingerprint import package_fingerprint
 from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import (
@@ -209,7 +210,9 @@ class _Run:
                 "config_fingerprint": settings_fingerprint(self._config),
                 "settings": setting_fingerprints(self._config),
                 "samples_version": SAMPLES_VERSION,
-                "code_fingerprint": package_fingerprint("pipeline"),
+                "code_fingerprint": fingerprint(
+                    {package: package_fingerprint(package) for package in ("pipeline", "mian.contract")}
+                ),
                 "publication": self._publication,
                 "days": tuple(day.model_copy(update={"final": day.final or self._builder.is_final(day.day)}) for day in days),
             }

@@ -17,7 +17,7 @@ _IDS = ("user_id", "item_id")
 
 
 class RoleFields:
-    """The fields of one role: ``places`` as in :class:`Rows`, and the columns that they make."""
+    """The fields of one role: ``places`` as in :class:`pipeline.join.rows.Rows`, and the columns that they make."""
 
     def __init__(self) -> None:
         self.places: dict[str, str] = {}
@@ -56,7 +56,7 @@ def needs_both(config: DataConfig, impressions: DataFrame, profiles: DataFrame) 
 
 
 def own_draws(config: DataConfig, impressions: DataFrame) -> frozenset[str]:
-    """See :class:`Rows`; ``impressions`` has the columns that fields can be made of."""
+    """See :class:`pipeline.join.rows.Rows`; ``impressions`` has the columns that fields can be made of."""
     if config.log.kind != "positives_only":
         return frozenset()
     item_columns = {"item_id", *(config.items.attributes if config.items is not None else [])}

@@ -53,7 +53,7 @@ def join_by_user(rows: Rows, plan: JoinPlan, partitions: int) -> DataFrame:
     """Join what belongs to each user.
 
     Returns:
-        Columns of :data:`OUTPUT`; see the constants above.
+        Columns of :data:`OUTPUT`; see :mod:`pipeline.join.outputs`.
     """
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
@@ -151,9 +151,9 @@ class Partition:
             yield from self._samples(impressions.take(wanted), kept[wanted], drawn[wanted])
 
     def _distinct_behaviors(self, rows: IntArray) -> BoolArray:
-        """Of the deliveries of one behavior (user, item, id, time of its first delivery, action) the first one."""
+        """Of the deliveries of one behavior (user, item, id, ``_once``, action) the first one."""
         keys = pairs(pairs(self._users, self._items)[rows], self._ids[rows])
-        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._first_delivery_time(rows))
+        keys = pairs(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64), self._once_and_action(rows))
         return self._distinct(rows, keys)
 
     def _distinct(self, rows: IntArray, keys: IntArray) -> BoolArray:
@@ -170,7 +170,7 @@ class Partition:
             kept[several] = firsts(keys[several], rank)
         return kept
 
-    def _first_delivery_time(self, rows: IntArray) -> IntArray:
+    def _once_and_action(self, rows: IntArray) -> IntArray:
         """Numbers that are equal where a behavior's action and its ``_once`` are."""
         moments, _ = codes(self._table.column("_once").take(pa.array(rows)))
         actions, _ = codes(self._table.column("action").take(pa.array(rows)))

@@ -45,8 +45,8 @@ class Rows:
     Columns: :data:`ROLE`; ``impression_id``, ``user_id``, ``item_id``; ``time``, ``arrived``, ``valid_from``, ``valid_to`` as int64
     microseconds; ``label`` of impressions; the hash; ``_once`` of behaviors; ``_items_known`` of impressions where it matters; of what
     Spark joined whether it found a row (:func:`pipeline.join.matches.matched_column`); of recorded histories
-    :data:`pipeline.logs.recorded.LIST` and ``PLACE``; then ``text_0``, ``number_0`` ...: the fields, text or double. A column that a role
-    not is null. A row has fields of its own role alone, so that those of impressions, profiles and behaviors share columns.
+    :data:`pipeline.logs.recorded.LIST` and ``PLACE``; then ``text_0``, ``number_0`` ...: the fields, text or double. A column that a
+    role has not is null. A row has fields of its own role alone, so that those of impressions, profiles and behaviors share columns.
     """
 
     frame: DataFrame

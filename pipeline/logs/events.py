@@ -242,13 +242,13 @@ class EventLogs:
 
     def _rows(self, facts: Mapping[str, LogFacts]) -> dict[dt.date, int]:
         """About how many samples a day has: after sampling, with drawn negatives, before duplicates are left out."""
-        config, examples = self._config, facts["log.impressions"]
-        positives = facts["log.clicks"].rows if "log.clicks" in facts else examples.positives
+        config, impressions = self._config, facts["log.impressions"]
+        positives = facts["log.clicks"].rows if "log.clicks" in facts else impressions.positives
         drawn = config.log.negatives.uniform + config.log.negatives.popularity if config.log.negatives is not None else 0
         rows = {}
-        for day, n in examples.rows.items():
+        for day, n in impressions.rows.items():
             if day is not None:
-                good = n - sum(examples.broken.get(day, {}).values())
+                good = n - sum(impressions.broken.get(day, {}).values())
                 clicked = good if drawn else min(good, positives.get(day, 0))
                 rows[day] = clicked + round((good - clicked + drawn * good) * config.sampled(day))
         return rows

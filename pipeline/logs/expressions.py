@@ -14,10 +14,8 @@ from pipeline.logs.errors import LogError, first_line
 #: An expression that is a column and nothing else.
 _COLUMN = re.compile(r"`[^`]+`")
 
-
 #: An expression that is a name; Spark takes some for functions where no column has it.
 _NAME = re.compile(r"`[^`]+`|\w+")
-
 
 #: Spark's name for a column of CSV files that has none.
 NAMELESS = re.compile(r"_c\d+")

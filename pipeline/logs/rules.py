@@ -234,14 +234,14 @@ def _threshold_passed(
     name: str, marked: DataFrame, day: dt.date | None, reasons: Mapping[str, int], rows: int, quality: Quality
 ) -> str:
     worst = max(reasons, key=lambda reason: reasons[reason])
-    quarantined = [c for c in (*IDS, "time", "valid_from", "arrived", "label", CORRUPT) if c in marked.columns]
+    columns = [c for c in (*IDS, "time", "valid_from", "arrived", "label", CORRUPT) if c in marked.columns]
     # as text: a time in a wrong unit may lie beyond what Python's datetime can hold
     example = (
         marked.where((F.col(REASON) == worst) & F.col(DAY).eqNullSafe(F.lit(day).cast("date")))
-        .select(*[F.make_valid_utf8(F.substring(F.col(c).cast("string"), 1, 80)).alias(c) for c in quarantined])
+        .select(*[F.make_valid_utf8(F.substring(F.col(c).cast("string"), 1, 80)).alias(c) for c in columns])
         .first()
     )
-    values = ", ".join(f"{c} {example[c]!r}" for c in quarantined if c != CORRUPT or example[c]) if example is not None else ""
+    values = ", ".join(f"{c} {example[c]!r}" for c in columns if c != CORRUPT or example[c]) if example is not None else ""
     hint = next((text for part, text in _HINTS.items() if part in worst), "correct the log")
     others = sum(reasons.values()) - reasons[worst]
     when = f" on {day}" if day is not None else " of no day" if "time" in marked.columns else ""

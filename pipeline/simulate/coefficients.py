@@ -1,4 +1,6 @@
-"""Every coefficient of the simulated world, in one place; docs/concepts/simulated-world.md tells what each one does.
+"""Every coefficient of the simulated world; docs/concepts/simulated-world.md tells what each one does.
+
+The number of categories is :data:`pipeline.config.simulation.CATEGORIES`, because the sizes of a world depend on it.
 
 They were chosen once, as a plausible shop, and are no setting: another value is another world.
 """

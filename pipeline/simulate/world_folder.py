@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from mian.contract.document import fingerprint
 from mian.fingerprint import package_fingerprint
-from pipeline.config.simulation import SimulateConfig
+from pipeline.config.simulation import CATEGORIES, SimulateConfig
 from pipeline.io.atomic_directory import AtomicDirectory
 from pipeline.simulate.summary import Summary
 
@@ -41,7 +41,7 @@ class WorldRecord(BaseModel):
 
 def record_of(config: SimulateConfig, summary: Summary) -> WorldRecord:
     """What a finished world says of itself."""
-    sizes = {"users": config.user_count, "items": config.item_count, "brands": config.brand_count}
+    sizes = {"users": config.user_count, "items": config.item_count, "brands": config.brand_count, "categories": CATEGORIES}
     return WorldRecord(
         config=config.model_dump(mode="json", exclude={"output"}) | sizes,
         code=package_fingerprint("pipeline.simulate"),
