@@ -81,7 +81,7 @@ def servable(samples: Samples) -> Servable:
 
 @pytest.fixture(scope="module")
 def evaluation(samples: Samples, servable: Servable) -> SplitEvaluation:
-    return evaluate_offline(servable, str(samples.folder), "test", ["popularity"], "train", None)
+    return evaluate_offline(servable, samples.contract, str(samples.folder), "test", ["popularity"], "train", None)
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +299,7 @@ def test_ids_that_came_after_the_model_was_trained_are_unknown_to_it(
 
 def test_a_model_without_attention_is_said_to_have_none(samples: Samples) -> None:
     plain = servable_of(samples, "lr")
-    found = evaluate_offline(plain, str(samples.folder), "test", [], "train", None)
+    found = evaluate_offline(plain, samples.contract, str(samples.folder), "test", [], "train", None)
     page = Page(report_page(plain, MODEL, found))
     assert len(page.pictures()) == 2
     assert NO_ATTENTION in page.text
