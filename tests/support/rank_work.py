@@ -91,7 +91,7 @@ def waited(ranks: Ranks) -> tuple[float, float]:
     """Seconds that this rank was in exchanges to which the last one came late, and those for which it kept a core busy meanwhile."""
     before, busy = ranks.exchange_seconds, time.process_time()
     for exchange in (
-        ranks.wait,
+        ranks.barrier,
         lambda: ranks.broadcast_object(0),
         lambda: ranks.allreduce_mean_(torch.zeros(1)),
         lambda: ranks.allreduce_gradients(torch.zeros(1), {}),

@@ -57,7 +57,7 @@ def test_late_arrivals_are_walked_over_however_many(monkeypatch: pytest.MonkeyPa
         np.zeros(30, np.int64), np.full(30, 5_000), Timelines(users, times), visible, History(length=7, days=1), UTC
     )
     assert found.lengths.tolist() == [7] * 30
-    assert times[found.of(np.array([29, 3])).places].tolist() == [19, 18, 17, 16, 15, 14, 13] * 2
+    assert times[found.take(np.array([29, 3])).places].tolist() == [19, 18, 17, 16, 15, 14, 13] * 2
 
 
 def test_cutoffs() -> None:
