@@ -1,4 +1,4 @@
-"""Ranks that come and go: in each new world the training goes on with what those that stayed have in memory."""
+"""Elastic training: when ranks leave or join, the training continues with what the remaining ranks have in memory."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Value = TypeVar("Value")
 
 
 class ElasticSession(State):  # type: ignore[misc]
-    """The ranks that take part now, and what this process takes along into the next world.
+    """The current set of ranks, and the state that this process keeps when the set changes.
 
-    Launched with ``horovodrun --host-discovery-script``, ranks may be killed, asked to stop, or come, at any moment; then those that are
-    there make a new world, in which the job is done again from its beginning and goes on where :meth:`kept_state` says. Launched otherwise,
-    there is one world.
+    Launched with ``horovodrun --host-discovery-script``, ranks may be killed, asked to stop, or join at any moment. The ranks that are
+    there then form a new set, run the job again from its beginning, and continue where :meth:`kept_state` says. Launched otherwise, the
+    set of ranks never changes.
 
-    Nothing is copied for that while a training runs: what is taken along is the training's own tensors, which no exchange between ranks
-    that fails has touched. A rank that comes gets them from the first one, which is the one that has been there longest.
+    Nothing is copied for that while a training runs. The kept state is the training's own tensors, which a failed exchange between ranks
+    does not touch. A rank that joins gets them from rank 0, which is the rank that has been there longest.
 
     Args:
         stop_requested: Returns whether this process was asked to stop.
 
     Attributes:
         ranks: who takes part.
-        elastic: whether there may be another world.
+        elastic: Whether the set of ranks may change.
     """
 
     def __init__(self, stop_requested: Callable[[], bool]) -> None:
@@ -57,17 +57,17 @@ class ElasticSession(State):  # type: ignore[misc]
         self._kept_state: tuple[str, Trainer] | None = None
 
     def run(self, job: Callable[[], Value]) -> Value:
-        """Do the job; anew in every new world, whenever the one that it is done in ends.
+        """Run the job, and run it again whenever the set of ranks changes.
 
         Raises:
-            HorovodInternalError: another rank ended, and no other world can be.
+            HorovodInternalError: Another rank has ended, and no new set of ranks can form.
         """
 
-        def in_this_world(_: State) -> Value:
+        def with_these_ranks(_: State) -> Value:
             self.ranks = Ranks()
             return job()
 
-        return run_fn(in_this_world, self._meet_again)(self) if self.elastic else job()
+        return run_fn(with_these_ranks, self._meet_again)(self) if self.elastic else job()
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -93,12 +93,12 @@ class ElasticSession(State):  # type: ignore[misc]
 
         Args:
             key: of the training, see :func:`mian.checkpoint.keys.training_key`.
-            trainer: as it is when the world ends.
+            trainer: Its state is taken when the set of ranks changes.
         """
         self._kept_state = key, trainer
 
     def kept_state(self, key: str) -> dict[str, Any] | None:
-        """What was taken along from the world before, for :meth:`Trainer.resume`.
+        """The state kept from the previous set of ranks, for :meth:`Trainer.resume`.
 
         None where this process is new; and where tables are sharded, for a rank that is gone took its rows with it.
 
@@ -115,10 +115,10 @@ class ElasticSession(State):  # type: ignore[misc]
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Round what may be broken off by another world.
+        """Wrap work that a change of the ranks may interrupt.
 
         Raises:
-            TrainingStopped: this process was asked to stop; where there is but one world, any process was.
+            TrainingStopped: This process was asked to stop; if the set of ranks cannot change, any process was.
             HostsUpdatedInterrupt: ranks come or leave, and this one stays.
         """
         try:
@@ -136,7 +136,7 @@ class ElasticSession(State):  # type: ignore[misc]
 
     @property
     def restart_errors(self) -> tuple[type[Exception], ...]:
-        """The errors by which a world ends, and another one begins."""
+        """The errors that end a set of ranks, after which the job runs again."""
         return (HorovodInternalError, HostsUpdatedInterrupt) if self.elastic else ()
 
     def on_hosts_updated(self, timestamp: int, update: int) -> None:

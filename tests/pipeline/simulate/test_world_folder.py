@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from pyspark.sql import SparkSession
 
 from pipeline.config.simulation import SimulateConfig
-from pipeline.simulate.world_folder import RECORD_FILE, SimulateError
+from pipeline.simulate import world_folder
+from pipeline.simulate.summary import Summary
+from pipeline.simulate.world_folder import RECORD_FILE, SimulateError, record_of
 from pipeline.simulate.write import simulate_logs
 
 
@@ -67,3 +69,10 @@ def test_sizes_follow_from_the_number_of_impressions(tmp_path: Path) -> None:
 def test_days_must_be_in_order(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="is before first_day"):
         config_of(tmp_path, last_day=dt.date(2025, 1, 1))
+
+
+def test_another_number_of_categories_is_another_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = Summary.model_construct()
+    before = record_of(config_of(tmp_path), summary).fingerprint
+    monkeypatch.setattr(world_folder, "CATEGORIES", world_folder.CATEGORIES + 1)
+    assert record_of(config_of(tmp_path), summary).fingerprint != before
