@@ -1,4 +1,4 @@
-"""Compare models: ``python jobs/reproduce.py --config conf/experiment/demo.yaml``, or under ``horovodrun -np N``."""
+"""Compare models: ``python jobs/reproduce.py --config conf/experiment/simulated.yaml``, or under ``horovodrun -np N``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Trains models on the samples of one data set, each at its own best point of one grid, with several seeds, and writes a report.\n"
         "Started again it goes on where it was stopped. Started several times at once it shares the trainings: processes see each other\n"
         "by the files in the output folder, and each writes the report when all trainings are done.",
-        config="conf/experiment/demo.yaml",
+        config="conf/experiment/simulated.yaml",
     )
     parser.add_argument("--no-report", action="store_true", help="only train")
     options = parser.parse_args(arguments)

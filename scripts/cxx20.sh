@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The C++ compiler that builds Horovod: Horovod asks for C++14, the headers of today's PyTorch need C++20.
-# Every -std=... becomes -std=gnu++20; all else goes to the compiler as it came. MIAN_CXX names the compiler.
+# Every -std=... becomes -std=gnu++20; -g goes, for debug information is a third of the time; all else goes to the compiler as it came.
+# MIAN_CXX names the compiler.
 # nvcc, whose compiler this is too, says itself what it can read; Horovod's kernels know nothing of PyTorch.
 set -euo pipefail
 
@@ -12,6 +13,7 @@ arguments=()
 for argument in "$@"; do
   case $argument in
     -std=*) arguments+=(-std=gnu++20) ;;
+    -g) ;;
     *) arguments+=("$argument") ;;
   esac
 done

@@ -16,12 +16,15 @@ root=$PWD
 venv=$root/.venv
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/mian/wheels
 log=$(mktemp)
+others=''  # the process that installs all else while Horovod compiles
 cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 
-keep_log() {
+stop_and_keep_log() {
+  [ -z "$others" ] || kill -- "-$others" 2>/dev/null || true
+  [ ! -f "$log.others" ] || { cat "$log.others" >>"$log"; rm "$log.others"; }
   if [ -s "$log" ] && [ -d "$venv" ]; then mv "$log" "$venv/setup.log"; else rm -f "$log"; fi
 }
-trap keep_log EXIT
+trap stop_and_keep_log EXIT
 
 die() {
   printf 'setup: %s\n' "$*" >&2
@@ -200,7 +203,7 @@ venv_fits() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && [ "$("$venv/bin/python" -c "$same")" = "$("$python" -c "$same")" ]
 }
 
-# Python compiles what is imported when it is, see import_all; pip would compile some 17,000 files.
+# Python compiles what is imported when it is, see compile_modules; pip would compile some 17,000 files.
 pip_install() {
   "$venv/bin/python" -m pip install --no-input --no-compile -c constraints.txt "$@"
 }
@@ -232,37 +235,14 @@ install_horovod_wheel() {
     "$venv/bin/python" -c 'import horovod.torch as hvd; assert hvd.gloo_built()'
 }
 
-install_horovod() {
-  local operations='' key folder
-  if [ "$cuda" = yes ]; then
-    if "$venv/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>>"$log"; then
-      operations=NCCL
-    else
-      echo "note: there is a GPU, but this torch cannot use it; Horovod is built for the CPU"
-    fi
-  fi
-  key=$(horovod_key "${operations:-gloo}")
-  folder=$wheels/$key
-  [ "$(cat "$venv/horovod-key" 2>/dev/null)" != "$key" ] || return 0
-  if ! compgen -G "$folder/horovod-*.whl" >/dev/null || ! install_horovod_wheel "$folder" >>"$log" 2>&1; then
-    if ! step "Horovod (${operations:-Gloo}), compiled from source: a few minutes" build_horovod "$operations" "$folder"; then
-      [ -z "$operations" ] || die "NCCL's headers and libnccl.so are needed, HOROVOD_NCCL_HOME says where; MIAN_CUDA=0 does without"
-      exit 1
-    fi
-    step "Horovod into .venv" install_horovod_wheel "$folder"
-  else
-    echo "Horovod (${operations:-Gloo}), from $folder"
-  fi
-  printf '%s\n' "$key" >"$venv/horovod-key"
-}
-
-# What setup.cfg says that this project needs, and its tests.
+# What setup.cfg says that this project needs, and its tests; Horovod comes by itself.
 requirements() {
   "$venv/bin/python" - <<'EOF'
 import configparser
 said = configparser.ConfigParser()
 said.read("setup.cfg")
-print(said["options"]["install_requires"], said["options.extras_require"]["test"], sep="\n")
+said = said["options"]["install_requires"] + "\n" + said["options.extras_require"]["test"]
+print(*(line for line in said.splitlines() if not line.startswith("horovod")), sep="\n")
 EOF
 }
 
@@ -277,17 +257,61 @@ install_all() {
     wait "$project" || true
     return 1
   fi
-  import_all  # meanwhile
+  compile_modules mlflow.pyfunc mlflow.pytorch petastorm pyspark.sql sklearn.linear_model jobs.build_samples || true  # meanwhile; check_venv says what is wrong
   wait "$project"
 }
 
-# What the jobs import; the first time it is compiled, and kept.
-import_all() {
-  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import horovod.torch, petastorm, pyspark.sql, jobs.build_samples, jobs.evaluate, jobs.train'
+# compile_modules NAME...: imports them, which compiles them and all that they import, and keeps that.
+compile_modules() {
+  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c "import $(sed 's/ /, /g' <<<"$*")"
+}
+
+# Takes Horovod from the cache of wheels, or compiles it, and installs all else meanwhile.
+install_horovod_and_all_else() {
+  local operations='' key folder
+  if [ "$cuda" = yes ]; then
+    if "$venv/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>>"$log"; then
+      operations=NCCL
+    else
+      echo "note: there is a GPU, but this torch cannot use it; Horovod is built for the CPU"
+    fi
+  fi
+  key=$(horovod_key "${operations:-gloo}")
+  folder=$wheels/$key
+  if [ "$(cat "$venv/horovod-key" 2>/dev/null)" = "$key" ]; then
+    step "MIAN and all else" install_all
+    return
+  fi
+  if compgen -G "$folder/horovod-*.whl" >/dev/null && install_horovod_wheel "$folder" >>"$log" 2>&1; then
+    echo "Horovod (${operations:-Gloo}), from $folder"
+    step "MIAN and all else" install_all
+  else
+    set -m  # in a process group of its own, which the end of this script can stop
+    install_all >"$log.others" 2>&1 &
+    others=$!
+    set +m
+    if ! step "Horovod (${operations:-Gloo}), compiled from source while all else is installed: a few minutes" \
+      build_horovod "$operations" "$folder"; then
+      [ -z "$operations" ] || die "NCCL's headers and libnccl.so are needed, HOROVOD_NCCL_HOME says where; MIAN_CUDA=0 does without"
+      exit 1
+    fi
+    step "MIAN and all else" wait_for_others
+    step "Horovod into .venv" install_horovod_wheel "$folder"
+  fi
+  printf '%s\n' "$key" >"$venv/horovod-key"
+}
+
+wait_for_others() {
+  local status=0
+  wait "$others" || status=$?
+  others=''
+  cat "$log.others"
+  rm "$log.others"
+  return "$status"
 }
 
 check_venv() {
-  "$venv/bin/python" -m pip check && import_all
+  "$venv/bin/python" -m pip check && compile_modules horovod.torch jobs.build_samples jobs.evaluate jobs.train
 }
 
 # --- The steps -----------------------------------------------------------------------------------------------------------------
@@ -318,8 +342,7 @@ printf '%s\n' "$java_home" >"$venv/java-home"
 
 step "pip and build tools" pip_install pip setuptools wheel
 step "PyTorch" pip_install torch numpy packaging cloudpickle psutil PyYAML
-install_horovod
-step "MIAN and all else" install_all
+install_horovod_and_all_else
 step "check" check_venv
 if ! "$venv/bin/python" -c 'import sys; from mian.kernels import is_compiled; sys.exit(not is_compiled())' 2>>"$log"; then
   echo "note: mian/kernels was not compiled (.venv/setup.log says why); torch's own operators do, slower"
