@@ -5,8 +5,9 @@
 Prints one JSON line for each way to shuffle: windows of whole row groups (``mixed_row_groups`` as ``shuffle_window``, 4), the default, and
 one window of all rows.
 
-- ``days_in_batch``: of the days of a split that is laid out as the demo's (38 days of one row group of 13,700 rows each, two ranks, batches
-  of 256), how many a global batch has rows of, on average, and in the worst batch. Arithmetic of the plan; nothing is read.
+- ``days_in_batch``: of the days of a split that is laid out as that of ``conf/data/simulated.yaml`` (38 days of one row group of 13,700
+  rows each, two ranks, batches of 256), how many a global batch has rows of, on average, and in the worst batch. Arithmetic of the plan;
+  nothing is read.
 - ``calibration``: of the validation split at the end of a small training, by seed. The samples are made up: 24 days of 1,500 rows, on
   every third of which most rows are clicked for a reason that no field tells. A training whose last batches are of some days alone ends
   with their rate. ``spread`` is the greatest less the least.

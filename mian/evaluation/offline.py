@@ -33,7 +33,7 @@ MODEL = "model"
 UPPER_BOUND = "upper bound"
 """The true probabilities of a simulated world, given all that decides a click; also what no sample holds."""
 ATTAINABLE = "attainable"
-"""The probabilities given the world's laws and what samples hold; shares are of its AUC."""
+"""The probabilities given the simulator's coefficients and what samples hold; shares are of its AUC."""
 TRUTH_COLUMNS = {ATTAINABLE: "attainable", UPPER_BOUND: "probability"}
 """By predictor, its column beside ``impression_id`` in the table of true probabilities."""
 _DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "positives": 0, "share": 4}

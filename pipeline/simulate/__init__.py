@@ -1,1 +1,1 @@
-"""The simulated world: raw click logs of any size whose laws are known (docs/concepts/simulated-world.md)."""
+"""The simulated world: raw click logs of any size whose coefficients are known (docs/concepts/simulated-world.md)."""

@@ -1,7 +1,7 @@
-"""What the best predictor knows that reads samples: the laws of the world, and of each impression what a sample holds.
+"""What the best predictor knows that reads samples: the simulator's coefficients, and of each impression what a sample holds.
 
 No sample holds what a user needs at the moment, the profile of a user who is in no snapshot, or what changed in a profile since the last
-one. The probability of a click is the mean over all that they may be, by the laws that they are drawn by.
+one. The probability of a click is the mean over all that they may be, by the distributions that they are drawn from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(9)  # type: ignore[no
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """What samples hold of S sessions of K impressions, beside the laws; all times are microseconds since 1970, UTC."""
+    """What samples hold of S sessions of K impressions, beside the coefficients; all times are microseconds since 1970, UTC."""
 
     time_us: Ints
     """(S,)"""
@@ -56,7 +56,7 @@ def held_by_samples(world: World, users: Users, sessions: Sessions, simulated_cl
 
 
 def attainable_probability(world: World, held: Held) -> Floats:
-    """The probability of a click within the attribution window, (S, K), given the laws and what samples hold.
+    """The probability of a click within the attribution window, (S, K), given the coefficients and what samples hold.
 
     What a profile adds to the logit is a sum over fields; its mean and variance are exact, its distribution is taken to be normal. That an
     item is shown says something of a profile, as some slots are filled by what suits it; nothing is concluded from past clicks.

@@ -29,7 +29,7 @@ class Items:
     price: Floats
     """(I,)"""
     price_z: Floats
-    """(I,), log price standardized by the category's law."""
+    """(I,), log price standardized within the category."""
     quality: Floats
     """(I,), part of the logit."""
     cumulative: Floats

@@ -27,16 +27,19 @@ class Summary(BaseModel):
     best_logloss: float
     """Mean logloss of the true probabilities."""
     attainable_auc: float = math.nan
-    """AUC of the laws and what samples hold; NaN in the record of a world that was simulated before this was known."""
+    """AUC of the coefficients and what samples hold; NaN in the record of a world that was simulated before this was known."""
     attainable_logloss: float = math.nan
 
     def table(self) -> str:
         """Some lines for a person."""
         lines = [f"  {name:<12} {count:>14,} rows" for name, count in self.rows.items()]
         lines.append(f"  click-through rate {self.ctr:.4f}")
-        lines.append(f"  upper bound (all that decides a click):      AUC {self.best_auc:.4f}, logloss {self.best_logloss:.4f}")
         lines.append(
-            f"  attainable (the laws and what samples hold): AUC {self.attainable_auc:.4f}, logloss {self.attainable_logloss:.4f}"
+            f"  upper bound (all that decides a click):              AUC {self.best_auc:.4f}, logloss {self.best_logloss:.4f}"
+        )
+        lines.append(
+            "  attainable (the coefficients and what samples hold): "
+            f"AUC {self.attainable_auc:.4f}, logloss {self.attainable_logloss:.4f}"
         )
         return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""The predictor that knows the laws and what samples hold: what it must not know, and how good it is. No Spark."""
+"""The predictor that knows the coefficients and what samples hold: what it must not know, and how good it is. No Spark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The laws of the world, checked against slow and obvious computations. No Spark."""
+"""The simulator's probabilities and distributions, checked against slow and obvious computations. No Spark."""
 
 from __future__ import annotations
 
