@@ -176,7 +176,7 @@ class Ranks:
             dense.copy_(here)
             return {name: (rows.to(dense.device), values.to(dense.device)) for name, (rows, values) in mean.items()}
         with self._watchdog:
-            parts = self._send_dense(dense)
+            dense_mean = _DenseMean(dense, self.size, self._codec)
             sent = {
                 name: (
                     hvd.allgather_async(rows, name=f"{name}.rows"),
@@ -184,12 +184,12 @@ class Ranks:
                 )
                 for name, (rows, values) in tables.items()
             }
-            reduced = self._send_mean(parts)
+            dense_mean.share()
             all_rows = {name: _synchronize(rows_handle) for name, (rows_handle, _) in sent.items()}
         found = {name: distinct(rows) for name, rows in all_rows.items()}  # while the gradients travel
         with self._watchdog:
             all_values = {name: self._decompress(_synchronize(values_handle)) for name, (_, values_handle) in sent.items()}
-            self._receive_mean(reduced, dense)
+            dense_mean.receive()
         return {
             name: (rows, sum_by_place(all_values[name].div_(self.size), places, len(rows)))
             for name, (rows, places) in found.items()
@@ -211,23 +211,6 @@ class Ranks:
     def all_to_all_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """See :meth:`mian.layers.placement.Exchange.all_to_all_gradients`."""
         return self._decompress(self.all_to_all(self._compress(gradients), counts, "gradients")[0])
-
-    def _send_dense(self, dense: torch.Tensor) -> int:
-        if self._codec is None:
-            return int(hvd.allreduce_async_(dense, op=hvd.Average, name="dense"))
-        return int(hvd.alltoall_async(self._codec.compress(blocks(dense, self.size)), name="dense.parts"))
-
-    def _send_mean(self, sent: int) -> int:
-        if self._codec is None:
-            return sent
-        rank_values = self._codec.decompress(_synchronize(sent)[0])
-        mean = rank_values.view(self.size, -1, rank_values.shape[1]).mean(dim=0)
-        return int(hvd.allgather_async(self._codec.compress(mean), name="dense.mean"))
-
-    def _receive_mean(self, sent: int, dense: torch.Tensor) -> None:
-        received = _synchronize(sent)
-        if self._codec is not None:
-            from_blocks(dense, self._codec.decompress(received))
 
     def _compress(self, vectors: torch.Tensor) -> torch.Tensor:
         return vectors if self._codec is None else self._codec.compress(vectors)
@@ -267,6 +250,40 @@ class Ranks:
         brought, _ = self.all_to_all(torch.from_numpy(as_bytes), counts, "gather_to")
         found: npt.NDArray[Scalar] = brought.numpy().view(rows.dtype).reshape(len(brought))
         return found
+
+
+class _DenseMean:
+    """The mean over ranks of a dense gradient, on its way.
+
+    Without a codec it is one allreduce. With one, each rank is sent its block by all ranks, and ``share`` sends its mean to all of them:
+    Horovod has no reduction that could add up what is compressed. Other exchanges may start between the steps.
+
+    Args:
+        dense: the gradient, of one shape on all ranks; :meth:`receive` puts the mean in its place.
+        size: how many ranks there are.
+        codec: what compresses it, if anything does.
+    """
+
+    def __init__(self, dense: torch.Tensor, size: int, codec: GradientCodec | None) -> None:
+        self._dense, self._size, self._codec = dense, size, codec
+        self._handle: int
+        if codec is None:
+            self._handle = hvd.allreduce_async_(dense, op=hvd.Average, name="dense")
+        else:
+            self._handle = hvd.alltoall_async(codec.compress(blocks(dense, size)), name="dense.parts")
+
+    def share(self) -> None:
+        """Send the mean of this rank's block, once all ranks' parts of it are here."""
+        if self._codec is not None:
+            parts = self._codec.decompress(_synchronize(self._handle)[0])
+            mean = parts.view(self._size, -1, parts.shape[1]).mean(dim=0)
+            self._handle = hvd.allgather_async(self._codec.compress(mean), name="dense.mean")
+
+    def receive(self) -> None:
+        """Wait for the mean."""
+        received = _synchronize(self._handle)
+        if self._codec is not None:
+            from_blocks(self._dense, self._codec.decompress(received))
 
 
 def _synchronize(handle: int) -> Any:

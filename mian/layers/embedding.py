@@ -120,22 +120,29 @@ class FieldEmbedding(nn.Module):
         if behaviors := self.columns["behaviors"]:
             layout = JaggedLayout(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
         layouts: dict[Group, JaggedLayout | None] = {group: layout if group == "behaviors" else None for group in GROUPS}
-        rows = {group: self._rows(group, batch, of) for group, of in layouts.items() if self._rows_of[group]}  # (rows, fields)
+        rows = {group: self._rows(group, batch, packing) for group, packing in layouts.items() if self._rows_of[group]}  # (rows, fields)
         numbers = {
-            name: batch[name] if of is None else of.pack(batch[name])
-            for group, of in layouts.items()
+            name: batch[name] if packing is None else packing.pack(batch[name])
+            for group, packing in layouts.items()
             for name in self._numbers[group]
         }
         if layout is not None and multiple > 1:
-            layout = layout.pad_to_multiple(multiple)
-            more = len(layout.places) - layout.real
-            if "behaviors" in rows:
-                padding = [column_rows.start + PADDING_ID for column_rows in self._rows_of["behaviors"].values()]
-                rows["behaviors"] = torch.cat([rows["behaviors"], rows["behaviors"].new_tensor(padding).expand(more, -1)])
-            for name in self._numbers["behaviors"]:
-                numbers[name] = torch.cat([numbers[name], numbers[name].new_zeros(more)])
+            layout = self._pad_positions(layout, multiple, rows, numbers)
         joined = torch.cat([group_rows.flatten() for group_rows in rows.values()]) if rows else None
         return Lookup(layout, {group: group_rows.shape for group, group_rows in rows.items()}, joined, numbers)
+
+    def _pad_positions(
+        self, layout: JaggedLayout, multiple: int, rows: dict[Group, torch.Tensor], numbers: dict[str, torch.Tensor]
+    ) -> JaggedLayout:
+        """Pad what is looked up of behaviors, in its place, to a multiple of positions, which the layout returned has."""
+        padded = layout.pad_to_multiple(multiple)
+        added = len(padded.places) - padded.real
+        if "behaviors" in rows:
+            padding = [column_rows.start + PADDING_ID for column_rows in self._rows_of["behaviors"].values()]
+            rows["behaviors"] = torch.cat([rows["behaviors"], rows["behaviors"].new_tensor(padding).expand(added, -1)])
+        for name in self._numbers["behaviors"]:
+            numbers[name] = torch.cat([numbers[name], numbers[name].new_zeros(added)])
+        return padded
 
     def _rows(self, group: Group, batch: Mapping[str, torch.Tensor], layout: JaggedLayout | None) -> torch.Tensor:
         """The rows of a group's ids. An id past its vocabulary would be read as one of the next vocabulary's."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs import command
 from jobs.command import LAUNCHERS, refuse_other_launchers
@@ -68,6 +69,14 @@ def test_values_may_refer_to_others_and_to_the_environment(write: Any, monkeypat
     assert config.output == "s3://bucket/samples/models"
     monkeypatch.delenv("DATA")
     assert "DATA" in message(TrainConfig, write("samples: ${oc.env:DATA}/samples\n"))
+
+
+def test_the_demo_and_the_world_of_the_results_differ_in_size_and_place_alone() -> None:
+    demo, simulated = (yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text()) for name in ("demo", "simulated"))
+    assert demo["simulate"].pop("impressions") < simulated["simulate"].pop("impressions")
+    for key in ("name", "logs", "samples"):
+        assert demo.pop(key) != simulated.pop(key)
+    assert demo == simulated
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "train").glob("*.yaml")), ids=lambda path: path.stem)
