@@ -120,7 +120,9 @@ class FieldEmbedding(nn.Module):
         if behaviors := self.columns["behaviors"]:
             layout = JaggedLayout(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
         layouts: dict[Group, JaggedLayout | None] = {group: layout if group == "behaviors" else None for group in GROUPS}
-        rows = {group: self._rows(group, batch, packing) for group, packing in layouts.items() if self._rows_of[group]}  # (rows, fields)
+        rows = {
+            group: self._rows(group, batch, packing) for group, packing in layouts.items() if self._rows_of[group]
+        }  # (rows, fields)
         numbers = {
             name: batch[name] if packing is None else packing.pack(batch[name])
             for group, packing in layouts.items()
