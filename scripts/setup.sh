@@ -311,7 +311,8 @@ wait_for_others() {
 }
 
 check_venv() {
-  "$venv/bin/python" -m pip check && compile_modules horovod.torch jobs.build_samples jobs.evaluate jobs.train
+  compile_modules horovod.torch jobs.build_samples jobs.evaluate jobs.train &
+  "$venv/bin/python" -m pip check && wait $!
 }
 
 # --- The steps -----------------------------------------------------------------------------------------------------------------
