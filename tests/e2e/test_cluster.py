@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from mian.contract import read_contract
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
-from tests.pipeline.test_build import files
+from tests.support.published import files
 from tests.support.small_logs import DAYS, config, write_logs
 from tests.support.standalone import python_without_project, standalone_cluster, submit
 

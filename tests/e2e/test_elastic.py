@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,9 +15,9 @@ import psutil
 import pytest
 
 from mian.tracking.journal import JOURNAL_FILE, JOURNALS
-from tests.support.launcher import ENVIRONMENT, ROOT, processes_with
-from tests.support.sample_data import write_samples
-from tests.support.trainings import the_run, write_training
+from tests.factories import write_samples
+from tests.launcher import Launch, processes_with
+from tests.support.trainings import Training, the_run
 
 #: So many trainings are killed at drawn moments: MIAN_KILLS=10 MIAN_SEED=3.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -41,24 +39,21 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class ElasticTraining:
+class ElasticTraining(Training):
     """A training of its own folder, on one or two workers."""
 
     def __init__(self, folder: Path, samples: Path, **values: object) -> None:
-        folder.mkdir()
-        self.folder = folder
         learning = {
             "optimizer": {"learning_rate": 3e-3, "schedule": "linear"},
             "batch_size": 32,
             "epochs": 2,
             "log_every": LOG_EVERY,
         }
-        self.config = write_training(folder, samples, **{**learning, **values})
+        super().__init__(folder, samples, **{**learning, **values})
         self.hosts(*HOSTS)
         script = folder / "hosts.sh"
         script.write_text(f"#!/bin/sh\ncat {folder}/hosts\n")
         script.chmod(0o755)
-        self._output = folder / "output"
 
     def hosts(self, *names: str) -> None:
         """Name the hosts that the launcher finds from now on, of one worker each."""
@@ -67,33 +62,12 @@ class ElasticTraining:
         part.rename(self.folder / "hosts")
 
     @contextmanager
-    def started(self) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self) -> Iterator[Launch]:
         """Started; ended with the context, where it has not ended by itself."""
-        launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "2", "--min-np", "1", "--max-np", "2"]
-        elastic = ["--host-discovery-script", str(self.folder / "hosts.sh"), "--network-interfaces", "lo"]
-        patience = ["--blacklist-cooldown-range", "2", "4", "--gloo-timeout-seconds", "30"]
-        job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(self.config)]
-        with self._output.open("wb") as output:
-            process = subprocess.Popen(
-                [*launcher, *elastic, *patience, *job],
-                cwd=self.folder,
-                env=os.environ | ENVIRONMENT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)  # horovodrun ends its workers
-                process.wait(timeout=30)
-
-    def said(self) -> str:
-        return self._output.read_text(encoding="utf-8", errors="replace")
-
-    def worlds(self) -> list[int]:
-        """The numbers of ranks that it has gone through."""
-        return [int(line.partition(" ranks,")[0].rpartition(" ")[2]) for line in self.said().splitlines() if " ranks, " in line]
+        elastic = ["--host-discovery-script", self.folder / "hosts.sh", "--network-interfaces", "lo"]
+        patience = ["--blacklist-cooldown-range", 2, 4, "--gloo-timeout-seconds", 30]
+        with self.start(options=["-np", 2, "--min-np", 1, "--max-np", 2, *elastic, *patience]) as launch:
+            yield launch
 
     def steps(self) -> int:
         """How many steps it has done, as far as its journal says."""
@@ -103,31 +77,13 @@ class ElasticTraining:
                 points += journal.read_text(encoding="utf-8").count('"train_logloss"')
         return points * LOG_EVERY
 
-    def wait_for(self, process: subprocess.Popen[bytes], *worlds: int) -> None:
-        """Until it has gone through these worlds."""
-        self._wait(process, lambda: self.worlds() == list(worlds))
-
-    def wait_for_steps(self, process: subprocess.Popen[bytes]) -> None:
+    def wait_for_steps(self, launch: Launch) -> None:
         """Until it trains; before that whoever goes on may not know of the run that the first rank began."""
-        self._wait(process, lambda: self.steps() > 0)
-
-    def _wait(self, process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not reached():
-            assert process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
+        launch.wait_until(lambda: self.steps() > 0, SECONDS)
 
     def workers(self) -> dict[str, psutil.Process]:
         """The workers that run, by the name of their host."""
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                if str(self.config) in process.cmdline() and "HOROVOD_RANK" in (environment := process.environ()):
-                    found[environment["HOROVOD_HOSTNAME"]] = process
-            except psutil.Error:
-                continue
-        return found
+        return self.ranks("HOROVOD_HOSTNAME")
 
     def first(self) -> str:
         """The host of rank 0, before any worker was killed."""
@@ -143,13 +99,23 @@ class ElasticTraining:
         return float(run.data.metrics["test_auc"])
 
 
+def worlds(launch: Launch) -> list[int]:
+    """The numbers of ranks that a training has gone through."""
+    return [int(line.partition(" ranks,")[0].rpartition(" ")[2]) for line in launch.output.splitlines() if " ranks, " in line]
+
+
+def wait_for(launch: Launch, *expected: int) -> None:
+    """Until it has gone through these numbers of ranks."""
+    launch.wait_until(lambda: worlds(launch) == list(expected), SECONDS)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
     """The AUC of a training whose two workers stay."""
     training = ElasticTraining(tmp_path_factory.mktemp("whole") / "training", samples)
-    with training.started() as process:
-        assert process.wait(timeout=SECONDS) == 0, training.said()
-    assert training.worlds() == [2]
+    with training.started() as launch:
+        assert launch.wait(SECONDS) == 0, launch.output
+    assert worlds(launch) == [2]
     return training.auc()
 
 
@@ -166,17 +132,17 @@ def test_a_worker_that_ended_comes_back_while_the_other_goes_on(
 ) -> None:
     training = ElasticTraining(tmp_path / "killed", samples)
     draw = random.Random(SEED + rank)
-    with training.started() as process:
-        training.wait_for(process, 2)
-        training.wait_for_steps(process)
+    with training.started() as launch:
+        wait_for(launch, 2)
+        training.wait_for_steps(launch)
         time.sleep(draw.uniform(0, 2))
         first = training.first()
         (other,) = set(HOSTS) - {first}
         training.workers()[(first, other)[rank]].send_signal(ended_by)
-        training.wait_for(process, 2, 1)
-        training.wait_for(process, 2, 1, 2)
-        assert process.wait(timeout=SECONDS) == 0, training.said()
-    assert training.worlds() == [2, 1, 2]
+        wait_for(launch, 2, 1)
+        wait_for(launch, 2, 1, 2)
+        assert launch.wait(SECONDS) == 0, launch.output
+    assert worlds(launch) == [2, 1, 2]
     assert processes_with(training.folder) == []
     assert training.auc() == pytest.approx(undisturbed, abs=0.002)
 
@@ -186,16 +152,16 @@ def test_a_worker_that_is_killed_while_it_comes_back_keeps_nobody_waiting(
     samples: Path, tmp_path: Path, undisturbed: float
 ) -> None:
     training = ElasticTraining(tmp_path / "killed", samples)
-    with training.started() as process:
-        training.wait_for(process, 2)
+    with training.started() as launch:
+        wait_for(launch, 2)
         (killed := training.workers()[HOSTS[1]]).kill()
-        training.wait_for(process, 2, 1)
+        wait_for(launch, 2, 1)
         while (comes_back := training.workers().get(HOSTS[1], killed)) == killed:
-            assert process.poll() is None, training.said()
+            assert launch.code is None, launch.output
             time.sleep(0.02)
         comes_back.kill()
-        assert process.wait(timeout=SECONDS) == 0, training.said()
-    assert training.worlds()[:3] == [2, 1, 1]
+        assert launch.wait(SECONDS) == 0, launch.output
+    assert worlds(launch)[:3] == [2, 1, 1]
     assert training.auc() == pytest.approx(undisturbed, abs=0.002)
 
 
@@ -205,14 +171,14 @@ def test_it_ends_by_itself_whenever_a_worker_is_killed(samples: Path, tmp_path: 
     training = ElasticTraining(tmp_path / "killed", samples)
     draw = random.Random(SEED * 1_000 + attempt)
     steps, host = draw.uniform(0, STEPS), draw.choice(HOSTS)
-    with training.started() as process:
-        while training.steps() < steps and process.poll() is None:
+    with training.started() as launch:
+        while training.steps() < steps and launch.code is None:
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 0.2))
         if worker := training.workers().get(host):
             worker.kill()
-        assert process.wait(timeout=SECONDS) == 0, training.said()
+        assert launch.wait(SECONDS) == 0, launch.output
     difference = training.auc() - undisturbed
-    print(f"{host} killed after step {steps:.0f}: worlds {training.worlds()}, AUC {difference:+.5f}")
+    print(f"{host} killed after step {steps:.0f}: worlds {worlds(launch)}, AUC {difference:+.5f}")
     assert processes_with(training.folder) == []
     assert abs(difference) < 0.002

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.support.launcher import ENVIRONMENT, ROOT, Launched, processes_with
-from tests.support.sample_data import write_samples
-from tests.support.trainings import the_run, write_training
+from tests.factories import write_samples
+from tests.launcher import Launch, processes_with
+from tests.support.trainings import Training, the_run
 
 pytestmark = [pytest.mark.ranks]
 
@@ -27,82 +22,55 @@ WITHIN = TIMEOUT + 120
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with samples for each of two ranks, a tracking store, and the configuration of a training that does not end."""
+def training(tmp_path: Path) -> Training:
+    """One that does not end, in a folder with samples for each of two ranks."""
     write_samples(tmp_path / "samples-0")
     shutil.copytree(tmp_path / "samples-0", tmp_path / "samples-1")
-    write_training(
+    return Training(
         tmp_path,
         f"{tmp_path}/samples-${{oc.env:HOROVOD_RANK}}",
         epochs=100_000,
         checkpoint={"every_steps": 20},
         exchange_timeout_seconds=10 * TIMEOUT,
     )
-    return tmp_path
 
 
-def train_until_hung(place: Path, hang: Callable[[], object], gloo: int, *overrides: str) -> Launched:
+def train_until_hung(training: Training, hang: Callable[[], object], gloo: int, *overrides: str) -> Launch:
     """Train on two ranks, do something to one in the midst of it, and wait for the end."""
-    command = [Path(sys.executable).with_name("horovodrun"), "-np", "2", "--gloo", "--gloo-timeout-seconds", gloo]
-    job = [sys.executable, ROOT / "jobs" / "train.py", "--config", place / "train.yaml", *overrides]
-    with subprocess.Popen(
-        [str(part) for part in [*command, *job]],
-        cwd=place,
-        env=os.environ | ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while not list(place.glob("models/checkpoints/*/step-*")):
-                assert time.monotonic() < deadline, "it does not train"
-                assert process.poll() is None, process.communicate()[0]
-                time.sleep(0.1)
-            hang()
-            output, _ = process.communicate(timeout=WITHIN)
-        finally:
-            process.send_signal(signal.SIGTERM)  # horovodrun ends its ranks
-    assert processes_with(place) == []
-    return Launched(process.returncode, output)
+    with training.start(*overrides, options=["-np", 2, "--gloo-timeout-seconds", gloo]) as launch:
+        launch.wait_until(lambda: bool(list(training.folder.glob("models/checkpoints/*/step-*"))))
+        hang()
+        launch.wait(WITHIN)
+    assert processes_with(training.folder) == []
+    return launch
 
 
-def process_of(place: Path, rank: int) -> psutil.Process:
-    for process in psutil.process_iter():
-        try:
-            if str(place / "train.yaml") in process.cmdline() and process.environ().get("HOROVOD_RANK") == str(rank):
-                return process
-        except psutil.Error:
-            continue
-    raise AssertionError(f"there is no rank {rank}")
-
-
-def assert_told(launched: Launched, hung: int) -> None:
-    assert launched.code == 1, launched.output
-    assert len(launched.errors()) == 1, launched.output
-    (error,) = launched.errors()
+def assert_told(launch: Launch, hung: int) -> None:
+    assert launch.code == 1, launch.output
+    assert len(launch.errors()) == 1, launch.output
+    (error,) = launch.errors()
     said = re.search(rf"rank {hung} did not come to an exchange for (\d+) s", error)
     assert said is not None, error
     assert TIMEOUT - 2 <= int(said[1]) <= TIMEOUT + 5
-    assert any(error in line for line in launched.lines_of(1 - hung))
-    assert "Traceback" not in "".join(launched.lines_of(1 - hung)), launched.output
+    assert any(error in line for line in launch.lines_of(1 - hung))
+    assert "Traceback" not in "".join(launch.lines_of(1 - hung)), launch.output
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_whose_process_is_frozen_is_named_and_all_end(place: Path, rank: int) -> None:
-    launched = train_until_hung(place, lambda: process_of(place, rank).suspend(), TIMEOUT)
-    assert_told(launched, rank)
+def test_a_rank_whose_process_is_frozen_is_named_and_all_end(training: Training, rank: int) -> None:
+    launch = train_until_hung(training, lambda: training.ranks()[str(rank)].suspend(), TIMEOUT)
+    assert_told(launch, rank)
     # whoever is frozen cannot end the run, as whoever is killed: the training that goes on does
-    assert the_run(place).info.status == ("FAILED" if rank == 1 else "RUNNING")
+    assert the_run(training.folder).info.status == ("FAILED" if rank == 1 else "RUNNING")
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
-def test_a_rank_that_is_stuck_in_reading_is_named_and_all_end(place: Path, rank: int) -> None:
+def test_a_rank_that_is_stuck_in_reading_is_named_and_all_end(training: Training, rank: int) -> None:
     def stuck() -> None:
         """Whoever opens these files from now on waits for somebody who writes to them."""
-        for file in (place / f"samples-{rank}").glob("day=*/*.parquet"):
+        for file in (training.folder / f"samples-{rank}").glob("day=*/*.parquet"):
             file.unlink()
             os.mkfifo(file)
 
-    assert_told(train_until_hung(place, stuck, 10 * TIMEOUT, f"exchange_timeout_seconds={TIMEOUT}"), rank)
+    assert_told(train_until_hung(training, stuck, 10 * TIMEOUT, f"exchange_timeout_seconds={TIMEOUT}"), rank)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from mian.contract import read_contract
+from tests.support.published import files
 from tests.support.small_logs import DAYS, config, write_logs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,16 +59,6 @@ def build_and_kill(settings: Path, samples: Path, after: float) -> bool:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return True
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Every file below a folder and its checksum, but for those that say how it came to be published."""
-    paths = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not {"_contracts", "_locks", "contract.json"} & set(path.relative_to(folder).parts)
-    ]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.fixture(scope="module")

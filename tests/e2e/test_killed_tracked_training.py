@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from jobs import register
-from tests.e2e.test_killed_training import Training, assert_same, said_by, tracebacks
+from tests.factories import write_samples
+from tests.launcher import processes_with
 from tests.support.flaky_tracking_server import TrackingServer
-from tests.support.launcher import processes_with
-from tests.support.sample_data import write_samples
+from tests.support.trainings import SECONDS, Training, assert_same_weights, long_training
 
 #: More of them take longer and say more: MIAN_KILLS=20 pytest -m long.
 KILLS = int(os.environ.get("MIAN_KILLS", "1"))
@@ -56,7 +56,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def tracked(folder: Path, samples: Path, server: TrackingServer) -> Training:
     """A training with an experiment and a registered name of its own."""
     names = {"experiment": folder.name, "registered_name": folder.name}
-    return Training(folder, samples, tracking={"uri": server.uri, **names}, epochs=4)
+    return long_training(folder, samples, tracking={"uri": server.uri, **names}, epochs=4)
 
 
 def record(server: TrackingServer, name: str) -> tuple[str, Record]:
@@ -101,15 +101,17 @@ def test_a_training_that_is_killed_leaves_one_record_and_one_version(
         state = STATES[attempt % len(STATES)]
         training = tracked(tmp_path / f"killed-{attempt}", samples, server)
         server.stay(state, attempt)
-        with training.start() as process:
-            kill(training, draw.choice(["0", "1", "both"]), process.pid, draw.uniform(0, seconds))
-            output = said_by(process)
-        assert not tracebacks(output), output
+        with training.start() as launch:
+            kill(training, draw.choice(["0", "1", "both"]), launch.process.pid, draw.uniform(0, seconds))
+            launch.wait(SECONDS)
+        output = launch.output
+        assert not launch.tracebacks(), output
         ended = bool(training.models()) and not (training.folder / "models" / "checkpoints").exists()
-        if process.returncode and not ended:  # else rank 0 had done all that there was to do
+        if launch.code and not ended:  # else rank 0 had done all that there was to do
             found.append(f"{state} {moment(training, output)}")
-            output = training.finish()
-            assert not tracebacks(output), output
+            again = training.finish()
+            output = again.output
+            assert not again.tracebacks(), output
         server.stay("up")
         (model,) = (path.parent for path in training.models())
         with capsys.disabled():
@@ -128,7 +130,7 @@ def assert_whole(training: Training, weights: dict[str, torch.Tensor], expected:
     """The weights, the record, the version and the folder are those of an undisturbed training."""
     name = training.folder.name
     assert processes_with(training.folder) == []
-    assert_same(training.weights(), weights)
+    assert_same_weights(training.weights(), weights)
     run_id, found = record(server, name)
     assert found == expected
     (version,) = mlflow.MlflowClient(server.uri).search_model_versions(f"name = '{name}'")
@@ -153,6 +155,6 @@ def kill(training: Training, victim: str, launcher: int, seconds: float) -> None
     while psutil.pid_exists(launcher) and not training.ranks() and time.monotonic() < deadline + 60:
         time.sleep(0.02)
     for rank, process in training.ranks().items():
-        if victim in (str(rank), "both"):
+        if victim in (rank, "both"):
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -1,4 +1,4 @@
-"""A change that is to change no behavior changes none: compared with what ``record.py`` wrote before it."""
+"""A change that is to change no behavior changes none: compared with what ``tests/support/golden_record.py`` wrote before it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden import record
+from tests.support import golden_record as record
 
 #: Processors differ in the last digits of a product, and 50 steps carry that on.
 RELATIVE = 1e-3

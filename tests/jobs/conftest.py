@@ -2,20 +2,29 @@ import contextlib
 import io
 import json
 import logging
+import shutil
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import mian.tracking.tracker
 from jobs import train
 from mian.contract import Contract, read_contract
-from tests.support.sample_data import SMALL_MODEL, write_samples
+from tests.factories import SMALL_MODEL, rewrite, write_file, write_samples
 from tests.support.stores import new_store
+
+#: Of the training that all tests share.
+OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ def once_trained(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Fin
     logging.getLogger("mian.tracking").setLevel(logging.INFO)
     with working_in(place.folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-        code = train.main(["--config", str(place.config), "evaluations_per_epoch=2", "model.options.dropout=0.1"])
+        code = train.main(["--config", str(place.config), *OVERRIDES])
     logging.getLogger("mian.tracking").setLevel(level)
     logging.getLogger("mian.tracking").removeHandler(handler)
     return Finished(place.folder, samples, place.contract, code, said.getvalue())
@@ -161,3 +170,59 @@ def assert_trace(path: Path, steps: int, exchanges: bool = False) -> None:
         assert sum(within) >= steps, "gradients are exchanged in each"
     else:
         assert "exchange" not in parts
+
+
+def the_run(place: Workplace) -> mlflow.entities.Run:
+    """The one run of a workplace."""
+    client = place.store()
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return run
+
+
+def points(place: Workplace, metric: str) -> dict[int, float]:
+    """What its run has of a metric, by step."""
+    return {point.step: point.value for point in place.store().get_metric_history(the_run(place).info.run_id, metric)}
+
+
+def closed_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def before_each_report(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Something happens in the middle of a training, given the steps that it has done."""
+    report = mian.tracking.tracker.Tracker.report
+
+    def act_and_report(tracker: Any, metrics: Any, step: int) -> None:
+        act(step)
+        report(tracker, metrics, step)
+
+    monkeypatch.setattr(mian.tracking.tracker.Tracker, "report", act_and_report)
+
+
+def extended(place: Finished, folder: str, new_id: int, *more: str) -> str:
+    """Samples whose items got two values more, and a test day in which every third candidate and latest behavior is one of an id."""
+    shutil.copytree(place.samples, folder)
+    vocabularies = list(place.contract.vocabularies)
+    number = next(n for n, vocabulary in enumerate(vocabularies) if vocabulary.name == "item")
+    old = pq.read_table(Path(folder, str(vocabularies[number].path)))
+    values = pa.chunked_array([pa.array([*more, *old["value"].to_pylist(), "late", "later"])])
+    file = write_file(Path(folder), "item-2.parquet", pa.table({"value": values, "count": pa.array(range(len(values)))}))
+    changes = {"path": file.path, "sha256": file.sha256, "size": len(values) + 2}
+    vocabularies[number] = vocabularies[number].model_copy(update=changes)
+    later = place.contract.model_copy(update={"vocabularies": tuple(vocabularies), "vocabulary_version": 2})
+
+    def with_new_ids(samples: pa.Table) -> pa.Table:
+        table = samples.to_pandas()
+        table.loc[::3, "candidate_item_id"] = np.int32(new_id)
+        table["behavior_item_id"] = [
+            np.append(np.int32(new_id), ids[1:]).astype(np.int32) if row % 3 == 0 and length else ids
+            for row, (ids, length) in enumerate(zip(table["behavior_item_id"], table["behavior_length"], strict=True))
+        ]
+        return pa.Table.from_pandas(table, samples.schema, preserve_index=False)
+
+    for file in place.contract.split("test")[0].files:
+        later = rewrite(Path(folder), later, file.path, with_new_ids, compression="zstd")
+    return folder

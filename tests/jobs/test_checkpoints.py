@@ -16,8 +16,7 @@ from mian.checkpoint.retention import lock_path
 from mian.checkpoint.training_lock import TrainingLock
 from mian.contract import CONTRACT_FILE
 from mian.models import Mian
-from tests.jobs.conftest import Workplace
-from tests.jobs.test_train import before_each_report, one_error
+from tests.jobs.conftest import Workplace, before_each_report, one_error
 
 
 @pytest.fixture

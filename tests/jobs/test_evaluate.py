@@ -1,6 +1,5 @@
 """The evaluation job on a model in a real MLflow store."""
 
-import hashlib
 import json
 import shutil
 import socket
@@ -17,7 +16,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from jobs import evaluate, train
 from mian.contract import Contract, NumericTransform
-from tests.jobs.conftest import Finished, damaged_contracts, one_error
+from tests.factories import rewrite, write_contract
+from tests.jobs.conftest import Finished, damaged_contracts, extended, one_error
 from tests.support.timeouts import seconds
 
 
@@ -50,7 +50,7 @@ def changed(place: Finished, folder: str, **changes: Any) -> str:
     """A copy of the samples with another contract."""
     shutil.copytree(place.samples, folder)
     contract = Contract.model_validate(place.contract.model_dump() | changes)
-    Path(folder, "contract.json").write_text(contract.to_json())
+    write_contract(Path(folder), contract)
     return folder
 
 
@@ -166,37 +166,6 @@ def test_samples_of_another_vocabulary_are_an_error_that_names_it(run: Callable[
     assert "vocabulary item has other contents" in one_error(capsys)
 
 
-def extended(place: Finished, folder: str, new_id: int, *more: str) -> str:
-    """Samples whose items got two values more, and a test day in which every third candidate and latest behavior is one of an id."""
-    shutil.copytree(place.samples, folder)
-    vocabularies, days = list(place.contract.vocabularies), list(place.contract.days)
-    number = next(n for n, vocabulary in enumerate(vocabularies) if vocabulary.name == "item")
-    old = pq.read_table(Path(folder, str(vocabularies[number].path)))
-    values = pa.chunked_array([pa.array([*more, *old["value"].to_pylist(), "late", "later"])])
-    pq.write_table(pa.table({"value": values, "count": pa.array(range(len(values)))}), path := Path(folder, "item-2.parquet"))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    changes = {"path": path.name, "sha256": digest, "size": len(values) + 2}
-    vocabularies[number] = vocabularies[number].model_copy(update=changes)
-    for file in place.contract.split("test")[0].files:
-        table = pq.read_table(Path(folder, file.path)).to_pandas()
-        table.loc[::3, "candidate_item_id"] = np.int32(new_id)
-        table["behavior_item_id"] = [
-            np.append(np.int32(new_id), ids[1:]).astype(np.int32) if row % 3 == 0 and length else ids
-            for row, (ids, length) in enumerate(zip(table["behavior_item_id"], table["behavior_length"], strict=True))
-        ]
-        old_schema = pq.read_schema(Path(folder, file.path))
-        pq.write_table(pa.Table.from_pandas(table, old_schema, preserve_index=False), Path(folder, file.path), compression="zstd")
-        content = Path(folder, file.path).read_bytes()
-        renewed = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        days = [
-            day.model_copy(update={"files": tuple(f.model_copy(update=renewed) if f.path == file.path else f for f in day.files)})
-            for day in days
-        ]
-    later = place.contract.model_copy(update={"vocabularies": tuple(vocabularies), "vocabulary_version": 2, "days": tuple(days)})
-    Path(folder, "contract.json").write_text(later.to_json())
-    return folder
-
-
 def test_values_that_a_vocabulary_got_later_are_unknown_to_the_model(run: Callable[..., int], beside: Finished) -> None:
     size = beside.contract.vocabulary("item").size
     assert run("--predictions", "unknown.parquet", samples=extended(beside, "unknown", 1)) == 0
@@ -232,20 +201,14 @@ def test_a_split_whose_negatives_were_thinned_is_refused(run: Callable[..., int]
 def with_one_class(place: Finished, folder: str, split: str) -> str:
     """A copy of the samples whose rows of a split all have label 0."""
     shutil.copytree(place.samples, folder)
-    days = []
-    for day in place.contract.days:
-        files = []
-        for file in day.files:
-            if day in place.contract.split(split):
-                table = pq.read_table(path := Path(folder, file.path))
-                labels = pa.array([0] * len(table), table.schema.field("label").type)
-                pq.write_table(table.set_column(table.column_names.index("label"), "label", labels), path, compression="zstd")
-                file = file.model_copy(
-                    update={"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-                )
-            files.append(file)
-        days.append(day.model_copy(update={"files": tuple(files)}))
-    Path(folder, "contract.json").write_text(place.contract.model_copy(update={"days": tuple(days)}).to_json())
+    contract = place.contract
+
+    def without_clicks(table: pa.Table) -> pa.Table:
+        labels = pa.array([0] * len(table), table.schema.field("label").type)
+        return table.set_column(table.column_names.index("label"), "label", labels)
+
+    for file in (file for day in contract.split(split) for file in day.files):
+        contract = rewrite(Path(folder), contract, file.path, without_clicks, compression="zstd")
     return folder
 
 

@@ -10,8 +10,8 @@ import pytest
 from jobs import explain
 from mian.serving import explain as explain_rows
 from mian.tracking.registry import load_model
+from tests.factories import read_examples
 from tests.jobs.conftest import Finished, one_error
-from tests.support.sample_data import read_examples
 
 MODEL = "models:/mian@newest"
 

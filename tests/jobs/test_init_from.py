@@ -8,8 +8,7 @@ import mlflow
 import pytest
 
 from jobs import train
-from tests.jobs.conftest import Finished, one_error
-from tests.jobs.test_evaluate import extended
+from tests.jobs.conftest import Finished, extended, one_error
 
 
 @pytest.fixture

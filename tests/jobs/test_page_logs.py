@@ -18,8 +18,8 @@ from jobs.configuration import ConfigError, load_config
 from pipeline.audit import audit
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
+from tests.factories import SMALL_MODEL
 from tests.jobs.conftest import working_in
-from tests.support.sample_data import SMALL_MODEL
 from tests.support.stores import new_store
 
 ROOT = Path(__file__).parents[2]
@@ -112,9 +112,8 @@ def test_the_audit_finds_a_recorded_history_that_was_written_after_the_click(spa
     assert any("one of behavior_item_id in " in finding.samples for finding in found)
 
 
-def test_a_labeled_log_with_histories_of_its_own_from_configuration_to_a_trained_model(
-    spark: SparkSession, tmp_path: Path
-) -> None:
+def write_recorded_log(path: Path) -> list[dict[str, Any]]:
+    """Write a log whose rows hold what each user did before; its rows."""
     draw = random.Random(1)
     rows = []
     for number in range(1_500):
@@ -146,7 +145,14 @@ def test_a_labeled_log_with_histories_of_its_own_from_configuration_to_a_trained
             ("what", pa.list_(pa.string())),
         ]
     )
-    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "log.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    return rows
+
+
+def test_a_labeled_log_with_histories_of_its_own_from_configuration_to_a_trained_model(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = write_recorded_log(tmp_path / "log.parquet")
     text = f"""
 name: recorded
 samples: {tmp_path}/samples

@@ -20,9 +20,9 @@ import yaml
 from jobs import reproduce
 from mian.experiments.trials import RESULT, Result, Trial
 from mian.tracking.registry import load_model
+from tests.factories import SMALL_MODEL
 from tests.jobs.conftest import one_error, working_in
-from tests.support.launcher import ENVIRONMENT, ROOT, on_ranks
-from tests.support.sample_data import SMALL_MODEL
+from tests.launcher import ENVIRONMENT, ROOT, on_ranks
 from tests.support.stores import new_store
 
 SMALL = {name: value for name, value in SMALL_MODEL.items() if name != "dropout"}

@@ -3,8 +3,6 @@
 import re
 import shutil
 import signal
-import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +20,21 @@ from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.serving import load_servable
 from mian.tracking.registry import load_model
-from tests.jobs.conftest import Finished, Workplace, assert_trace, damaged_contracts, one_error
-from tests.support.sample_data import read_examples
+from tests.factories import read_examples
+from tests.jobs.conftest import (
+    OVERRIDES,
+    Finished,
+    Workplace,
+    assert_trace,
+    before_each_report,
+    closed_port,
+    damaged_contracts,
+    one_error,
+    points,
+    the_run,
+)
 from tests.support.stores import new_store
 from tests.support.timeouts import seconds
-
-OVERRIDES = ["evaluations_per_epoch=2", "model.options.dropout=0.1"]  # those of once_trained
-
-
-def the_run(place: Workplace) -> mlflow.entities.Run:
-    client = place.store()
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    return run
-
-
-def points(place: Workplace, metric: str) -> dict[int, float]:
-    return {point.step: point.value for point in place.store().get_metric_history(the_run(place).info.run_id, metric)}
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def before_each_report(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
-    """Something happens in the middle of a training, given the steps that it has done."""
-    report = mian.tracking.tracker.Tracker.report
-
-    def act_and_report(tracker: Any, metrics: Any, step: int) -> None:
-        act(step)
-        report(tracker, metrics, step)
-
-    monkeypatch.setattr(mian.tracking.tracker.Tracker, "report", act_and_report)
 
 
 def test_a_training_ends_with_one_finished_run(once_trained: Finished) -> None:
@@ -254,7 +234,7 @@ def test_a_training_that_is_told_to_stop_can_go_on_in_its_run(workplace: Workpla
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         before_each_report(patch, stop)
-        assert train.main(["--config", str(workplace.config)]) == STOPPED == 75
+        assert train.main(["--config", str(workplace.config)]) == 75
     assert the_run(workplace).info.status == "KILLED"
     assert list(points(workplace, "train_logloss")) == [20, 40]
     assert workplace.output == ["checkpoints", "tracking"]

@@ -14,8 +14,7 @@ import torch
 from jobs import train
 from jobs.stop_signal import STOPPED
 from mian.serving import load_servable
-from tests.jobs.conftest import Workplace, one_error
-from tests.jobs.test_train import before_each_report, the_run
+from tests.jobs.conftest import Workplace, before_each_report, one_error, the_run
 
 #: A file system in memory, of a size, at a folder.
 Mount = Callable[[Path, str], None]

@@ -3,22 +3,19 @@
 import re
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from mian.contract import CONTRACT_FILE
+from tests.factories import spoil
 from tests.jobs.conftest import Workplace, assert_trace
-from tests.support.launcher import Launched, on_ranks, processes_with
-from tests.support.spoiled import spoil
+from tests.launcher import TRAIN, Launch, on_ranks, processes_with
 
 pytestmark = pytest.mark.ranks
 
-JOB = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
 
-
-def train_on_two(place: Workplace, *overrides: str) -> Launched:
-    launched = on_ranks(2, JOB, "--config", place.config, "batch_size=16", *overrides, folder=place.folder)
+def train_on_two(place: Workplace, *overrides: str) -> Launch:
+    launched = on_ranks(2, TRAIN, "--config", place.config, "batch_size=16", *overrides, folder=place.folder)
     assert processes_with(place.folder) == []
     return launched
 

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.distributed.collectives import Ranks
 from mian.training import Trainer, open_streams
+from tests.factories import SMALL_MODEL, write_samples
 from tests.support.curves import Curves
 from tests.support.launches import Launches
-from tests.support.sample_data import SMALL_MODEL, write_samples
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,19 @@ class Samples:
         return TrainConfig.model_validate({**settings, **values})
 
     def trainer(
-        self, store: CheckpointStore | None = None, stop_at: int | None = None, curves: Curves | None = None, **values: Any
+        self,
+        store: CheckpointStore | None = None,
+        stop_at: int | None = None,
+        curves: Curves | None = None,
+        stopping: Callable[[Trainer], bool] | None = None,
+        **values: Any,
     ) -> Trainer:
-        """A trainer that is asked to stop in a step, resumed from the store's newest checkpoint; ``values`` as for :meth:`config`."""
+        """A trainer, resumed from the store's newest checkpoint; ``values`` as for :meth:`config`.
+
+        It is asked to stop in the step ``stop_at``, or when ``stopping`` says so.
+        """
         ranks, config = Ranks(), self.config(**values)
+        stopping = stopping or (lambda trainer: trainer.progress.step + 1 == stop_at)
         trainer = Trainer(
             config,
             self.contract,
@@ -40,7 +49,7 @@ class Samples:
             ranks,
             curves or Curves(),
             store,
-            lambda: trainer.progress.step + 1 == stop_at,
+            lambda: stopping(trainer),
         )
         trainer.resume(store.newest() if store is not None else None)
         return trainer

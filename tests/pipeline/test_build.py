@@ -12,18 +12,10 @@ from mian.contract import Contract, ContractError, read_contract
 from pipeline.build import BuildReport, build_samples
 from pipeline.dataset.folder import DatasetFolder
 from pipeline.dataset.lock import DatasetLock
+from tests.support.published import files
 from tests.support.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Every file below a folder and its checksum, but for those that say how it came to be published."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file() and not {"_contracts", "_locks", "contract.json"} & set(path.relative_to(folder).parts)
-    }
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mian.contract import Contract, Day, Field, History, Label, SampleFile, Split, Vocabulary
+from mian.contract import Contract, Day, SampleFile, Split, Vocabulary
 from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import SAMPLES_VERSION, day_fingerprint, vocabulary_fingerprint
 from pipeline.dataset.run import BuiltDays
 from pipeline.dataset.schedule import Schedule
 from pipeline.io.files import LocalFiles
+from tests.factories import categorical, make_contract
 
 Logs = dict[dt.date, list[str]]
 
@@ -94,19 +95,15 @@ class PlainBuilder:
     def vocabularies(self) -> BuiltDays:
         train = self._config.splits["train"]
         items = sorted({item for day, items in self._logs.items() if day in train for item in items})
-        contract = Contract(
-            name=self._config.name,
-            fields=(Field(group="candidate", name="item_id", vocabulary="item_id"),),
+        contract = make_contract(
+            categorical("candidate", "item_id", "item_id"),
             vocabularies=(),
+            length=1,
+            name=self._config.name,
             vocabulary_fingerprint=vocabulary_fingerprint(self._config),
             vocabulary_days=(train,),
-            history=History(length=1, days=1),
-            label=Label(kind="labeled"),
             splits=self._config.splits,
-            config_fingerprint="",
             samples_version=SAMPLES_VERSION,
-            code_fingerprint="",
-            days=(),
         )
         # another seed, another order: ids of one generation mean nothing in another
         return self._with_table(contract, items[self._config.seed :] + items[: self._config.seed])

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
-from tests.support import rank_work
-from tests.support.launcher import on_ranks
-from tests.support.sample_data import write_samples
-from tests.support.spoiled import spoil
+from tests.factories import spoil, write_samples
+from tests.launcher import Works, left_by, work_on
 
 STEPS = 100
 GLOBAL_BATCH = 24
-#: All works of a launch, on a machine that has others to do.
-SECONDS = 300
-
-Works = Mapping[str, Mapping[str, Any]]
-
 #: What models have that MIAN has not: moving averages, two tables.
 MODELS: Mapping[str, dict[str, Any]] = {
     "din": {"name": "din", "options": {"embedding_dim": 8, "mlp": [16, 8], "unit": [8]}},
     "deepfm": {"name": "deepfm", "options": {"embedding_dim": 8, "mlp": [16, 8]}},
 }
-
-
-def work_on(folder: Path, ranks: int, works: Works) -> dict[str, list[Any]]:
-    """What each of some ranks leaves of each work, see ``rank_work``; one rank works in this process."""
-    (folder / "works.json").write_text(json.dumps(works))
-    if ranks == 1:
-        rank_work.work(folder)
-    else:
-        launched = on_ranks(ranks, Path(rank_work.__file__), folder, folder=folder, timeout=SECONDS)
-        assert launched.code == 0, launched.output
-    return left_by(folder, ranks)
-
-
-def left_by(folder: Path, ranks: int) -> dict[str, list[Any]]:
-    left = [torch.load(folder / f"rank-{rank}-of-{ranks}.pt", map_location="cpu") for rank in range(ranks)]
-    return {name: [rank_results[name] for rank_results in left] for name in left[0]}
 
 
 def configuration(samples: Any, /, ranks: int, tables: str = "replicated", **values: Any) -> dict[str, Any]:

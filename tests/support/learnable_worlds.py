@@ -18,11 +18,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mian.config import OptimizerConfig
-from mian.contract import Contract, Field, History, Label, Vocabulary
+from mian.contract import Contract, Field
 from mian.distributed.collectives import Ranks
 from mian.models import ClickModel
 from mian.optim.optimizer import Optimizer
 from mian.training.step import TrainingStep
+from tests.factories import categorical, make_contract
 
 STRENGTH = 2.2
 VALUES = 8
@@ -36,21 +37,21 @@ Array = npt.NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 
 FIELDS = (
-    Field(group="candidate", name="item", vocabulary="item"),
-    Field(group="behaviors", name="item", vocabulary="item"),
-    Field(group="behaviors", name="action", vocabulary="action"),
-    Field(group="user", name="age", vocabulary="age"),
-    Field(group="user", name="home", vocabulary="home"),
-    Field(group="context", name="hour", vocabulary="hour"),
-    Field(group="context", name="page", vocabulary="page"),
+    categorical("candidate", "item", "item"),
+    categorical("behaviors", "item", "item"),
+    categorical("behaviors", "action", "action"),
+    categorical("user", "age", "age"),
+    categorical("user", "home", "home"),
+    categorical("context", "hour", "hour"),
+    categorical("context", "page", "page"),
 )
 SHELVES = 8
 #: A field of each group for every shelf to pick.
 MORE_FIELDS = (
     *FIELDS,
-    Field(group="candidate", name="shelf", vocabulary="shelf"),
-    *(Field(group="user", name=f"u{number}", vocabulary=f"u{number}") for number in range(SHELVES)),
-    *(Field(group="context", name=f"c{number}", vocabulary=f"c{number}") for number in range(SHELVES)),
+    categorical("candidate", "shelf", "shelf"),
+    *(categorical("user", f"u{number}", f"u{number}") for number in range(SHELVES)),
+    *(categorical("context", f"c{number}", f"c{number}") for number in range(SHELVES)),
 )
 
 
@@ -106,23 +107,11 @@ def fields_of(effect: str) -> tuple[Field, ...]:
     return MORE_FIELDS if effect.startswith("picked") else FIELDS
 
 
-def make_contract(fields: Sequence[Field] = FIELDS) -> Contract:
+def contract_of(fields: Sequence[Field] = FIELDS) -> Contract:
+    """A contract of a world's fields."""
     sizes = {"item": ITEMS, "action": 2}
-    return Contract(
-        name="world of one effect",
-        fields=tuple(fields),
-        vocabularies=tuple(
-            Vocabulary(name=name, size=2 + sizes.get(name, VALUES), path=f"{name}.parquet", sha256="0")
-            for name in dict.fromkeys(field.vocabulary or "" for field in fields)
-        ),
-        vocabulary_fingerprint="0",
-        history=History(length=LENGTH, days=30),
-        label=Label(kind="labeled"),
-        splits={},
-        config_fingerprint="0",
-        code_fingerprint="0",
-        days=(),
-    )
+    vocabularies = {field.vocabulary or "": 2 + sizes.get(field.vocabulary or "", VALUES) for field in fields}
+    return make_contract(*fields, vocabularies=vocabularies, length=LENGTH)
 
 
 @dataclass(frozen=True)

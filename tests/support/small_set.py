@@ -1,8 +1,6 @@
 """A data set whose every figure is written down: made without Spark, its samples hold nothing but what a description reads."""
 
 import datetime as dt
-import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,34 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mian.contract import (
-    CONTRACT_FILE,
-    Contract,
-    Day,
-    Field,
-    History,
-    Label,
-    Matched,
-    NumericTransform,
-    Quality,
-    Reference,
-    SampleFile,
-    Split,
-    Vocabulary,
-    vocabulary_to_parquet,
+from mian.contract import Contract, Day, History, Label, Matched, Quality, Reference, Split
+from tests.factories import (
+    categorical,
+    make_contract,
+    numeric,
+    spans,
+    write_contract,
+    write_day,
+    write_file,
+    write_vocabularies,
 )
 
 DUPLICATE = "log.impressions: a duplicate of another impression"
 VALUES = {"item": ["i0", "i1", "i2", "i3"], "category": ["c0", "c1"], "age": ["20s", "30s"], "position": ["10", "2", "1"]}
 FIELDS = (
-    Field(group="candidate", name="item_id", vocabulary="item"),
-    Field(group="candidate", name="category", vocabulary="category"),
-    Field(group="behaviors", name="item_id", vocabulary="item"),
-    Field(group="user", name="age", vocabulary="age"),
-    Field(group="context", name="position", vocabulary="position"),
-    Field(group="context", name="price", transform=NumericTransform(kind="identity", mean=10.0, std=2.0)),
+    categorical("candidate", "item_id", "item"),
+    categorical("candidate", "category", "category"),
+    categorical("behaviors", "item_id", "item"),
+    categorical("user", "age", "age"),
+    categorical("context", "position", "position"),
+    numeric("context", "price", mean=10.0, std=2.0),
 )
 REFERENCE = {
     "candidate_item_id": Reference(shares=(0.0, 0.4, 0.3, 0.2, 0.1)),
@@ -121,43 +113,33 @@ def write_set(folder: Path, plans: Sequence[Plan] = SMALL, **changes: Any) -> Co
         plans: the days in order.
         changes: of the contract.
     """
-    built = tuple(_write_day(folder, plan) for plan in plans)
-    spans = {"train": built[:-2], "validation": built[-2:-1], "test": built[-1:]}
+    built = tuple(_write_planned_day(folder, plan) for plan in plans)
     values: dict[str, Any] = {
         "name": "small set",
-        "fields": FIELDS,
-        "vocabularies": tuple(_write_vocabulary(folder, name, found) for name, found in VALUES.items()),
-        "vocabulary_fingerprint": "fingerprint of the vocabularies",
+        "vocabularies": write_vocabularies(folder, VALUES),
         "vocabulary_days": Split(first=built[0].day, last=built[-3].day),
         "reference": REFERENCE,
         "history": History(length=4, days=40),
         "label": Label(kind="impressions_and_clicks", attribution_hours=24.0, attribution_by="impression_id"),
-        "splits": {name: Split(first=of[0].day, last=of[-1].day) for name, of in spans.items()},
-        "config_fingerprint": "fingerprint of the configuration",
-        "code_fingerprint": "fingerprint of the code",
+        "splits": spans(built, train=len(built) - 2, validation=1, test=1),
         "days": built,
     }
-    contract = Contract(**(values | changes))
-    (folder / CONTRACT_FILE).write_text(contract.to_json())
-    return contract
+    return write_contract(folder, make_contract(*FIELDS, **(values | changes)))
 
 
-def _write_day(folder: Path, plan: Plan) -> Day:
-    files = []
-    for number, users in enumerate(plan.users):
+def _write_planned_day(folder: Path, plan: Plan) -> Day:
+    tables = []
+    for users in plan.users:
         ids = [plan.ids[place % len(plan.ids)] for place in range(len(users))]
         columns = {
             "user_key": pa.array(users, pa.int64()),
             "candidate_item_id": pa.array(ids, pa.int32()),
             f"candidate_{plan.category}": pa.array([2] * len(users), pa.int32()),
         }
-        content = io.BytesIO()
-        pq.write_table(pa.table(columns), content)
-        files.append(_write(folder, f"day={plan.day}/part-{number:05}.parquet", content.getvalue(), len(users)))
+        tables.append(pa.table(columns))
     statistics = quality = None
     if plan.measured:
-        statistics = _write(folder, f"day={plan.day}/statistics.json", json.dumps(plan.counts).encode(), 1)
-        unknown = {"user_age": plan.age[0] / plan.rows, "candidate_item_id": plan.items[0] / plan.rows}
+        statistics = write_file(folder, f"day={plan.day}/statistics.json", json.dumps(plan.counts).encode())
         quality = Quality(
             log_rows=plan.log_rows,
             quarantined=dict(plan.quarantined),
@@ -165,32 +147,20 @@ def _write_day(folder: Path, plan: Plan) -> Day:
             early_clicks=plan.early,
             undrawn=plan.undrawn,
             matched={source: Matched(rows=rows, found=found) for source, (rows, found) in plan.matched.items()},
-            unknown=unknown,
+            unknown={"user_age": plan.age[0] / plan.rows, "candidate_item_id": plan.items[0] / plan.rows},
             drift=dict(plan.drift),
         )
-    return Day(
-        day=dt.date.fromisoformat(plan.day),
+    return write_day(
+        folder,
+        dt.date.fromisoformat(plan.day),
+        tables,
         rows=plan.rows,
         positives=plan.positives,
-        fingerprint="fingerprint",
-        files=tuple(files),
         statistics=statistics,
         quality=quality,
         negatives_kept=plan.kept,
         final=plan.final,
     )
-
-
-def _write_vocabulary(folder: Path, name: str, values: Sequence[str]) -> Vocabulary:
-    vocabulary_to_parquet(pa.array(values), pa.array(range(len(values), 0, -1)), content := io.BytesIO())
-    file = _write(folder, f"vocabularies/{name}.parquet", content.getvalue(), len(values))
-    return Vocabulary(name=name, size=len(values) + 2, path=file.path, sha256=file.sha256)
-
-
-def _write(folder: Path, path: str, content: bytes, rows: int) -> SampleFile:
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_bytes(content)
-    return SampleFile(path=path, rows=rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def table(page: str, name: str) -> list[list[str]]:

@@ -8,49 +8,20 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from mian.checkpoint.keys import TRAINER_VERSION, key_of_any_epochs, training_key
+from mian.checkpoint.keys import TRAINER_VERSION, training_key
 from mian.checkpoint.store import CONTENT, MANIFEST, CheckpointError, CheckpointStore
+from mian.evaluation.scoring import evaluate_split
 from mian.models import Mian
 from mian.seeds import mixed_seed
 from mian.training import Trainer, TrainingResult, TrainingStopped
 from tests.support.curves import Curves
-
-STEPS = 63  # an epoch of 2036 samples in batches of 32
-SETTINGS: dict[str, Any] = {
-    "options": {"dropout": 0.3},
-    "epochs": 2,
-    "evaluations_per_epoch": 3,
-    "patience": 100,
-    "log_every": 7,
-    "optimizer": {"learning_rate": 3e-3, "schedule": "linear", "l2": 1e-4, "l2_embedding": 1e-4},
-}
-
-
-def trainer_of(
-    samples: Any, store: CheckpointStore | None = None, stop_at: int | None = None, curves: Curves | None = None, **values: Any
-) -> Trainer:
-    trainer: Trainer = samples.trainer(store, stop_at, curves, **{**SETTINGS, **values})
-    return trainer
-
-
-def stopped(trainer: Trainer) -> int:
-    with pytest.raises(TrainingStopped):
-        trainer.run()
-    return trainer.progress.step
-
-
-def assert_same(one: TrainingResult, other: TrainingResult) -> None:
-    """To the last bit."""
-    for name, weight in one.model.state_dict().items():
-        assert torch.equal(weight, other.model.state_dict()[name]), name
-    assert (one.best_step, one.steps, one.validation) == (other.best_step, other.steps, other.validation)
+from tests.support.resumed import EVALUATE_SPLIT, STEPS, assert_same, best_after, stopped, store_of, trainer_of
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +47,15 @@ def test_killed_at_any_step_it_goes_on_from_the_checkpoint_before(
     samples: Any, undisturbed: tuple[TrainingResult, Curves], tmp_path: Path
 ) -> None:
     for step, goes_on_after in ((4, 0), (11, 0), (30, 10), (66, 25), (90, 65), (126, 85)):
-        trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), checkpoint={"every_steps": 5})
-        assert trainer.progress.step == goes_on_after
 
-        def killed(step: int = step, trainer: Trainer = trainer) -> bool:
+        def killed(trainer: Trainer, step: int = step) -> bool:
             if trainer.progress.step + 1 == step:
                 raise Killed
             return False
 
-        trainer._stopping = killed
+        store = CheckpointStore(tmp_path, 2)
+        trainer = trainer_of(samples, store, stopping=killed, checkpoint={"every_steps": 5})
+        assert trainer.progress.step == goes_on_after
         with pytest.raises(Killed):
             trainer.run()
     assert_same(trainer_of(samples, CheckpointStore(tmp_path, 2)).run(), undisturbed[0])
@@ -100,16 +71,16 @@ def test_killed_while_scoring_it_goes_on_with_the_scoring_alone(
 ) -> None:
     settings = {"evaluations_per_epoch": 1, **settings}
     trainer = trainer_of(samples, CheckpointStore(tmp_path, 2), **settings)
-    score, scored = trainer._score, []
+    scored = []
 
-    def killed(stream: Any) -> Any:
-        scored.append(stream)
+    def killed(*arguments: Any) -> Any:
+        scored.append(arguments)
         if len(scored) == scoring:
             raise Killed
-        return score(stream)
+        return evaluate_split(*arguments)
 
-    monkeypatch.setattr(trainer, "_score", killed)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(EVALUATE_SPLIT, killed)
         trainer.run()
     curves, undisturbed = Curves(), Curves()
     again = trainer_of(samples, CheckpointStore(tmp_path, 2), curves=curves, **settings)
@@ -324,46 +295,33 @@ class Full(CheckpointStore):
         super().save(kind, step, state, best_step)
 
 
-def best_after(trainer: Trainer, *steps: int) -> Trainer:
-    """It finds the lowest validation logloss after the first of these steps, the next one after the second, and so on."""
-    score = trainer._score
-
-    def found(stream: Any) -> Any:
-        evaluation = score(stream)
-        if stream is not trainer._streams.validation:
-            return evaluation
-        place = steps.index(trainer.progress.step) if trainer.progress.step in steps else len(steps)
-        return SimpleNamespace(metrics=evaluation.metrics | {"logloss": 0.5 + 0.01 * place})
-
-    trainer._score = found  # type: ignore[method-assign]
-    return trainer
-
-
 @pytest.mark.parametrize(("times", "best_step"), [(1, 42), (100, 21)])
 def test_best_weights_that_could_not_be_written_cost_no_checkpoint(
-    samples: Any, tmp_path: Path, times: int, best_step: int, caplog: pytest.LogCaptureFixture
+    samples: Any, tmp_path: Path, times: int, best_step: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"epochs": 1, "checkpoint": {"every_steps": 5}}
-    assert stopped(best_after(trainer_of(samples, Full(tmp_path, 42, times), 61, **settings), 42, 63, 21)) == 61
+    assert stopped(best_after(monkeypatch, trainer_of(samples, Full(tmp_path, 42, times), 61, **settings), 42, 63, 21)) == 61
     store = CheckpointStore(tmp_path, 2)
     assert store.steps() == [60, 61]
     assert best_step in store.steps("best")
-    trainer = best_after(trainer_of(samples, store, **settings), 42, 63, 21)
+    trainer = best_after(monkeypatch, trainer_of(samples, store, **settings), 42, 63, 21)
     assert (trainer.progress.step, trainer.progress.best_step) == (61, best_step)
     assert caplog.text.count("tries again at each next checkpoint") == 1
-    trained, undisturbed = trainer.run(), best_after(trainer_of(samples, **settings), 42, 63, 21).run()
+    trained, undisturbed = trainer.run(), best_after(monkeypatch, trainer_of(samples, **settings), 42, 63, 21).run()
     if times == 1:
         assert_same(trained, undisturbed)
     else:  # the best weights are gone: those of the last step are the best of the others
         assert (undisturbed.best_step, trained.best_step) == (42, 63)
 
 
-def test_a_training_that_had_ended_without_readable_best_weights_has_its_last_ones(samples: Any, tmp_path: Path) -> None:
-    ended = best_after(trainer_of(samples, CheckpointStore(tmp_path, 2)), 42).run()
+def test_a_training_that_had_ended_without_readable_best_weights_has_its_last_ones(
+    samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = best_after(monkeypatch, trainer_of(samples, CheckpointStore(tmp_path, 2)), 42).run()
     assert ended.best_step == 42
     for path in tmp_path.glob("best-*"):
         cut_off(path / CONTENT)
-    again = best_after(trainer_of(samples, CheckpointStore(tmp_path, 2)), 42)
+    again = best_after(monkeypatch, trainer_of(samples, CheckpointStore(tmp_path, 2)), 42)
     assert again.progress.finished
     trained = again.run()
     assert (trained.best_step, trained.steps) == (ended.steps, ended.steps)
@@ -491,13 +449,6 @@ def test_a_training_is_known_by_the_code_that_decides_its_weights(samples: Any, 
     assert training_key(samples.config(model={"name": "din"}), contract) == din, "of another model's code it knows nothing"
 
 
-def store_of(samples: Any, folder: Path, settings: dict[str, Any]) -> CheckpointStore:
-    """The store that ``jobs/train.py`` makes for these settings."""
-    config = samples.config(**{**SETTINGS, **settings})
-    ended = folder / "ended" / key_of_any_epochs(config, samples.contract)
-    return CheckpointStore(folder / "checkpoints" / training_key(config, samples.contract), 2, config, samples.contract, ended)
-
-
 def test_a_training_that_has_ended_is_given_more_epochs(samples: Any, tmp_path: Path) -> None:
     """With a constant learning rate it is the training that had them from the start."""
     for epochs in (1, 2):
@@ -523,9 +474,11 @@ def test_more_epochs_are_no_more_steps_than_max_steps(samples: Any, tmp_path: Pa
         store.clear()
 
 
-def test_a_training_that_lost_its_patience_gets_it_back_with_more_epochs(samples: Any, tmp_path: Path) -> None:
+def test_a_training_that_lost_its_patience_gets_it_back_with_more_epochs(
+    samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings: dict[str, Any] = {"patience": 1, "epochs": 1}
-    trainer = best_after(trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings), 21)
+    trainer = best_after(monkeypatch, trainer_of(samples, store := store_of(samples, tmp_path, settings), **settings), 21)
     stopped_at = trainer.run().steps
     assert stopped_at == 42
     store.clear()

@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mian.contract import Contract, Encoder, Field, History, Label, NumericTransform, Vocabulary, decode_row
+from mian.contract import Encoder, Field, NumericTransform, Vocabulary, decode_row
+from tests.factories import make_contract
 
 TABLE = pa.array(["books", "toys", "7"])
 VOCABULARIES = (
@@ -24,18 +25,7 @@ LENGTH = 3
 
 def there_and_back(field: Field, values: Sequence[Any], length: int = 0) -> Any:
     """What is decoded of a field's values after they were encoded; of behaviors so many are real."""
-    contract = Contract(
-        name="one field",
-        fields=(field,),
-        vocabularies=VOCABULARIES,
-        vocabulary_fingerprint="",
-        history=History(length=LENGTH, days=1),
-        label=Label(kind="labeled"),
-        splits={},
-        config_fingerprint="",
-        code_fingerprint="",
-        days=(),
-    )
+    contract = make_contract(field, vocabularies=VOCABULARIES, length=LENGTH)
     encoded = ENCODER.encode(field, pa.array(values)).tolist()
     row = {field.column: encoded if field.group == "behaviors" else encoded[0], "behavior_length": length}
     return decode_row(contract, {"table": TABLE}, row)[field.column]
@@ -60,7 +50,7 @@ def test_an_id_beyond_the_table_is_none() -> None:
     longer = Encoder(VOCABULARIES, {"table": pa.array(["books", "toys", "7", "late"])})
     field = Field(group="user", name="x", vocabulary="table")
     assert longer.encode(field, pa.array(["late"])).tolist() == [5]
-    contract = Contract.model_construct(fields=(field,), vocabularies=VOCABULARIES)
+    contract = make_contract(field, vocabularies=VOCABULARIES)
     assert decode_row(contract, {"table": TABLE}, {"user_x": 5}) == {"user_x": None}
 
 

@@ -2,34 +2,23 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mian.contract import Contract, ContractError, Field, History, Label, NumericTransform, Vocabulary
+from mian.contract import Contract, ContractError
 from mian.evaluation.baselines import LogisticRegressionBaseline, PopularityBaseline, SparseFeatures
 from mian.metrics import auc
-
-IDENTITY = NumericTransform(kind="identity", mean=0, std=1)
+from tests.factories import categorical, make_contract, numeric
 
 
 @pytest.fixture
 def contract() -> Contract:
     """Two vocabularies: three items and two cities."""
-    vocabularies = [Vocabulary(name=name, size=size, path="", sha256="") for name, size in (("item", 5), ("city", 4))]
-    return Contract(
-        name="small",
-        fields=(
-            Field(group="candidate", name="item_id", vocabulary="item"),
-            Field(group="candidate", name="price", transform=IDENTITY),
-            Field(group="behaviors", name="item_id", vocabulary="item"),
-            Field(group="behaviors", name="gap", transform=IDENTITY),
-            Field(group="user", name="city", vocabulary="city"),
-        ),
-        vocabularies=tuple(vocabularies),
-        vocabulary_fingerprint="",
-        history=History(length=3, days=30),
-        label=Label(kind="labeled"),
-        splits={},
-        config_fingerprint="",
-        code_fingerprint="",
-        days=(),
+    return make_contract(
+        categorical("candidate", "item_id", "item"),
+        numeric("candidate", "price"),
+        categorical("behaviors", "item_id", "item"),
+        numeric("behaviors", "gap"),
+        categorical("user", "city", "city"),
+        vocabularies={"item": 5, "city": 4},
+        length=3,
     )
 
 

@@ -15,8 +15,8 @@ from mian.distributed.collectives import Ranks
 from mian.evaluation.distributed_metrics import ScoredRows
 from mian.evaluation.external_sort import SpillError
 from mian.metrics import MetricError, evaluate, reliability
+from tests.launcher import ROOT
 from tests.support import scored_memory
-from tests.support.launcher import ROOT
 from tests.support.launches import Launches
 from tests.support.scored_work import CASES, WRONG, made_up
 

@@ -6,11 +6,9 @@ import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,9 +20,9 @@ from mian.evaluation.report_page import NO_ATTENTION, NO_CLICK, report_page
 from mian.models import build
 from mian.reports.pictures import style
 from mian.serving import Servable, explain, shown
+from tests.factories import LENGTH, SMALL_MODEL, make_servable, read_examples
 from tests.mian.conftest import Samples
 from tests.support.readable import assert_readable
-from tests.support.sample_data import SMALL_MODEL, VALUES, T, read_examples
 
 VOID = {"meta", "img"}
 MODEL = "models:/mian/1"
@@ -67,16 +65,9 @@ class Page(HTMLParser):
         return [str(attributes["src"]) for tag, attributes in self.tags if tag == "img"]
 
 
-def servable_of(samples: Samples, model: str = "mian", **options: Any) -> Servable:
-    torch.manual_seed(0)
-    options = {**SMALL_MODEL, **options} if model == "mian" else options
-    built = build(model, samples.contract, options)
-    return Servable(samples.contract, built, {name: pa.array(values) for name, values in VALUES.items()})
-
-
 @pytest.fixture(scope="module")
 def servable(samples: Samples) -> Servable:
-    return servable_of(samples)
+    return make_servable(samples.contract, samples.folder)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +189,7 @@ def test_no_text_of_the_chart_lies_on_another(aucs: list[float]) -> None:
 def test_the_example_is_the_clicked_row_with_a_full_history_that_scores_highest(
     servable: Servable, evaluation: SplitEvaluation, rows: pd.DataFrame
 ) -> None:
-    eligible = rows[(rows["label"] == 1) & (rows["behavior_length"] == T)]
+    eligible = rows[(rows["label"] == 1) & (rows["behavior_length"] == LENGTH)]
     assert 10 < len(eligible) < len(rows) / 2, "there are others"
     probabilities = pd.Series(evaluation.scored.probabilities)
     best = probabilities[eligible.index].idxmax()
@@ -206,7 +197,7 @@ def test_the_example_is_the_clicked_row_with_a_full_history_that_scores_highest(
     page = Page(report_page(servable, MODEL, evaluation)).text
     assert f"impression {rows['impression_id'][best]} of" in page
     assert f"{pd.Timestamp(rows['time'][best], unit='us'):%Y-%m-%d %H:%M} UTC, {probabilities[best]:.4f}" in page
-    assert f"a full history of {T} behaviors" in page
+    assert f"a full history of {LENGTH} behaviors" in page
 
 
 @pytest.mark.parametrize(
@@ -267,7 +258,7 @@ def test_values_of_the_example_stand_beside_their_weights(servable: Servable, ev
     (weights,) = [table for table in page.tables if table[0] == ["module", "name", "value", "weight"]]
     assert [row[0] for row in weights[1:]] == example.attention["module"].tolist()
     behaviors = [row for row in weights if row[0] == "IBIM"]
-    assert len(behaviors) == T
+    assert len(behaviors) == LENGTH
     for place, (row, weight) in enumerate(zip(behaviors, example.attention["weight"], strict=False)):
         assert row[1] == str(place + 1)
         assert f"item_id {example.values['behavior_item_id'][place]}, category" in row[2]
@@ -298,7 +289,7 @@ def test_ids_that_came_after_the_model_was_trained_are_unknown_to_it(
 
 
 def test_a_model_without_attention_is_said_to_have_none(samples: Samples) -> None:
-    plain = servable_of(samples, "lr")
+    plain = make_servable(samples.contract, samples.folder, "lr", {})
     found = evaluate_offline(plain, samples.contract, str(samples.folder), "test", [], "train", None)
     page = Page(report_page(plain, MODEL, found))
     assert len(page.pictures()) == 2

@@ -22,7 +22,7 @@ from mian.layers import BatchNormalization
 from mian.models import ClickModel, build
 from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
-from tests.support.sample_data import SMALL_MODEL
+from tests.factories import SMALL_MODEL
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
 ELSEWHERE = torch.device("meta")

@@ -6,7 +6,7 @@ import pytest
 
 from mian.contract import Contract
 from mian.experiments import Experiment, ExperimentConfig
-from tests.support.sample_data import SMALL_MODEL, write_samples
+from tests.factories import SMALL_MODEL, write_samples
 
 #: Two models, one more below, and an ablation that trains like its treatment at one point of the grid.
 VALUES: dict[str, Any] = {

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mian.layers import EmbeddingTable, FieldEmbedding, initialize
-from tests.support.contracts import CONTRACTS, SIZES
+from tests.factories import CONTRACTS, SIZES
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
 from mian.contract import Contract
 from mian.models import ClickModel, Mian, MianConfig
-from tests.support.contracts import CONTRACTS, SIZES
+from tests import factories
+from tests.factories import CONTRACTS
 
 Batch = dict[str, torch.Tensor]
 
@@ -20,22 +20,7 @@ def contract() -> Contract:
 
 @pytest.fixture
 def make_batch() -> Callable[..., Batch]:
-    """Random rows of a contract, lengths of history from empty to full, padded with 0."""
-
-    def make(contract: Contract, rows: int = 16, seed: int = 0) -> Batch:
-        rng = np.random.default_rng(seed)
-        steps = contract.history.length
-        lengths = np.resize(rng.permutation(steps + 1), rows)
-        batch = {"behavior_length": torch.tensor(lengths, dtype=torch.int32), "label": torch.tensor(rng.integers(0, 2, rows))}
-        for field in contract.fields:
-            shape = (rows, steps) if field.group == "behaviors" else (rows,)
-            values = rng.integers(1, SIZES[field.vocabulary], shape) if field.vocabulary else rng.normal(size=shape)
-            if field.group == "behaviors":
-                values = values * (np.arange(steps) < lengths[:, None])
-            batch[field.column] = torch.tensor(values, dtype=torch.int32 if field.vocabulary else torch.float32)
-        return batch
-
-    return make
+    return factories.make_batch
 
 
 @pytest.fixture

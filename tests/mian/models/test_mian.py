@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from mian.contract import ContractError
 from mian.models import Mian, MianConfig
 from mian.models.mian import PARTS
+from tests.factories import BEHAVIORS, CONTRACTS, USER, make_contract
 from tests.support.arithmetic import assert_float32_scores
-from tests.support.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
 from tests.support.paper_numpy import Paper
 
 OPTIONS = [
@@ -76,7 +76,7 @@ def test_it_is_the_papers_equations_over_every_contract(make_batch, make_model, 
 
 
 def test_it_is_the_papers_equations_at_the_papers_size(make_batch):
-    contract = contract_of(*CONTRACTS["all groups"].fields, length=30)
+    contract = make_contract(*CONTRACTS["all groups"].fields, length=30)
     torch.manual_seed(3)
     model, batch = Mian(contract, MianConfig(init_std=0.2)).eval(), make_batch(contract, rows=31)
     assert_the_papers_scores(model, contract, batch, spread=0.05)
@@ -84,7 +84,7 @@ def test_it_is_the_papers_equations_at_the_papers_size(make_batch):
 
 @pytest.mark.parametrize("positions", ["learned", "none"])
 def test_a_sample_padded_to_30_or_to_50_scores_the_same(make_batch, make_model, positions):
-    contract = contract_of(*CONTRACTS["all groups"].fields, length=30)
+    contract = make_contract(*CONTRACTS["all groups"].fields, length=30)
     model, batch = make_model(contract, positions=positions), make_batch(contract, rows=62)
     assert_same_scores(model, batch, padded(batch, contract, 50))
 
@@ -251,7 +251,7 @@ def test_without_ibim_there_is_no_transformer_and_there_are_no_positions(contrac
 
 def test_a_contract_without_candidate_fields_is_refused():
     with pytest.raises(ContractError, match=r"contract 'small' has no candidate field"):
-        Mian(contract_of(*BEHAVIORS, *USER), MianConfig())
+        Mian(make_contract(*BEHAVIORS, *USER), MianConfig())
 
 
 @pytest.mark.parametrize("name", CONTRACTS)

@@ -10,8 +10,8 @@ import torch
 
 from mian.contract import Contract
 from mian.models import build
+from tests.factories import CONTRACTS
 from tests.support.arithmetic import assert_float32_scores
-from tests.support.contracts import CONTRACTS
 from tests.support.paper_numpy import Array, Paper
 from tests.support.peers_numpy import Peers
 from tests.support.perturbed import perturbed

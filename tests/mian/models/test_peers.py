@@ -7,8 +7,8 @@ import torch
 from mian.kernels import JaggedLayout
 from mian.layers import BatchNormalization
 from mian.models import MODELS, build
+from tests.factories import CONTRACTS
 from tests.support.arithmetic import UNIT, assert_float32_scores
-from tests.support.contracts import CONTRACTS
 from tests.support.peers_numpy import Peers
 from tests.support.perturbed import perturbed
 

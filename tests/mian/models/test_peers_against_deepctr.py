@@ -11,9 +11,9 @@ import torch
 
 from mian.contract import Contract
 from mian.models import ClickModel, build
+from tests.factories import BEHAVIORS, CANDIDATE, CONTEXT, USER, categorical, make_contract
 from tests.support import deepctr
 from tests.support.arithmetic import UNIT
-from tests.support.contracts import BEHAVIORS, CANDIDATE, CONTEXT, USER, categorical, contract_of
 from tests.support.deepctr import HISTORY, columns, copy_gru, copy_linear, copy_mlp, copy_unit, copy_vectors, models, rows
 from tests.support.perturbed import perturbed
 
@@ -37,7 +37,7 @@ OWN_VOCABULARIES = [
 
 @pytest.fixture
 def contract() -> Contract:
-    return contract_of(*FIELDS)
+    return make_contract(*FIELDS)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_dcn_but_for_the_linear_part_that_deepctr_adds(contract, make, make_batc
 @pytest.mark.parametrize("activation", ["identity", "relu"])
 @pytest.mark.parametrize("split_half", [False, True])
 def test_xdeepfm_but_for_the_biases_that_deepctr_has_in_its_cin(make, make_batch, activation, split_half):
-    contract = contract_of(*OWN_VOCABULARIES)
+    contract = make_contract(*OWN_VOCABULARIES)
     options = {"cin": (6, 4, 5), "cin_activation": activation, "cin_split_half": split_half}
     ours = make("xdeepfm", contract, embedding_dim=WIDTH, mlp=(12, 7), **options)
     theirs = models.xDeepFM(

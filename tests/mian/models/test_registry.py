@@ -6,7 +6,7 @@ from jobs.configuration import load_config
 from mian.config import TrainConfig
 from mian.contract import ContractError
 from mian.models import MODELS, ClickModel, Mian, MianConfig, ModelError, build, model_columns
-from tests.support.contracts import BEHAVIORS, CONTRACTS, USER, contract_of
+from tests.factories import BEHAVIORS, CONTRACTS, USER, make_contract
 
 CONFIGURATIONS = Path(__file__).parents[3] / "conf" / "train"
 OF_HISTORIES = ("din", "dien")  # a contract without behaviors is none of theirs
@@ -45,7 +45,7 @@ def test_a_model_reads_the_columns_that_it_names_and_no_others(make_batch, name,
 @pytest.mark.parametrize("name", OF_HISTORIES)
 @pytest.mark.parametrize(
     ("contract", "lacks"),
-    [(CONTRACTS["no behaviors"], "no behaviors"), (contract_of(*BEHAVIORS, *USER), "no candidate field")],
+    [(CONTRACTS["no behaviors"], "no behaviors"), (make_contract(*BEHAVIORS, *USER), "no candidate field")],
     ids=["no behaviors", "no candidate"],
 )
 def test_a_model_of_histories_refuses_a_contract_without_them_and_says_what_to_do(name, contract, lacks):

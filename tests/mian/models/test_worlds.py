@@ -10,8 +10,8 @@ import torch
 
 from mian.contract import Contract
 from mian.models import MODELS, ClickModel, build
-from tests.support.contracts import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, contract_of
-from tests.support.learnable_worlds import World, fields_of, make_contract, make_world, train
+from tests.factories import BEHAVIORS, CANDIDATE, CONTEXT, SIZES, categorical, make_contract
+from tests.support.learnable_worlds import World, contract_of, fields_of, make_world, train
 
 SMALL: dict[str, dict[str, Any]] = {
     "lr": {},
@@ -47,7 +47,7 @@ def make(name: str, contract: Contract, **options: Any) -> ClickModel:
 def share_of_best(effect: str, name: str, epochs: int, **options: Any) -> float:
     """How far the AUC of a trained model is from 0.5, over how far it could be at best."""
     effect_world: World = world(effect)
-    model = make(name, make_contract(fields_of(effect)), **options)
+    model = make(name, contract_of(fields_of(effect)), **options)
     train(model, effect_world.train, epochs)
     auc, best = effect_world.aucs(model)
     print(f"{effect}: {name} {options or ''} has AUC {auc:.4f}, the best possible is {best:.4f}")
@@ -117,7 +117,7 @@ def test_every_model_learns_from_a_profile_alone_and_from_the_context_alone(effe
 def test_every_model_learns_256_rows_by_heart(name):
     """Labels are drawn: there is nothing to learn but the rows. LR needs values that few rows share."""
     fields = [field for field in (*CANDIDATE, *BEHAVIORS, *CONTEXT) if field.vocabulary]
-    contract = contract_of(*fields, categorical("user", "id", "ids"), sizes={**SIZES, "ids": 1000})
+    contract = make_contract(*fields, categorical("user", "id", "ids"), vocabularies={**SIZES, "ids": 1000})
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 7, 256)
     batch = {"behavior_length": torch.tensor(lengths), "label": torch.tensor(rng.integers(0, 2, 256))}

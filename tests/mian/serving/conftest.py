@@ -1,5 +1,3 @@
-import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,26 +5,32 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 
-from mian.contract import (
-    CONTRACT_FILE,
-    Contract,
-    Field,
-    History,
-    Label,
-    NumericTransform,
-    Vocabulary,
-    vocabulary_to_parquet,
+from mian.contract import Contract, Field
+from mian.models import ClickModel
+from tests.factories import (
+    categorical,
+    make_contract,
+    make_model,
+    numeric,
+    write_contract,
+    write_servable,
+    write_vocabularies,
 )
-from mian.models import ClickModel, build
-from mian.serving import read_vocabularies, save_servable
 
 VALUES = {"item": [f"i{n}" for n in range(40)], "category": ["books", "toys", "7"], "age": ["20s", "30s"], "hour": ["9", "17"]}
-PRICE = NumericTransform(kind="log", mean=2.0, std=1.5)
-GAP = NumericTransform(kind="identity", mean=10.0, std=4.0)
+FIELDS = (
+    categorical("candidate", "item_id", "item"),
+    categorical("candidate", "category", "category"),
+    numeric("candidate", "price", "log", mean=2.0, std=1.5),
+    categorical("behaviors", "item_id", "item"),
+    categorical("behaviors", "category", "category"),
+    numeric("behaviors", "gap", mean=10.0, std=4.0),
+    categorical("user", "age", "age"),
+    categorical("context", "hour", "hour"),
+)
 HISTORY = 4
 OPTIONS: dict[str, Any] = {"embedding_dim": 4, "heads": 2, "mlp": [8], "global_dim": 8, "init_std": 0.5}
 
@@ -41,12 +45,10 @@ class Trained:
     options: Mapping[str, Any]
 
     def save(self, folder: Path, **options: Any) -> None:
-        vocabularies = read_vocabularies(self.contract, self.samples)
-        save_servable(folder, self.model, "mian", {**self.options, **options}, self.contract, vocabularies)
+        write_servable(folder, self.model, self.contract, self.samples, options={**self.options, **options})
 
     def with_other_weights(self) -> "Trained":
-        torch.manual_seed(1)
-        return replace(self, model=build("mian", self.contract, self.options))
+        return replace(self, model=make_model(self.contract, options=self.options, seed=1))
 
     def probabilities(self, raw: pd.DataFrame) -> np.ndarray:
         """The slow way: each value looked up by itself, then the model itself."""
@@ -89,38 +91,9 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def train(samples: Path) -> Trained:
-    (samples / "vocabularies" / "v1").mkdir(parents=True)
-    vocabularies = []
-    for name, values in VALUES.items():
-        vocabulary_to_parquet(pa.array(values), pa.array(range(len(values), 0, -1)), content := io.BytesIO())
-        path = f"vocabularies/v1/{name}.parquet"
-        (samples / path).write_bytes(content.getvalue())
-        sha256 = hashlib.sha256(content.getvalue()).hexdigest()
-        vocabularies.append(Vocabulary(name=name, size=len(values) + 2, path=path, sha256=sha256))
-    contract = Contract(
-        name="small",
-        fields=(
-            Field(group="candidate", name="item_id", vocabulary="item"),
-            Field(group="candidate", name="category", vocabulary="category"),
-            Field(group="candidate", name="price", transform=PRICE),
-            Field(group="behaviors", name="item_id", vocabulary="item"),
-            Field(group="behaviors", name="category", vocabulary="category"),
-            Field(group="behaviors", name="gap", transform=GAP),
-            Field(group="user", name="age", vocabulary="age"),
-            Field(group="context", name="hour", vocabulary="hour"),
-        ),
-        vocabularies=tuple(vocabularies),
-        vocabulary_fingerprint="v1",
-        history=History(length=HISTORY, days=30),
-        label=Label(kind="labeled"),
-        splits={},
-        config_fingerprint="",
-        code_fingerprint="",
-        days=(),
-    )
-    (samples / CONTRACT_FILE).write_text(contract.to_json())
-    torch.manual_seed(0)
-    return Trained(build("mian", contract, OPTIONS), contract, str(samples), OPTIONS)
+    contract = make_contract(*FIELDS, vocabularies=write_vocabularies(samples, VALUES), length=HISTORY)
+    write_contract(samples, contract)
+    return Trained(make_model(contract, options=OPTIONS), contract, str(samples), OPTIONS)
 
 
 @pytest.fixture

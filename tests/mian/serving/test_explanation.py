@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from mian.models import build
-from mian.serving import Servable, ServingInputError, explain, load_servable, read_vocabularies, save_servable, shown
+from mian.serving import Servable, ServingInputError, explain, load_servable, shown
 from mian.serving.explanation_plot import LONGEST_LABEL, plot_explanation
+from tests.factories import make_model, write_servable
 from tests.support.readable import assert_readable
 
 
@@ -64,9 +64,8 @@ def test_a_module_that_the_model_lacks_is_left_out(trained: Any, raw: pd.DataFra
 
 
 def test_a_model_without_attention_is_refused(trained: Any, raw: pd.DataFrame, tmp_path: Any) -> None:
-    torch.manual_seed(0)
-    model = build("lr", trained.contract, {})
-    save_servable(tmp_path / "lr", model, "lr", {}, trained.contract, read_vocabularies(trained.contract, trained.samples))
+    model = make_model(trained.contract, "lr", {})
+    write_servable(tmp_path / "lr", model, trained.contract, trained.samples, "lr", {})
     with pytest.raises(ServingInputError, match="no attention"):
         explain(load_servable(tmp_path / "lr"), raw)
 

@@ -1,3 +1,4 @@
+import datetime as dt
 import json
 import shutil
 import subprocess
@@ -10,17 +11,16 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.models import convert_input_example_to_serving_input
 from mlflow.pyfunc.scoring_server import invocations
 
-from mian.contract import Day, SampleFile
 from mian.serving import explain, input_example, load_servable
 from mian.serving.code import code_digest, imported_package
 from mian.serving.mlflow_export import log_servable
 from mian.tracking.registry import load_model
+from tests.factories import write_day
 
 MODEL = "models:/ctr/1"
 ROOT = Path(__file__).resolve().parents[3]
@@ -179,9 +179,7 @@ def test_the_example_is_made_of_kept_rows_where_there_are_any(trained: Any, raw:
     table = pa.table({name: pa.array(raw[name], from_pandas=True) for name in raw.columns}).append_column(
         "label", [[0] * len(raw)]
     )
-    pq.write_table(table, Path(trained.samples) / "examples.parquet")
-    examples = SampleFile(path="examples.parquet", rows=len(raw), bytes=0, sha256="")
-    day = Day(day="2024-01-01", rows=9, positives=1, fingerprint="", files=(), examples=examples)  # type: ignore[arg-type]
+    day = write_day(Path(trained.samples), dt.date(2024, 1, 1), [], examples=table, rows=9, positives=1)
     example = input_example(trained.contract.model_copy(update={"days": (day,)}), trained.samples, rows=3)
     assert list(example.columns) == list(raw.columns)
     assert example["behavior_item_id"].tolist() == raw["behavior_item_id"].tolist()[:3]

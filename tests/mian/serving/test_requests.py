@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -20,33 +21,27 @@ import pytest
 import torch
 from mlflow.pyfunc.scoring_server import init
 
-from mian.contract import CONTRACT_FILE, Contract, Encoder, Field, Vocabulary, vocabulary_from_parquet
+from mian.contract import Contract, Encoder, Field, Vocabulary, vocabulary_from_parquet
 from mian.contract.canonical import canonical_text
-from mian.models import ClickModel, build
-from mian.serving import input_example, load_servable, read_vocabularies, save_servable
+from mian.models import ClickModel
+from mian.serving import input_example, load_servable, read_vocabularies
 from mian.serving.mlflow_export import log_servable
-from tests.mian.serving.conftest import GAP, HISTORY, OPTIONS, PRICE, VALUES, train
+from tests.factories import make_model, write_contract, write_servable
+from tests.mian.serving.conftest import FIELDS, HISTORY, OPTIONS, VALUES, train
 
 REQUESTS = int(os.environ.get("MIAN_REQUESTS", "12"))
-FIELDS = (
-    Field(group="candidate", name="item_id", vocabulary="item"),
-    Field(group="candidate", name="category", vocabulary="category"),
-    Field(group="candidate", name="price", transform=PRICE),
-    Field(group="behaviors", name="item_id", vocabulary="item"),
-    Field(group="behaviors", name="category", vocabulary="category"),
-    Field(group="behaviors", name="gap", transform=GAP),
-    Field(group="behaviors", name="hour", vocabulary="hour", kind="number"),
-    Field(group="user", name="age", vocabulary="age"),
-    Field(group="context", name="hour", vocabulary="hour", kind="number"),
-)
+HOUR = Field(group="behaviors", name="hour", vocabulary="hour", kind="number")
+#: Those of the other tests, hours in buckets, and one of each behavior.
+ODD_FIELDS = (*FIELDS[:6], HOUR, FIELDS[6], HOUR.model_copy(update={"group": "context"}))
 
 
 class Served(NamedTuple):
-    """A registered model, what it was made of, and its scoring server."""
+    """A registered model, what it was made of, its folder before it was registered, and its scoring server."""
 
     contract: Contract
     model: ClickModel
     encoder: Encoder
+    folder: Path
     pyfunc: Any
     app: Any
 
@@ -67,20 +62,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "hour": Vocabulary(name="hour", size=6, kind="buckets", edges=(6.0, 12.0, 18.0)),
     }
     contract = plain.model_copy(
-        update={"fields": FIELDS, "vocabularies": tuple(others.get(v.name, v) for v in plain.vocabularies)}
+        update={"fields": ODD_FIELDS, "vocabularies": tuple(others.get(v.name, v) for v in plain.vocabularies)}
     )
-    (home / "samples" / CONTRACT_FILE).write_text(contract.to_json())
-    torch.manual_seed(0)
-    model = build("mian", contract, OPTIONS)
+    write_contract(home / "samples", contract)
+    model = make_model(contract, options=OPTIONS)
     contents = read_vocabularies(contract, str(home / "samples"))
-    save_servable(home / "servable", model, "mian", OPTIONS, contract, contents)
+    write_servable(home / "servable", model, contract, home / "samples", options=OPTIONS)
     mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
     experiment = mlflow.create_experiment("requests", artifact_location=(home / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment):
         log_servable(home / "servable", input_example(contract, str(home / "samples")), "odd")
     pyfunc = mlflow.pyfunc.load_model("models:/odd/1")
     tables = {name: vocabulary_from_parquet(io.BytesIO(content))["value"] for name, content in contents.items()}
-    yield Served(contract, model.eval(), Encoder(contract.vocabularies, tables), pyfunc, init(pyfunc))
+    yield Served(contract, model.eval(), Encoder(contract.vocabularies, tables), home / "servable", pyfunc, init(pyfunc))
     mlflow.set_tracking_uri(uri)
     sys.path[:] = path
 
@@ -226,7 +220,7 @@ def draw_request(draw: random.Random) -> tuple[dict[str, Any], list[dict[str, An
     for _ in range(draw.choice([0, 1, 1, 2, 2, 3, 5]) if oddity else 3):
         length = draw.randrange(HISTORY + 3)
         record = {}
-        for field in FIELDS:
+        for field in ODD_FIELDS:
             if draw.random() < oddity / 4:
                 continue
             if field.group != "behaviors":
@@ -264,7 +258,7 @@ def test_a_drawn_request_is_scored_as_trained_or_refused(served: Served, seed: i
     # beside a missing value or a fraction pandas makes of a whole number a float, which from 2^53 on is another
     wide = {
         field.column
-        for field in FIELDS
+        for field in ODD_FIELDS
         for record in records
         if isinstance(value := record.get(field.column), int) and field.is_text and abs(value) >= 2**53
     }
@@ -318,7 +312,7 @@ def test_what_is_missing_or_of_another_type_is_scored_as_trained(
         number = next(i for i, row in enumerate(rows) if isinstance(row.get("behavior_category"), list))
         lines = json.loads(answer.text)["predictions"][number]["explanation"]
         shown = [line["value"]["category"] for line in lines if line["module"] == "IBIM"]
-        categories = next(field for field in FIELDS if field.column == "behavior_category")
+        categories = next(field for field in ODD_FIELDS if field.column == "behavior_category")
         assert shown == [training_value(categories, value) for value in rows[number]["behavior_category"]]
 
 
@@ -394,7 +388,7 @@ def test_a_frame_as_pandas_makes_it_is_scored_as_trained(
 
 def test_a_category_of_32_bits_is_its_text_or_refused(served: Served) -> None:
     frame = pd.DataFrame([ROW]).assign(candidate_category=np.array([0.1], np.float32))
-    servable = load_servable(served.pyfunc._model_impl.context.artifacts["servable"])
+    servable = load_servable(served.folder)
     right, _ = expected(served, [{**ROW, "candidate_category": "0.1"}])
     np.testing.assert_allclose(servable.predict_proba(frame), right, atol=1e-6)
     with pytest.raises(mlflow.MlflowException, match="column candidate_category, row 0: an id is a float of 32 bits"):

@@ -13,9 +13,10 @@ import torch
 
 from mian.contract import read_contract
 from mian.layers import embedding
-from mian.models import MODELS, build
-from mian.serving import Servable, ServableError, ServingInputError, load_servable, read_vocabularies, save_servable
+from mian.models import MODELS
+from mian.serving import Servable, ServableError, ServingInputError, load_servable
 from mian.serving import servable as module
+from tests.factories import make_model, write_servable
 
 
 @pytest.fixture
@@ -38,11 +39,9 @@ def test_it_gives_what_the_model_gives(trained: Any, servable: Servable, raw: pd
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "mian"])
 def test_every_model_gives_as_a_servable_what_it_gives(trained_once: Any, raw: pd.DataFrame, tmp_path: Path, name: str) -> None:
-    torch.manual_seed(0)
-    other = replace(trained_once, model=build(name, trained_once.contract, options := {"init_std": 0.1}))
-    vocabularies = read_vocabularies(other.contract, other.samples)
-    save_servable(tmp_path / "servable", other.model, name, options, other.contract, vocabularies)
-    got = load_servable(tmp_path / "servable").predict_proba(raw)
+    other = replace(trained_once, model=make_model(trained_once.contract, name, options := {"init_std": 0.1}))
+    folder = write_servable(tmp_path / "servable", other.model, other.contract, other.samples, name, options)
+    got = load_servable(folder).predict_proba(raw)
     assert len(set(got.round(5))) > 1
     np.testing.assert_allclose(got, other.probabilities(raw), atol=1e-6)
 
@@ -70,8 +69,7 @@ def test_a_vocabulary_of_any_name_has_a_file(trained_once: Any, raw: pd.DataFram
             "fields": tuple(f.model_copy(update={"vocabulary": renamed.get(f.vocabulary)}) for f in contract.fields),
         }
     )
-    model = build("lr", contract, {})
-    save_servable(tmp_path / "model", model, "lr", {}, contract, read_vocabularies(contract, trained_once.samples))
+    write_servable(tmp_path / "model", make_model(contract, "lr", {}), contract, trained_once.samples, "lr", {})
     assert load_servable(tmp_path / "model").predict_proba(raw).shape == (len(raw),)
     files = [path.name for path in (tmp_path / "model" / "vocabularies").iterdir()]
     assert len(files) == len([v for v in contract.vocabularies if v.path is not None])

@@ -1,28 +1,15 @@
 """Small samples on disk: every row knows its number, so that each can be told from all others wherever it turns up."""
 
-import datetime as dt
-import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from mian.contract import Contract, Day, Field, History, Label, NumericTransform, SampleFile, Split, Vocabulary
-
-T = 3
-FIRST_DAY = dt.date(2026, 1, 1)
-FIELDS = (
-    Field(group="candidate", name="item_id", vocabulary="item_id"),
-    Field(group="candidate", name="price", transform=NumericTransform(kind="log", mean=0.0, std=1.0)),
-    Field(group="behaviors", name="item_id", vocabulary="item_id"),
-    Field(group="behaviors", name="price", transform=NumericTransform(kind="log", mean=0.0, std=1.0)),
-    Field(group="user", name="age", vocabulary="age"),
-)
+from mian.contract import Contract, SampleFile
+from tests.factories import write_numbered_samples
 
 
 @dataclass(frozen=True)
@@ -38,69 +25,13 @@ class Samples:
         return [file for day in self.contract.days for file in day.files]
 
 
-def sample_table(first: int, rows: int) -> pa.Table:
-    """Rows number ``first`` to ``first + rows - 1``; the number is the ``user_key``, every other column follows from it."""
-    numbers = np.arange(first, first + rows)
-    behaviors = (numbers[:, None] * 10 + np.arange(T)).reshape(-1)
-    offsets = pa.array(np.arange(0, rows * T + 1, T), pa.int32())
-    return pa.table(
-        {
-            "candidate_item_id": pa.array(numbers * 2, pa.int32()),
-            "candidate_price": pa.array(numbers / 2, pa.float32()),
-            "behavior_item_id": pa.ListArray.from_arrays(offsets, pa.array(behaviors, pa.int32())),
-            "behavior_price": pa.ListArray.from_arrays(offsets, pa.array(behaviors / 2, pa.float32())),
-            "user_age": pa.array(numbers % 7, pa.int32()),
-            "behavior_length": pa.array(numbers % (T + 1), pa.int32()),
-            "label": pa.array(numbers % 2, pa.int32()),
-            "user_key": pa.array(numbers, pa.int64()),
-            "impression_id": pa.array([f"i{number}" for number in numbers]),
-            "time": pa.array(numbers * 1_000_000, pa.int64()),
-        }
-    )
-
-
 @pytest.fixture
 def write_samples(tmp_path: Path) -> Callable[..., Samples]:
-    """Writes files of the given numbers of rows, each on a day of its own.
+    """Writes numbered samples, see :func:`tests.factories.write_numbered_samples`, into a folder with an odd name."""
 
-    ``changes`` maps a file's number to a function of its table. ``rows_per_group`` cuts every file into groups of at most that.
-    """
-
-    def write(
-        rows_per_file: Sequence[int],
-        rows_per_group: int | None = None,
-        changes: dict[int, Callable[[pa.Table], pa.Table]] | None = None,
-    ) -> Samples:
+    def write(*arguments: Any, **options: Any) -> Samples:
         folder = tmp_path / "samples with a # and a ? in their path"
-        days = []
-        first = 0
-        for number, rows in enumerate(rows_per_file):
-            day = FIRST_DAY + dt.timedelta(days=number)
-            path = folder / f"day={day}" / "part-00000.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table = (changes or {}).get(number, lambda unchanged: unchanged)(sample_table(first, rows))
-            pq.write_table(table, path, row_group_size=rows_per_group or max(rows, 1))
-            file = SampleFile(
-                path=str(path.relative_to(folder)),
-                rows=table.num_rows,
-                bytes=path.stat().st_size,
-                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            )
-            days.append(Day(day=day, rows=rows, positives=0, fingerprint="", files=(file,)))
-            first += rows
-        contract = Contract(
-            name="numbers",
-            fields=FIELDS,
-            vocabularies=tuple(Vocabulary(name=name, size=10_000, path="", sha256="") for name in ("item_id", "age")),
-            vocabulary_fingerprint="",
-            history=History(length=T, days=30),
-            label=Label(kind="labeled"),
-            splits={"train": Split(first=days[0].day, last=days[-1].day)},
-            config_fingerprint="",
-            code_fingerprint="",
-            days=tuple(days),
-        )
-        return Samples(str(folder), contract)
+        return Samples(str(folder), write_numbered_samples(folder, *arguments, **options))
 
     return write
 

@@ -11,6 +11,7 @@ from moto.server import ThreadedMotoServer
 
 from mian.contract import read_contract
 from mian.stream import SampleStream, StreamError
+from tests.factories import write_contract
 
 BUCKET = "clicks"
 
@@ -38,7 +39,7 @@ def bucket() -> Iterator[Any]:
 def samples(write_samples: Any, bucket: Any) -> Iterator[Any]:
     """The same samples in a folder and in the bucket."""
     written = write_samples([23, 8, 41, 5, 17], rows_per_group=9)
-    (Path(written.folder) / "contract.json").write_text(written.contract.to_json())
+    write_contract(Path(written.folder), written.contract)
     bucket.put(written.folder, f"{BUCKET}/samples", recursive=True)
     yield written
     bucket.rm(f"{BUCKET}/samples", recursive=True)

@@ -2,13 +2,14 @@ from contextlib import closing
 from itertools import islice
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mian.stream import EpochSegment, SampleStream, StreamError
-from mian.stream.row_groups import RowGroupWorker
+from mian.stream import EpochSegment, SampleStream
+from tests.support.streams import batches_of, numbers, ranks_of
 
 UNEVEN = [23, 8, 41, 5, 17, 30, 1]
 DEFAULT_COLUMNS = [
@@ -22,15 +23,6 @@ DEFAULT_COLUMNS = [
     "user_key",
     "time",
 ]
-
-
-def numbers(batches):
-    """The rows' numbers, in order."""
-    return [number for batch in batches for number in batch["user_key"].tolist()]
-
-
-def batches_of(stream, epoch=0, *position):
-    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in stream.epoch(epoch, *position)]
 
 
 @pytest.mark.parametrize("order", ["sharded", "global"])
@@ -310,13 +302,14 @@ def test_a_window_mixes_pieces_of_many_groups(write_samples):
 
 
 def test_each_row_group_is_decoded_once_however_many_windows_have_a_piece_of_it(write_samples, monkeypatch):
-    opened = []
-    decode = RowGroupWorker._parts
-    monkeypatch.setattr(RowGroupWorker, "_parts", lambda *a: (opened.append(a[2].piece.group), decode(*a))[1])
+    decoded, decode = [], pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda *a, **how: (decoded.append(how["row_groups"]), decode(*a, **how))[1]
+    )
     samples = write_samples([40] * 6)
     stream = SampleStream(samples.folder, samples.contract, "train", 10, shuffle_window=1, mixed_row_groups=6, workers=3)
     assert len(numbers(stream.epoch(0))) == 240
-    assert len(opened) == len(set(opened)) == 6
+    assert len(decoded) == 6
 
 
 def test_a_window_of_all_groups_puts_every_row_anywhere(write_samples):
@@ -339,26 +332,6 @@ streams = {
     "epoch": st.integers(0, 2),
 }
 any_stream = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def ranks_of(samples, world_size, batch_size, order, **options):
-    resident = order == "resident"
-    order = "sharded" if resident else order
-    return [
-        SampleStream(
-            samples.folder,
-            samples.contract,
-            "train",
-            batch_size,
-            rank=rank,
-            world_size=world_size,
-            order=order,
-            resident=resident,
-            columns=["user_key", "behavior_item_id"],
-            **options,
-        )
-        for rank in range(world_size)
-    ]
 
 
 @any_stream
@@ -459,46 +432,3 @@ def test_there_may_be_more_ranks_than_row_groups(write_samples):
         assert len({number for rank_files in seen for number in rank_files}) == 15
     held_out = ranks_of(write_samples([1, 1]), 5, 3, "sharded", shuffle=False, drop_last=False)
     assert sorted(len(numbers(rank.epoch(0))) for rank in held_out) == [0, 0, 0, 1, 1]
-
-
-# In memory
-
-
-def test_later_epochs_of_a_resident_shard_need_no_file(write_samples):
-    samples = write_samples([20] * 6, rows_per_group=7)
-    ranks = ranks_of(samples, 3, 4, "resident")
-    undisturbed = ranks_of(samples, 3, 4, "resident")
-    first = [numbers(rank.epoch(0)) for rank in ranks]
-    later = [[batches_of(rank, epoch) for epoch in (1, 2)] for rank in undisturbed]
-    for file in range(6):
-        samples.path(file).unlink()
-    assert [[batches_of(rank, epoch) for epoch in (1, 2)] for rank in ranks] == later
-    seen = {number for rank in later for batch in rank[0] for number in batch["user_key"]}
-    assert len(seen) == 120
-    assert [[number for batch in rank[0] for number in batch["user_key"]] for rank in later] != first
-
-
-def test_a_resident_shard_holds_what_its_own_epochs_need_and_no_more(write_samples):
-    samples = write_samples([20] * 12)
-    rank = ranks_of(samples, 3, 4, "resident", shuffle_window=2)[1]
-    rank_files = {number // 20 for epoch in range(4) for number in numbers(rank.epoch(epoch))}
-    assert rank_files == {number // 20 for number in numbers(rank.epoch(0))}
-    assert len(rank_files) == 4
-    other_segments = [EpochSegment(1, 4, 15)]
-    numbers(rank.epoch(1, 0, other_segments))  # reads what other ranks would have, and does not hold it
-    for file in set(range(12)) - rank_files:
-        samples.path(file).unlink()
-    numbers(rank.epoch(1))
-    with pytest.raises(StreamError, match="no such file"):
-        numbers(rank.epoch(1, 0, other_segments))
-
-
-def test_a_resident_epoch_that_was_entered_half_way_holds_the_rest_in_the_next(write_samples):
-    samples = write_samples([20] * 6)
-    whole = batches_of(SampleStream(samples.folder, samples.contract, "train", 5, resident=True, shuffle_window=2), 1)
-    stream = SampleStream(samples.folder, samples.contract, "train", 5, resident=True, shuffle_window=2)
-    numbers(stream.epoch(0, first_step=20))
-    assert batches_of(stream, 1) == whole
-    for file in range(6):
-        samples.path(file).unlink()
-    assert batches_of(stream, 1) == whole

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from mian.config import TrackingConfig
 from mian.tracking.journal import Journal
 from mian.tracking.tracker import Tracker
-from tests.support.contracts import CONTRACTS
+from tests.factories import CONTRACTS
 from tests.support.stores import new_store
 from tests.support.timeouts import seconds
 

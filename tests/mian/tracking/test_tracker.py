@@ -19,8 +19,8 @@ from mian.contract import Day, Quality
 from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, check_store
 from mian.tracking.records import TrainingRecord, flatten, quality_table, write_record
-from mian.tracking.tracker import FLUSH_SECONDS, Tracker
-from tests.support.contracts import CONTRACTS
+from mian.tracking.tracker import Tracker
+from tests.factories import CONTRACTS
 from tests.support.stores import new_store
 from tests.support.timeouts import seconds
 
@@ -234,10 +234,6 @@ def test_a_store_that_can_never_work_is_an_error_before_the_first_step(tmp_path:
     with pytest.raises(TrackingError, match=re.escape(said)):
         tracker_of(uri)
     assert list(tmp_path.glob("journals/*")) == []
-
-
-def test_points_wait_no_longer_than_some_seconds() -> None:
-    assert FLUSH_SECONDS <= 10
 
 
 def test_flatten() -> None:

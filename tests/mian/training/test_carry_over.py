@@ -18,8 +18,8 @@ from mian.tracking.initial_model import initial_model
 from mian.training import CarryOverError
 from mian.training.carry_over import carry_over, carry_over_moments
 from mian.training.step import TrainingStep
-from tests.mian.checkpoint.test_store import store_of, trainer_of
 from tests.support.curves import Curves
+from tests.support.resumed import store_of, trainer_of
 
 MORE = {"item": 7, "category": 3, "hour": 1}
 

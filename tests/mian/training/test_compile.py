@@ -16,7 +16,7 @@ from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
 from mian.training import Trainer, TrainingStopped
 from mian.training.step import TrainingStep
-from tests.support.sample_data import SMALL_MODEL
+from tests.factories import SMALL_MODEL
 
 SIZES = (32, 32, 40, 48, 32)  # of batches, one after the other
 
@@ -41,7 +41,7 @@ def losses(samples: Any, model: ClickModel, **options: Any) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def nothing_compiled_yet() -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
 
 

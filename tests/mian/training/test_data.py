@@ -11,7 +11,7 @@ from mian.distributed.collectives import Ranks
 from mian.models import ModelError
 from mian.stream import StreamError
 from mian.training import Streams, open_streams
-from tests.mian.checkpoint.test_store import assert_same, stopped, trainer_of
+from tests.support.resumed import assert_same, stopped, trainer_of
 
 
 def streams_of(samples: Any, **values: Any) -> Streams:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mian.models import build
+from tests.factories import whole_split
 from tests.support.arithmetic import assert_metrics_of, exact_logits
 from tests.support.launches import MODELS, Launches
-from tests.support.sample_data import whole_split
 
 pytestmark = pytest.mark.ranks
 

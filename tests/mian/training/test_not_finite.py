@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,9 +15,8 @@ from mian.contract import Contract
 from mian.distributed.collectives import Ranks
 from mian.stream import SampleStream
 from mian.training import Trainer, TrainingError, open_streams
+from tests.factories import SMALL_MODEL, spoil, write_samples
 from tests.support.curves import Curves
-from tests.support.sample_data import SMALL_MODEL, write_samples
-from tests.support.spoiled import rows_with_history, spoil
 
 FILE = "day=2026-03-02/part-00001.parquet"
 OF_VALIDATION = "day=2026-03-05/part-00002.parquet"
@@ -30,6 +30,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def contract(folder: Path) -> Contract:
     return write_samples(folder)
+
+
+def rows_with_history(folder: Path, path: str, empty: bool) -> list[int]:
+    """The rows of a file whose history is empty, or those whose history is not."""
+    lengths = pq.read_table(folder / path, columns=["behavior_length"]).column(0).to_numpy()
+    return [int(row) for row in np.flatnonzero((lengths == 0) == empty)]
 
 
 def trainer_of(folder: Path, contract: Contract, store: CheckpointStore | None = None, **values: Any) -> Trainer:

@@ -17,8 +17,8 @@ from mian.layers import GRU, reading_order
 from mian.stream import SampleStream
 from mian.training import Trainer, TrainingResult, TrainingStopped
 from mian.training.data import held_out_stream
+from tests.launcher import work_on
 from tests.support.curves import Curves
-from tests.support.launches import work_on
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 

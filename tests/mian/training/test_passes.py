@@ -17,12 +17,11 @@ from mian.optim.optimizer import Optimizer
 from mian.stream import SampleStream
 from mian.training import Trainer, TrainingError, open_streams
 from mian.training.step import TrainingStep
-from tests.mian.checkpoint.test_store import assert_same, stopped, trainer_of
+from tests.factories import SMALL_MODEL, spoil, write_samples
+from tests.launcher import work_on
 from tests.mian.conftest import Samples
 from tests.support.curves import Curves
-from tests.support.launches import work_on
-from tests.support.sample_data import SMALL_MODEL, write_samples
-from tests.support.spoiled import spoil
+from tests.support.resumed import assert_same, stopped, trainer_of
 
 STEPS = 50
 

@@ -6,10 +6,10 @@ import torch
 
 from mian.checkpoint.store import CheckpointStore
 from mian.models import ClickModel
-from mian.serving import load_servable, read_vocabularies, save_servable
+from mian.serving import load_servable
 from mian.training import Trainer, TrainingResult, TrainingStopped
+from tests.factories import whole_split, write_servable
 from tests.support.arithmetic import assert_metrics_of
-from tests.support.sample_data import whole_split
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "optimizer": {"learning_rate": 3e-3}, "options": {"dropout": 0.1}}
 
@@ -58,9 +58,7 @@ def test_the_served_model_gives_the_scores_of_the_evaluation_in_float32(
     samples: Any, rounded: TrainingResult, tmp_path: Path
 ) -> None:
     options = samples.config(**SETTINGS).model.options
-    contents = read_vocabularies(samples.contract, str(samples.folder))
-    save_servable(tmp_path / "model", rounded.model, "mian", options, samples.contract, contents)
-    served = load_servable(tmp_path / "model")
+    served = load_servable(write_servable(tmp_path / "model", rounded.model, samples.contract, samples.folder, options=options))
     assert {weight.dtype for weight in served.model.state_dict().values()} == {torch.float32}
     assert rounded.test is not None
     assert_metrics_of(rounded.test.metrics, served.model, whole_split(samples.folder, samples.contract, "test"))

@@ -7,9 +7,9 @@ import torch
 
 from mian.contract import Contract, read_contract
 from mian.models import ClickModel, build
+from tests.factories import whole_split
 from tests.support.arithmetic import assert_metrics_of
 from tests.support.launches import STEPS, Launches, configuration
-from tests.support.sample_data import whole_split
 
 pytestmark = pytest.mark.ranks
 

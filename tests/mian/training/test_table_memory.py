@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mian.config import TrainConfig
-from mian.contract import Contract, Field, History, Label, Vocabulary
+from mian.contract import Contract, Vocabulary
 from mian.training.table_memory import TableMemoryError, refuse_large_tables
+from tests.factories import categorical, make_contract
 
 GIB = 2**30
 CPU = torch.device("cpu")
@@ -15,21 +16,12 @@ CPU = torch.device("cpu")
 
 def contract(rows: int) -> Contract:
     """One hashed vocabulary of the items, shared by candidate and behaviors, and a small one."""
-    return Contract(
-        name="shop",
-        fields=(
-            Field(group="candidate", name="item_id", vocabulary="item_id"),
-            Field(group="behaviors", name="item_id", vocabulary="item_id"),
-            Field(group="user", name="age", vocabulary="age"),
-        ),
+    return make_contract(
+        categorical("candidate", "item_id", "item_id"),
+        categorical("behaviors", "item_id", "item_id"),
+        categorical("user", "age", "age"),
         vocabularies=(Vocabulary(name="item_id", size=rows, kind="hash"), Vocabulary(name="age", size=10, kind="hash")),
-        vocabulary_fingerprint="",
-        history=History(length=3, days=1),
-        label=Label(kind="labeled"),
-        splits={},
-        config_fingerprint="",
-        code_fingerprint="",
-        days=(),
+        length=3,
     )
 
 

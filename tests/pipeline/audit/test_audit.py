@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from mian.contract import CONTRACT_FILE, Day, read_contract
+from mian.contract import CONTRACT_FILE, read_contract
 from pipeline.audit import Report, audit
 from pipeline.audit.indicators import collect_indicators
 from pipeline.audit.published_samples import read_published
 from pipeline.build import build_samples
 from pipeline.config import DataConfig
+from tests.factories import rewrite, write_contract
 from tests.support import audited_shop as shop
 from tests.support.log_worlds import FIRST, Worlds
 from tests.support.oracle import Rules
@@ -78,20 +79,14 @@ def kinds(report: Report) -> set[str]:
 def rewritten(samples: Path, day: dt.date, change: Callable[[list[dict[str, Any]]], None]) -> None:
     """Change the rows of a day's first file, and its checksum in the contract."""
     contract = read_contract(str(samples))
+    (path, *_) = (file.path for of in contract.days for file in of.files if of.day == day)
 
-    def changed(of: Day) -> Day:
-        if of.day != day:
-            return of
-        path = samples / of.files[0].path
-        table = pq.read_table(path, partitioning=None)
+    def changed(table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
         change(rows)
-        pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        return of.model_copy(update={"files": (of.files[0].model_copy(update={"sha256": sha256}), *of.files[1:])})
+        return pa.Table.from_pylist(rows, table.schema)
 
-    contract = contract.model_copy(update={"days": tuple(map(changed, contract.days))})
-    (samples / CONTRACT_FILE).write_text(contract.to_json())
+    rewrite(samples, contract, path, changed)
 
 
 def test_honest_samples_pass(spark: SparkSession, logs: Path, honest: Path) -> None:
@@ -301,7 +296,7 @@ def test_a_vocabulary_that_counts_clicks_beside_impressions(
     pq.write_table(table.set_column(1, "count", pa.array(counts)), path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     others = tuple(v.model_copy(update={"sha256": sha256}) if v == vocabulary else v for v in contract.vocabularies)
-    (samples / CONTRACT_FILE).write_text(contract.model_copy(update={"vocabularies": others}).to_json())
+    write_contract(samples, contract.model_copy(update={"vocabularies": others}))
     report = audit(spark, shop.data_config(logs, samples), rows=1)
     assert kinds(report) == {"vocabulary"}
     assert {finding.column for finding in report.findings} == {"item_id"}

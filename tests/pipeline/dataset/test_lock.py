@@ -45,10 +45,9 @@ def ended_process() -> int:
 
 def left_by(folder: Path, **holder: Any) -> None:
     """A lock as a builder leaves it that was killed."""
-    lock = DatasetLock(LocalFiles(), str(folder))
-    lock.__enter__()
-    lock._done.set()
-    lock._renewer.join()
+    with DatasetLock(LocalFiles(), str(folder)):
+        held = lock_file(folder).read_text()
+    lock_file(folder).write_text(held)
     change(lock_file(folder), **holder)
 
 

@@ -182,11 +182,11 @@ class World:
                 lost = {day.day for day in self.held[-1].days} - {day.day for day in contract.days}
                 assert not lost, f"{sorted(map(str, lost))} are gone, and nobody said so"
             self.held.append(contract)
-        for path in [path for path in self.damaged if self._is_whole(path)]:
+        for path in [path for path in self.damaged if self.is_whole(path)]:
             del self.damaged[path]
         for reader in self.held[-2:]:
             for path in reader.named_files:
-                assert path in self.damaged or self._is_whole(path), f"{path} of revision {reader.publication.revision} is gone"
+                assert path in self.damaged or self.is_whole(path), f"{path} of revision {reader.publication.revision} is gone"
             self._decode(reader)
 
     def look_for_litter(self) -> None:
@@ -201,7 +201,7 @@ class World:
         files = {path for path in self.samples.rglob("*") if path.is_file()}
         assert files - named - ours - set(self.foreign) == set()
 
-    def _is_whole(self, path: str) -> bool:
+    def is_whole(self, path: str) -> bool:
         # the name of a file holds its checksum
         place = self.samples / path
         return place.exists() and hashlib.sha256(place.read_bytes()).hexdigest()[:16] in path
@@ -249,7 +249,7 @@ def test_a_build_that_lost_its_lock_touches_nothing_of_the_one_that_took_over(
     (draft,) = drafts
     assert Contract.from_json((world.samples / "_contracts" / "draft.json").read_text()) == draft
     assert draft.days
-    written = [path for path in draft.named_files if world._is_whole(path)]
+    written = [path for path in draft.named_files if world.is_whole(path)]
     assert len(written) >= len(draft.days) - 1
 
 
@@ -275,7 +275,7 @@ def test_a_day_whose_new_files_were_not_brought_to_their_places_keeps_those_that
         world.leave_lock_behind()
         contract = world.build(6, 7, drop_days=True).contract
         assert [day.day for day in contract.days] == ALL
-        assert all(world._is_whole(path) for path in contract.named_files)
+        assert all(world.is_whole(path) for path in contract.named_files)
         world.logs[ALL[3]] = [*world.logs[ALL[3]], "i3"]
     assert before.publication.generation == contract.publication.generation
 
@@ -287,7 +287,7 @@ def test_removed_locks_take_nothing_from_who_reads_the_contract_before_the_last(
     world.logs[ALL[3]] = ["i1", "i2"]
     after = world.build().contract
     assert after.publication.fencing_token > before.publication.fencing_token
-    assert all(world._is_whole(path) for path in before.named_files)
+    assert all(world.is_whole(path) for path in before.named_files)
 
 
 def test_who_reads_a_contract_while_a_build_is_at_work_can_read_its_files_until_the_build_after_the_next(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_who_reads_a_contract_while_a_build_is_at_work_can_read_its_files_until_
         assert len(meanwhile) > 2
         world.logs = {day: [f"i{number + 5}", f"i{place}"] for place, day in enumerate(ALL)}
         world.build()
-        assert all(world._is_whole(path) for contract in meanwhile for path in contract.named_files)
+        assert all(world.is_whole(path) for contract in meanwhile for path in contract.named_files)
 
 
 @pytest.mark.parametrize("seed", range(SEQUENCES))
@@ -315,7 +315,7 @@ def test_any_sequence_of_builds_changes_kills_and_accidents(tmp_path: Path, seed
         world.look()
         contract = read_contract(str(world.samples))
         assert [day.day for day in contract.days] == ALL
-        assert all(world._is_whole(path) for path in contract.named_files)
+        assert all(world.is_whole(path) for path in contract.named_files)
         world.look_for_litter()
     except AssertionError as error:
         raise AssertionError("\n".join([str(error), *world.done])) from error

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from mian.contract import Contract, Encoder, History, Label
+from mian.contract import Encoder, History
 from pipeline.config import DataConfig
 from pipeline.days import days_between
 from pipeline.encoding.statistics import NUMBER_BINS, shares
@@ -20,6 +20,7 @@ from pipeline.join.partition import join_by_user
 from pipeline.join.plan import join_plan
 from pipeline.join.rows import all_rows
 from pipeline.logs.events import EventLogs
+from tests.factories import make_contract
 from tests.support.small_logs import DAYS, config, write_logs
 
 pytestmark = pytest.mark.spark
@@ -134,10 +135,7 @@ def test_edges() -> None:
 
 def test_references_are_the_shares_of_the_training_days(folder: Path, train: DataFrame, fitted: Callable[..., Fitted]) -> None:
     made = fitted()
-    contract = Contract(
-        name="small", fields=made.fields, vocabularies=made.vocabularies, vocabulary_fingerprint="", history=History(length=5, days=2),
-        label=Label(kind="impressions_and_clicks"), splits={}, config_fingerprint="", code_fingerprint="", days=(),
-    )  # fmt: skip
+    contract = make_contract(*made.fields, vocabularies=made.vocabularies, history=History(length=5, days=2))
     found = references(contract, made.tables, TrainingDays(settings(folder), train))
     devices = log(folder, "impressions")["device"].to_pylist()
     order = made.tables["device"]["value"].to_pylist()

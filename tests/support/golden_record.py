@@ -1,8 +1,8 @@
 """What the jobs gave before a change of the code that is to change nothing: bytes of samples, losses, metrics, a checkpoint, a model.
 
-    python -m tests.golden.record
+    python -m tests.support.golden_record
 
-writes ``recorded.json`` and ``kept/`` beside this file anew, by the jobs' own command lines, and needs some minutes. Do that only where
+writes ``recorded.json`` and ``kept/`` of ``tests/golden`` anew, by the jobs' own command lines, and needs some minutes. Do that only where
 a change is meant to change these figures, and say so. ``test_golden.py`` compares.
 """
 
@@ -22,10 +22,9 @@ from typing import Any
 import mlflow
 import yaml
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-RECORDED = HERE / "recorded.json"
-KEPT = HERE / "kept"
+ROOT = Path(__file__).resolve().parents[2]
+RECORDED = ROOT / "tests" / "golden" / "recorded.json"
+KEPT = ROOT / "tests" / "golden" / "kept"
 
 #: Three days of the demo's world, one for each split.
 WORLD = (
