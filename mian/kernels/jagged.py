@@ -89,6 +89,10 @@ class JaggedLayout:
         flat = packed.new_zeros(self.shape[0] * self.shape[1], *packed.shape[1:])
         return flat.index_copy(0, self.places, packed).view(*self.shape, *packed.shape[1:])
 
+    def repeat(self, count: int) -> JaggedLayout:
+        """The layout of a batch that has the history of this one's only sample ``count`` times."""
+        return JaggedLayout(self.lengths.expand(count), self.shape[1])
+
     def sum(self, packed: torch.Tensor) -> torch.Tensor:
         """Each sample's sum: from ``(P, ...)`` to ``(B, ...)``."""
         count = self.shape[0] + self._is_rounded

@@ -2,14 +2,15 @@
 
 from mian.layers.activation_unit import ActivationUnit, shared_fields
 from mian.layers.activations import Activation
+from mian.layers.beside_user import USER_GROUPS, BesideUser, UserEncoding
 from mian.layers.candidate_attention import BehaviorAttention, FieldAttention
 from mian.layers.cin import CompressedInteraction
 from mian.layers.cross import MatrixCross, VectorCross
 from mian.layers.dice import BatchNormalization, Dice
 from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
-from mian.layers.field_vectors import FieldVectors, LinearPart, concat_fields
+from mian.layers.field_vectors import FieldVectors, LinearPart, concat_candidates, concat_fields, mean_history, repeat_user
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
-from mian.layers.gru import GRU, OldestFirst, reading_order
+from mian.layers.gru import GRU, OldestFirst, ReadingOrder, reading_order
 from mian.layers.initialization import initialize
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.mlp import MLP
@@ -21,10 +22,12 @@ from mian.layers.transformer import Transformer
 __all__ = [
     "GRU",
     "MLP",
+    "USER_GROUPS",
     "Activation",
     "ActivationUnit",
     "BatchNormalization",
     "BehaviorAttention",
+    "BesideUser",
     "CompressedInteraction",
     "ConcatenatedGlobalInteraction",
     "Dice",
@@ -40,14 +43,19 @@ __all__ = [
     "Placement",
     "Prepared",
     "ProjectedGlobalInteraction",
+    "ReadingOrder",
     "Score",
     "ScoreActivation",
     "Transformer",
+    "UserEncoding",
     "VectorCross",
+    "concat_candidates",
     "concat_fields",
     "initialize",
+    "mean_history",
     "pairwise",
     "reading_order",
+    "repeat_user",
     "sharded_tables",
     "shared_fields",
     "tables_without_memory",

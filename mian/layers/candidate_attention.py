@@ -93,3 +93,22 @@ class BehaviorAttention(nn.Module):
         attended, weights = pool(self.score(raw), vectors, layout)
         beside = candidate * (layout.lengths > 0)[:, None]
         return torch.cat([beside, attended], dim=-1), weights
+
+    def one_history(self, candidates: torch.Tensor, vectors: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
+        """``R`` of :meth:`forward` for N candidates that have one history.
+
+        Args:
+            candidates: float ``(N, d_i)``.
+            vectors: float ``(P, d)``, of the real positions of the history.
+            layout: of this history alone.
+
+        Returns:
+            Float ``(N, d_i + d)``.
+        """
+        if not len(vectors):
+            return candidates.new_zeros(len(candidates), candidates.shape[1] + vectors.shape[1])
+        raw = F.linear(vectors, self.weight).squeeze(1).expand(len(candidates), -1)  # (P,) -> (N, P)
+        if self.candidate_weight is not None:
+            raw = raw + F.linear(candidates, self.candidate_weight, self.bias)
+        weights = torch.softmax(self.score(raw), dim=-1)
+        return torch.cat([candidates, weights @ vectors], dim=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,45 +81,52 @@ class FieldEmbedding(nn.Module):
         self.number_vectors: torch.Tensor | None
         self.register_parameter("number_vectors", nn.Parameter(torch.zeros(len(self.numbers), width)) if self.numbers else None)
 
-    def forward(self, batch: Mapping[str, torch.Tensor]) -> Embedded:
+    def forward(self, batch: Mapping[str, torch.Tensor], groups: Collection[Group] = GROUPS) -> Embedded:
         """Embed a batch.
 
         Args:
             batch: columns by name, int32 or int64 ids or float32 numbers: ``(B,)``, those of the behaviors ``(B, T)``, and with them
                 ``behavior_length``, int ``(B,)``, how many of the T are real. One that is :class:`mian.layers.Prepared` brings its
                 lookups.
+            groups: the groups to embed; the others are None, and the batch need not have them.
 
         Raises:
             KeyError: the batch lacks a column.
             IndexError: an id is not in its vocabulary.
         """
-        lookup = batch.lookups[self.shared] if isinstance(batch, Prepared) else self.lookup(batch)
+        lookup = batch.lookups[self.shared] if isinstance(batch, Prepared) else self.lookup(batch, groups=groups)
         layout, shapes = lookup.layout, lookup.shapes
         vectors: dict[Group, torch.Tensor] = {}
         if lookup.rows is not None:
             looked_up = self.table(lookup.rows, lookup.found)
             vectors = dict(zip(shapes, looked_up.split([shape.numel() for shape in shapes.values()]), strict=True))
-        number_vectors = iter(()) if self.number_vectors is None else iter(self.number_vectors)
+        number_vectors = {} if self.number_vectors is None else dict(zip(self.numbers, self.number_vectors, strict=True))
         embedded: dict[Group, torch.Tensor | None] = {}
         for group in GROUPS:
+            if group not in groups:
+                embedded[group] = None
+                continue
             parts = [vectors[group].view(*shapes[group], self.table.width)] if group in shapes else []
             for name in self._numbers[group]:
-                parts.append((lookup.numbers[name][:, None] * next(number_vectors))[:, None])  # (rows, 1, width)
+                parts.append((lookup.numbers[name][:, None] * number_vectors[name])[:, None])  # (rows, 1, width)
             embedded[group] = torch.cat(parts, dim=1) if len(parts) > 1 else next(iter(parts), None)
         return Embedded(**embedded, layout=layout)
 
-    def lookup(self, batch: Mapping[str, torch.Tensor], multiple: int = 1) -> Lookup:
+    def lookup(self, batch: Mapping[str, torch.Tensor], multiple: int = 1, groups: Collection[Group] = GROUPS) -> Lookup:
         """What :meth:`forward` looks up; arguments and errors are the same.
 
         Args:
             batch: See :meth:`forward`.
             multiple: The number of positions is padded to a multiple of this, see :meth:`mian.kernels.JaggedLayout.pad_to_multiple`.
                 Positions that are not real hold the padding id and 0.
+            groups: See :meth:`forward`.
         """
         layout = None
-        if behaviors := self.columns["behaviors"]:
+        if (behaviors := self.columns["behaviors"]) and "behaviors" in groups:
             layout = JaggedLayout(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
-        layouts: dict[Group, JaggedLayout | None] = {group: layout if group == "behaviors" else None for group in GROUPS}
+        layouts: dict[Group, JaggedLayout | None] = {
+            group: layout if group == "behaviors" else None for group in GROUPS if group in groups
+        }
         rows = {
             group: self._rows(group, batch, packing) for group, packing in layouts.items() if self._rows_of[group]
         }  # (rows, fields)

@@ -14,7 +14,7 @@ from torch import nn
 
 from mian.contract import Contract
 from mian.contract.document import LENGTH_COLUMN
-from mian.layers import EmbeddingTable
+from mian.layers import BesideUser, EmbeddingTable, FieldEmbedding, FieldVectors, UserEncoding
 
 
 class ClickModel(nn.Module, ABC):
@@ -70,6 +70,53 @@ class ClickModel(nn.Module, ABC):
         """Logits, float ``(B,)``, of a batch of samples; calibrated unless in training mode."""
         logits = self.logits(batch)
         return logits if self.training else logits + self.sampling_logit_correction
+
+    def encode_user(self, batch: Mapping[str, torch.Tensor]) -> UserEncoding:
+        """Encode once what all candidates of a request share: history, profile and context.
+
+        Args:
+            batch: the columns of one row, as for :meth:`forward`; those of the candidate are not read.
+
+        Returns:
+            What :meth:`score_candidates` takes; of no use to another model.
+
+        Raises:
+            KeyError: the batch lacks a column.
+            IndexError: an id is not in its vocabulary.
+        """
+        fields = [module for module in self.modules() if isinstance(module, FieldVectors)]
+        if fields and {module.embedding for module in fields} == set(self._embeddings()):
+            return {module: module.encode_user(batch) for module in fields}
+        return {self: dict(batch)}  # nothing is known of how it reads a batch
+
+    def score_candidates(self, user: UserEncoding, candidates: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits of N candidates of one user: what :meth:`forward` gives for N rows that repeat the user's.
+
+        Args:
+            user: what :meth:`encode_user` gave.
+            candidates: the candidate's columns, ``(N,)`` each; all columns of the context too where it differs by candidate.
+
+        Returns:
+            Float ``(N,)``.
+
+        Raises:
+            KeyError: a column is missing.
+            IndexError: an id is not in its vocabulary.
+            ValueError: there is no column.
+        """
+        context = next((embedding.columns["context"] for embedding in self._embeddings()), ())
+        logits = self._candidate_logits(BesideUser(candidates, user, context))
+        return logits if self.training else logits + self.sampling_logit_correction
+
+    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        """As :meth:`logits`. A model that overrides :meth:`encode_user` overrides this too."""
+        if self not in candidates.user:
+            return self.logits(candidates)
+        repeated = {name: column.expand(candidates.count, *column.shape[1:]) for name, column in candidates.user[self].items()}
+        return self.logits({**repeated, **candidates})
+
+    def _embeddings(self) -> list[FieldEmbedding]:
+        return [module for module in self.modules() if isinstance(module, FieldEmbedding)]
 
     @abstractmethod
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

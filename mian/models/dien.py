@@ -6,6 +6,7 @@ Source: Zhou et al.: Deep Interest Evolution Network for Click-Through Rate Pred
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -16,7 +17,22 @@ from torch import nn
 from mian.contract import Contract
 from mian.contract.document import LENGTH_COLUMN
 from mian.kernels import JaggedLayout, fits_recurrence, softmax
-from mian.layers import GRU, MLP, Activation, ActivationUnit, FieldEmbedding, initialize, reading_order, shared_fields
+from mian.layers import (
+    GRU,
+    MLP,
+    USER_GROUPS,
+    Activation,
+    ActivationUnit,
+    BesideUser,
+    Embedded,
+    FieldEmbedding,
+    ReadingOrder,
+    UserEncoding,
+    initialize,
+    reading_order,
+    repeat_user,
+    shared_fields,
+)
 from mian.models.click_model import ClickModel
 from mian.models.din import need_histories
 from mian.models.options import Count, Deviation, Options, Share
@@ -158,20 +174,39 @@ class DIEN(ClickModel):
         """Logits ``(B,)``, and of the real behaviors, sample after sample, states and vectors, each ``(P, width)``."""
         embedded = self.embedding(batch)
         layout = embedded.layout
-        assert embedded.candidate is not None and embedded.behaviors is not None and layout is not None, "see need_histories"
-        e_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
+        assert embedded.behaviors is not None and layout is not None, "see need_histories"
         e_b = embedded.behaviors.flatten(1)  # (P, F, d) -> (P, width)
         order = reading_order(layout, e_b, self.evolution.hidden)
-
         states = self.extractor(order.arrange(e_b), order)  # Eqs. 2-5
-        h = order.restore(states)
-        a = order.arrange(self._attention(e_a, h, layout))  # Eq. 14
-        evolved = order.restore(self.evolution(states, order, a))
-        h_t = _last_states(evolved, layout)
+        return self._score(embedded, states, order), order.restore(states), e_b, layout
 
+    def encode_user(self, batch: Mapping[str, torch.Tensor]) -> UserEncoding:
+        """See :meth:`mian.models.ClickModel.encode_user`: interests are extracted here; they evolve towards each candidate."""
+        embedded = self.embedding(batch, USER_GROUPS)
+        layout = embedded.layout
+        assert embedded.behaviors is not None and layout is not None, "see need_histories"
+        e_b = embedded.behaviors.flatten(1)
+        order = reading_order(layout, e_b, self.evolution.hidden)
+        h = order.restore(self.extractor(order.arrange(e_b), order))
+        return {self: replace(embedded, behaviors=h[:, None])}
+
+    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        repeated = repeat_user(self.embedding, candidates, candidates.user[self])
+        assert repeated.behaviors is not None and repeated.layout is not None, "see need_histories"
+        h = repeated.behaviors.flatten(1)
+        order = reading_order(repeated.layout, h, self.evolution.hidden)
+        return self._score(repeated, order.arrange(h), order)
+
+    def _score(self, embedded: Embedded, states: torch.Tensor, order: ReadingOrder) -> torch.Tensor:
+        """Logits ``(B,)``, of the states after each behavior, ``(P, width)``, in the order in which they are read."""
+        layout = embedded.layout
+        assert embedded.candidate is not None and layout is not None, "see need_histories"
+        e_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)
+        a = order.arrange(self._attention(e_a, order.restore(states), layout))  # Eq. 14
+        h_t = _last_states(order.restore(self.evolution(states, order, a)), layout)
         others = [group.flatten(1) for group in (embedded.user, embedded.context) if group is not None]
-        logits = self.logit(self.mlp(torch.cat([e_a, h_t, *others], dim=1))).squeeze(1)
-        return logits, h, e_b, layout
+        logits: torch.Tensor = self.logit(self.mlp(torch.cat([e_a, h_t, *others], dim=1))).squeeze(1)
+        return logits
 
     def _attention(self, e_a: torch.Tensor, h: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Weights that add up to 1 over each history, float ``(P,)``."""

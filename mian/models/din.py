@@ -13,7 +13,19 @@ from torch import nn
 
 from mian.contract import Contract, ContractError
 from mian.kernels import pool
-from mian.layers import MLP, Activation, ActivationUnit, FieldEmbedding, initialize, shared_fields
+from mian.layers import (
+    MLP,
+    USER_GROUPS,
+    Activation,
+    ActivationUnit,
+    BesideUser,
+    Embedded,
+    FieldEmbedding,
+    UserEncoding,
+    initialize,
+    repeat_user,
+    shared_fields,
+)
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
 
@@ -69,7 +81,16 @@ class DIN(ClickModel):
 
     def logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.logits`."""
-        embedded = self.embedding(batch)
+        return self._score(self.embedding(batch))
+
+    def encode_user(self, batch: Mapping[str, torch.Tensor]) -> UserEncoding:
+        """See :meth:`mian.models.ClickModel.encode_user`: the vectors; what a behavior matters depends on the candidate."""
+        return {self: self.embedding(batch, USER_GROUPS)}
+
+    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        return self._score(repeat_user(self.embedding, candidates, candidates.user[self]))
+
+    def _score(self, embedded: Embedded) -> torch.Tensor:
         layout = embedded.layout
         assert embedded.candidate is not None and embedded.behaviors is not None and layout is not None, "see need_histories"
         v_a = embedded.candidate.flatten(1)  # (B, I, d) -> (B, I * d)

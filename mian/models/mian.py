@@ -7,6 +7,7 @@ Prediction, WSDM 2021. Equation numbers are the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,7 +18,9 @@ from mian.contract import Contract, ContractError
 from mian.kernels import JaggedLayout, pool
 from mian.layers import (
     MLP,
+    USER_GROUPS,
     BehaviorAttention,
+    BesideUser,
     ConcatenatedGlobalInteraction,
     Embedded,
     FieldAttention,
@@ -25,7 +28,9 @@ from mian.layers import (
     ProjectedGlobalInteraction,
     ScoreActivation,
     Transformer,
+    UserEncoding,
     initialize,
+    mean_history,
 )
 from mian.models.click_model import ClickModel
 from mian.models.options import Count, Deviation, Options, Share
@@ -72,6 +77,21 @@ class MianConfig(Options):
     """Probability of dropout. The paper does not say where: it is on both outputs inside the transformer and on the layers of Eq. 16."""
     init_std: Deviation = 0.02
     """Deviation of the truncated normal that every weight but biases starts from."""
+
+
+@dataclass(frozen=True)
+class _MianUser:
+    """One user, encoded.
+
+    Attributes:
+        means: vectors of user and context; of the behaviors the mean, ``(1, F, d)``.
+        related: the behaviors after the transformer, Eq. 5, ``(P, d_b)``; None without IBIM.
+        layout: of the history.
+    """
+
+    means: Embedded
+    related: torch.Tensor | None
+    layout: JaggedLayout | None
 
 
 class Mian(ClickModel):
@@ -160,6 +180,34 @@ class Mian(ClickModel):
         """
         return self._run(batch)[0]
 
+    def encode_user(self, batch: Mapping[str, torch.Tensor]) -> UserEncoding:
+        """See :meth:`mian.models.ClickModel.encode_user`: the transformer runs here, once a user."""
+        embedded = self.embedding(batch, USER_GROUPS)
+        related = None
+        if embedded.behaviors is not None and embedded.layout is not None and "ibim" not in self.config.without:
+            related = self._related(embedded.behaviors.flatten(1), embedded.layout)
+        return {self: _MianUser(mean_history(embedded), related, embedded.layout)}
+
+    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        user: _MianUser = candidates.user[self]
+        own = self.embedding(candidates, ("candidate", "context") if candidates.has_context else ("candidate",))
+        context = own.context if candidates.has_context else user.means.context
+        e_i = own.candidate.flatten(1)  # (N, I, d) -> (N, d_i)
+        parts = {"e_i": e_i}
+        if user.related is not None and user.layout is not None:
+            parts["R_ibim"] = self.item_behaviors.one_history(e_i, user.related, user.layout)  # type: ignore[operator]
+        if user.means.behaviors is not None:
+            parts["e_b"] = user.means.behaviors.flatten(1)
+        if user.means.user is not None:
+            parts["e_u"] = user.means.user.flatten(1)
+            if "iuim" not in self.config.without:
+                parts["R_iuim"] = self.item_user(e_i, user.means.user)[0]
+        if context is not None:
+            parts["e_c"] = context.flatten(1)
+            if "icim" not in self.config.without:
+                parts["R_icim"] = self.item_context(e_i, context)[0]
+        return self._score([parts[name].expand(len(e_i), -1) for name in self.part_names])[0]
+
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The attention weights behind the logits of a batch; call ``eval()`` first, or dropout has its say.
 
@@ -207,14 +255,20 @@ class Mian(ClickModel):
                 parts["R_icim"], weights["context"] = self.item_context(e_i, embedded.context)  # Eqs. 12, 13
             parts["e_c"] = embedded.context.flatten(1)  # (B, K, d) -> (B, K * d)
 
-        r = [parts[name] for name in self.part_names]  # Eq. 14
-        if self.global_interaction is None:
-            r_g = torch.cat(r, dim=1)
-        else:
-            r_g, weights["global"] = self.global_interaction(r)  # Eq. 15
-        # Eq. 17 is a softmax over two classes; the sigmoid of one logit, the difference of its two, is the same function.
-        logits = self.logit(self.mlp(r_g)).squeeze(-1)  # Eqs. 16, 17: (B, d_g) -> (B, 1) -> (B,)
+        logits, global_weights = self._score([parts[name] for name in self.part_names])  # Eq. 14
+        if global_weights is not None:
+            weights["global"] = global_weights
         return logits, weights, embedded
+
+    def _score(self, parts: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits ``(B,)`` of the parts of Eq. 14, each ``(B, width)``, and the parts' weights ``(B, L)``; None without GIM."""
+        if self.global_interaction is None:
+            r_g, weights = torch.cat(parts, dim=1), None
+        else:
+            r_g, weights = self.global_interaction(parts)  # Eq. 15
+        # Eq. 17 is a softmax over two classes; the sigmoid of one logit, the difference of its two, is the same function.
+        logits: torch.Tensor = self.logit(self.mlp(r_g)).squeeze(-1)  # Eqs. 16, 17: (B, d_g) -> (B, 1) -> (B,)
+        return logits, weights
 
     def _related(self, e_b: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Eqs. 3-5: behaviors, float ``(P, d_b)``, in their places and beside each other."""

@@ -11,7 +11,18 @@ from torch import nn
 
 from mian.contract import Contract
 from mian.kernels import JaggedLayout
-from mian.layers import ActivationUnit, CompressedInteraction, LinearPart, concat_fields, initialize, pairwise, shared_fields
+from mian.layers import (
+    ActivationUnit,
+    BesideUser,
+    CompressedInteraction,
+    LinearPart,
+    UserEncoding,
+    concat_candidates,
+    concat_fields,
+    initialize,
+    pairwise,
+    shared_fields,
+)
 from mian.models.mian import Mian, MianConfig
 from mian.models.options import Count, Deviation
 
@@ -57,6 +68,12 @@ class TargetAttention(nn.Module):
         beside = candidate * (layout.lengths > 0)[:, None]
         return torch.cat([beside, interest], dim=-1), scores.detach()
 
+    def one_history(self, candidates: torch.Tensor, vectors: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
+        """Attend; see :meth:`mian.layers.BehaviorAttention.one_history`."""
+        count = len(candidates)
+        attended: torch.Tensor = self(candidates, vectors.repeat(count, 1), layout.repeat(count))[0]
+        return attended
+
 
 class MianPlus(Mian):
     """MIAN with target attention, and with products of two fields beside it.
@@ -95,7 +112,24 @@ class MianPlus(Mian):
         logits, _, embedded = self._run(batch)
         if self.config.interactions == "none":
             return logits
-        fields = concat_fields(embedded)  # (B, F, d)
+        return self._add_interactions(logits, batch, concat_fields(embedded))
+
+    def encode_user(self, batch: Mapping[str, torch.Tensor]) -> UserEncoding:
+        """See :meth:`mian.models.ClickModel.encode_user`."""
+        encoding = super().encode_user(batch)
+        if self.config.interactions != "none":
+            encoding[self.linear.weights] = self.linear.weights.encode_user(batch)
+        return encoding
+
+    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        logits = super()._candidate_logits(candidates)
+        if self.config.interactions == "none":
+            return logits
+        fields = concat_candidates(self.embedding, candidates, candidates.user[self].means)
+        return self._add_interactions(logits, candidates, fields)
+
+    def _add_interactions(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor], fields: torch.Tensor) -> torch.Tensor:
+        """Add the linear part and the products of two fields, of ``fields``, float ``(B, F, d)``, to logits ``(B,)``."""
         pair_logits = pairwise(fields) if self.config.interactions == "fm" else self.cin_logit(self.cin(fields)).squeeze(1)
         total: torch.Tensor = logits + self.linear(batch) + pair_logits
         return total
