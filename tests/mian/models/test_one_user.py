@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mian.models import MODELS, ClickModel, build
-from tests.support.contracts import CONTRACTS
+from tests.factories import CONTRACTS
 
 Batch = dict[str, torch.Tensor]
 CANDIDATES = 7
