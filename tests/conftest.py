@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pyspark.sql import SparkSession
 
@@ -14,6 +15,10 @@ from pipeline.io.session import spark_session
 
 #: Most JVMs here, those that tests start as processes of their own included, live for less than optimizing them takes.
 os.environ["JDK_JAVA_OPTIONS"] = f"-XX:TieredStopAtLevel=1 {os.environ.get('JDK_JAVA_OPTIONS', '')}"
+
+#: How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("mian", deadline=None)
+hypothesis.settings.load_profile("mian")
 
 #: What the tests import stays: looking through it for garbage again and again takes a third of the time that collecting them takes.
 gc.disable()
