@@ -105,11 +105,18 @@ class ClickModel(nn.Module, ABC):
             ValueError: there is no column.
         """
         context = next((embedding.columns["context"] for embedding in self._embeddings()), ())
-        logits = self._candidate_logits(BesideUser(candidates, user, context))
+        logits = self.candidate_logits(BesideUser(candidates, user, context))
         return logits if self.training else logits + self.sampling_logit_correction
 
-    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
-        """As :meth:`logits`. A model that overrides :meth:`encode_user` overrides this too."""
+    def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        """As :meth:`logits`, of candidates beside their user. A model that overrides :meth:`encode_user` overrides this too.
+
+        Args:
+            candidates: the candidates' columns, ``(N,)`` each, and what :meth:`encode_user` gave.
+
+        Returns:
+            Float ``(N,)``.
+        """
         if self not in candidates.user:
             return self.logits(candidates)
         repeated = {name: column.expand(candidates.count, *column.shape[1:]) for name, column in candidates.user[self].items()}

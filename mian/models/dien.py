@@ -190,7 +190,8 @@ class DIEN(ClickModel):
         h = order.restore(self.extractor(order.arrange(e_b), order))
         return {self: replace(embedded, behaviors=h[:, None])}
 
-    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+    def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        """See :meth:`mian.models.ClickModel.candidate_logits`."""
         repeated = repeat_user(self.embedding, candidates, candidates.user[self])
         assert repeated.behaviors is not None and repeated.layout is not None, "see need_histories"
         h = repeated.behaviors.flatten(1)

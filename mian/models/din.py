@@ -87,7 +87,8 @@ class DIN(ClickModel):
         """See :meth:`mian.models.ClickModel.encode_user`: the vectors; what a behavior matters depends on the candidate."""
         return {self: self.embedding(batch, USER_GROUPS)}
 
-    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+    def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        """See :meth:`mian.models.ClickModel.candidate_logits`."""
         return self._score(repeat_user(self.embedding, candidates, candidates.user[self]))
 
     def _score(self, embedded: Embedded) -> torch.Tensor:

@@ -188,7 +188,8 @@ class Mian(ClickModel):
             related = self._related(embedded.behaviors.flatten(1), embedded.layout)
         return {self: _MianUser(mean_history(embedded), related, embedded.layout)}
 
-    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+    def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        """See :meth:`mian.models.ClickModel.candidate_logits`."""
         user: _MianUser = candidates.user[self]
         own = self.embedding(candidates, ("candidate", "context") if candidates.has_context else ("candidate",))
         context = own.context if candidates.has_context else user.means.context

@@ -121,8 +121,9 @@ class MianPlus(Mian):
             encoding[self.linear.weights] = self.linear.weights.encode_user(batch)
         return encoding
 
-    def _candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
-        logits = super()._candidate_logits(candidates)
+    def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
+        """See :meth:`mian.models.ClickModel.candidate_logits`."""
+        logits = super().candidate_logits(candidates)
         if self.config.interactions == "none":
             return logits
         fields = concat_candidates(self.embedding, candidates, candidates.user[self].means)
