@@ -1,4 +1,7 @@
-"""The ranks of a training: who am I, and what do the others have."""
+"""Collective operations over the ranks of a training.
+
+It is longer than other files because every operation shares the watchdog, the error translation and the polling of the others.
+"""
 
 from __future__ import annotations
 
