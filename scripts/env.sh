@@ -5,6 +5,11 @@
 _mian_root=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")/.." && pwd)
 _mian_venv=$_mian_root/.venv
 
+if [ ! -f "$_mian_venv/set-up" ]; then
+  echo "env.sh: there is no finished .venv; run: bash scripts/setup.sh" >&2
+  return 1
+fi
+
 # shellcheck source=/dev/null
 source "$_mian_venv/bin/activate"
 

@@ -3,28 +3,33 @@
 #
 #   bash scripts/setup.sh
 #
-# Variables it heeds:
+# Environment variables:
 #   PYTHON=/path/to/python3.11   the interpreter to make .venv from (3.10 or 3.11)
 #   CXX=g++-13                   the C++ compiler that builds Horovod
 #   MIAN_CUDA=0                  builds Horovod for the CPU where there is CUDA
 #   HOROVOD_NCCL_HOME=...        where NCCL's headers and libraries are, if not among the system's
+#   XDG_CACHE_HOME=/a/folder     where the compiled Horovod is kept, in mian/wheels; ~/.cache otherwise
 #   PIP_EXTRA_INDEX_URL=...      such as PyTorch's index of CPU wheels: without a GPU it spares a download of several GB
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 root=$PWD
 venv=$root/.venv
-wheels=${XDG_CACHE_HOME:-$HOME/.cache}/mian/wheels
+wheels=${XDG_CACHE_HOME:-${HOME:-$root}/.cache}/mian/wheels
 log=$(mktemp)
-others=''  # the process that installs all else while Horovod compiles
+groups=()  # of processes in the background
 cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 
 stop_and_keep_log() {
-  [ -z "$others" ] || kill -- "-$others" 2>/dev/null || true
-  [ ! -f "$log.others" ] || { cat "$log.others" >>"$log"; rm "$log.others"; }
+  local group
+  for group in ${groups[@]+"${groups[@]}"}; do kill -- "-$group" 2>/dev/null || true; done
+  cat "$log".[ho]* >>"$log" 2>/dev/null || true
+  rm -rf "$log".* "$wheels"/*.part.$$
   if [ -s "$log" ] && [ -d "$venv" ]; then mv "$log" "$venv/setup.log"; else rm -f "$log"; fi
 }
 trap stop_and_keep_log EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 die() {
   printf 'setup: %s\n' "$*" >&2
@@ -63,9 +68,10 @@ EOF
 
 # Sets python and python_version to the first complete interpreter, or python_version alone to that of an incomplete one.
 find_python() {
-  local candidate found state version executable
+  local candidate found state version executable candidates=(python3.11 python3.10 python3)
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
   python='' python_version=''
-  for candidate in ${PYTHON:-python3.11 python3.10 python3}; do
+  for candidate in "${candidates[@]}"; do
     found=$(probe_python "$candidate") || continue
     read -r state version executable <<<"$found"
     [ -n "$python_version" ] || python_version=$version
@@ -157,17 +163,18 @@ apt_install() {
 }
 
 install_system_packages() {
-  local names hint
+  local names hint failed=''
   if [ -n "${PYTHON:-}" ] && [ -z "$python" ]; then
     die "PYTHON=$PYTHON is not a Python 3.10 or 3.11 with venv and headers (Python.h)"
   fi
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     step "apt-get update" apt-get update -q
     read -ra names <<<"$(package_names apt "${needs[@]}")"
-    step "apt-get install ${names[*]}" apt_install "${names[@]}" || true
+    step "apt-get install ${names[*]}" apt_install "${names[@]}" || failed=yes
     look_for_missing
     [ ${#missing[@]} -gt 0 ] || return 0
-    hint='apt has no fitting package for it. A Python of your own goes in as PYTHON=/path/to/python3.11, a Java as JAVA_HOME.'
+    hint='apt has no fitting package for it. To use your own Python, set PYTHON=/path/to/python3.11; for Java, set JAVA_HOME.'
+    [ -z "$failed" ] || hint='apt-get install failed, see above; check the network, or wait for another apt-get, and run this again.'
   elif command -v apt-get >/dev/null; then
     hint="Install with: sudo apt-get update && sudo apt-get install -y --no-install-recommends $(package_names apt "${needs[@]}")"
   elif command -v dnf >/dev/null; then
@@ -220,14 +227,13 @@ EOF
 
 build_horovod() {
   local operations=$1 folder=$2
-  rm -rf "$folder"
   # CMake 4 refuses files as old as Horovod's unless told; one compiler a core, as each takes over 1 GB.
   env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
     HOROVOD_CPU_OPERATIONS=GLOO ${operations:+HOROVOD_GPU_OPERATIONS="$operations"} HOROVOD_NCCL_LINK="${HOROVOD_NCCL_LINK:-SHARED}" \
     MIAN_CXX="${CXX:-g++}" CXX="$root/scripts/cxx20.sh" CMAKE_POLICY_VERSION_MINIMUM=3.5 MAKEFLAGS="${MAKEFLAGS:--j$cores}" \
     "$venv/bin/python" -m pip wheel --no-input --no-deps --no-build-isolation --no-cache-dir --no-binary horovod \
     -c constraints.txt -w "$folder.part.$$" horovod &&
-    mv "$folder.part.$$" "$folder"
+    rm -rf "$folder" && mv "$folder.part.$$" "$folder"
 }
 
 install_horovod_wheel() {
@@ -286,27 +292,39 @@ install_horovod_and_all_else() {
     echo "Horovod (${operations:-Gloo}), from $folder"
     step "MIAN and all else" install_all
   else
-    set -m  # in a process group of its own, which the end of this script can stop
-    install_all >"$log.others" 2>&1 &
-    others=$!
-    set +m
-    if ! step "Horovod (${operations:-Gloo}), compiled from source while all else is installed: a few minutes" \
-      build_horovod "$operations" "$folder"; then
-      [ -z "$operations" ] || die "NCCL's headers and libnccl.so are needed, HOROVOD_NCCL_HOME says where; MIAN_CUDA=0 does without"
-      exit 1
-    fi
-    step "MIAN and all else" wait_for_others
+    if [ -e "$folder" ]; then echo "note: the wheel in $folder cannot be installed; it is built again"; fi
+    build_while_installing "$operations" "$folder"
     step "Horovod into .venv" install_horovod_wheel "$folder"
   fi
   printf '%s\n' "$key" >"$venv/horovod-key"
 }
 
-wait_for_others() {
+# Each has a process group of its own, which the end of this script stops. Where one fails, the other is not waited for.
+build_while_installing() {
+  local operations=$1 folder=$2 horovod others
+  set -m
+  build_horovod "$operations" "$folder" >"$log.horovod" 2>&1 &
+  horovod=$!
+  { install_all || { touch "$log.failed"; kill -- "-$horovod" 2>/dev/null; exit 1; }; } >"$log.others" 2>&1 &
+  others=$!
+  set +m
+  groups=("$horovod" "$others")
+  if ! step "Horovod (${operations:-Gloo}), compiled from source while all else is installed: a few minutes" \
+    finish "$horovod" "$log.horovod"; then
+    [ -e "$log.failed" ] || [ -z "$operations" ] ||
+      die "NCCL's headers and libnccl.so are needed, HOROVOD_NCCL_HOME says where; MIAN_CUDA=0 does without"
+    [ -e "$log.failed" ] || exit 1
+  fi
+  step "MIAN and all else" finish "$others" "$log.others"
+  groups=()
+}
+
+# finish PROCESS LOG: waits for a process in the background, and gives what it said.
+finish() {
   local status=0
-  wait "$others" || status=$?
-  others=''
-  cat "$log.others"
-  rm "$log.others"
+  wait "$1" || status=$?
+  cat "$2"
+  rm "$2"
   return "$status"
 }
 
@@ -315,22 +333,32 @@ check_venv() {
   "$venv/bin/python" -m pip check && wait $!
 }
 
+stop_if_up_to_date() {
+  if [ -n "$python" ] && [ -n "$java_home" ] && [ -f "$venv/set-up" ] && [ "$(fingerprint)" = "$(cat "$venv/set-up")" ]; then
+    printf '%s\n' "$java_home" >"$venv/java-home"
+    echo "set-up is up to date: .venv, Python $python_version"
+    exit 0
+  fi
+}
+
 # --- The steps -----------------------------------------------------------------------------------------------------------------
 
 find_python
 find_java
 if has_cuda; then cuda=yes; else cuda=no; fi
-if [ -n "$python" ] && [ -n "$java_home" ] && [ "$(fingerprint)" = "$(cat "$venv/set-up" 2>/dev/null)" ]; then
-  printf '%s\n' "$java_home" >"$venv/java-home"
-  echo "set-up is up to date: .venv, Python $python_version"
-  exit 0
+stop_if_up_to_date
+if command -v flock >/dev/null; then
+  exec 9>"$root/.venv.lock"
+  flock -n 9 || { echo "another set-up runs in this folder; waiting for its end" && flock 9 && stop_if_up_to_date; }
 fi
 
 start=$SECONDS
+mkdir -p "$wheels" || die "$wheels cannot be made, and the compiled Horovod is kept there; set XDG_CACHE_HOME to a folder that can be written"
 look_for_missing
 [ ${#missing[@]} -eq 0 ] || install_system_packages
 
 if ! venv_fits; then
+  if [ -e "$venv" ]; then echo "note: .venv is unfinished, or of another Python or place; it is made anew"; fi
   step ".venv, from Python $python_version at $python" "$python" -m venv --clear "$venv"
   if [ "$cuda" = no ] && [ "$(uname)" = Linux ] && ! "$venv/bin/python" -m pip config list | grep -E 'index-url|find-links' >/dev/null; then
     echo "note: no GPU here, and PyPI's torch brings CUDA, several GB. To spare them: PIP_EXTRA_INDEX_URL=<PyTorch's CPU index>"

@@ -2,7 +2,7 @@
 # Everything that must hold, from a fresh machine on: set-up, lint, format, types, documentation, tests. Arguments go to pytest.
 #
 #   bash scripts/test.sh
-#   bash scripts/test.sh --long                       the long tests, too
+#   bash scripts/test.sh --long                       the long tests, too; the first argument
 #   bash scripts/test.sh tests/mian -k metrics -m unit
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,14 +14,15 @@ if [ "${1:-}" = --long ]; then
 fi
 typed=$(mktemp)
 site=$(mktemp -d)
-trap 'rm -rf "$typed" "$site"' EXIT
+mypy=''
+trap 'rm -rf "$typed" "$site"; [ -z "$mypy" ] || kill "$mypy" 2>/dev/null || true' EXIT
 bash scripts/setup.sh
 setup_seconds=$SECONDS
 source scripts/env.sh
 # The tests start many processes, and each would compile all that it imports.
 unset PYTHONDONTWRITEBYTECODE
 
-# All of them run, so that one run shows all there is to mend.
+# All of them run, so that one run shows all there is to fix.
 failed=''
 check() {
   printf '\n== %s\n' "$1"

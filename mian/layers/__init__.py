@@ -2,13 +2,13 @@
 
 from mian.layers.activation_unit import ActivationUnit, shared_fields
 from mian.layers.activations import Activation
-from mian.layers.beside_user import USER_GROUPS, BesideUser, UserEncoding
+from mian.layers.beside_user import USER_GROUPS, BesideUser, UserEncoding, embed_candidates, repeat_user
 from mian.layers.candidate_attention import BehaviorAttention, FieldAttention
 from mian.layers.cin import CompressedInteraction
 from mian.layers.cross import MatrixCross, VectorCross
 from mian.layers.dice import BatchNormalization, Dice
 from mian.layers.embedding import Embedded, EmbeddingTable, FieldEmbedding
-from mian.layers.field_vectors import FieldVectors, LinearPart, concat_candidates, concat_fields, mean_history, repeat_user
+from mian.layers.field_vectors import FieldVectors, LinearPart, concat_fields, mean_history
 from mian.layers.global_interaction import ConcatenatedGlobalInteraction, ProjectedGlobalInteraction
 from mian.layers.gru import GRU, OldestFirst, ReadingOrder, reading_order
 from mian.layers.initialization import initialize
@@ -49,8 +49,8 @@ __all__ = [
     "Transformer",
     "UserEncoding",
     "VectorCross",
-    "concat_candidates",
     "concat_fields",
+    "embed_candidates",
     "initialize",
     "mean_history",
     "pairwise",

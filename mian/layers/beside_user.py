@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from mian.contract.document import Group
+from mian.layers.embedding import Embedded, FieldEmbedding
 
 #: The groups of fields that a request has once. The context may also be given per candidate.
 USER_GROUPS: Final[tuple[Group, ...]] = ("behaviors", "user", "context")
@@ -45,3 +47,29 @@ class BesideUser(dict[str, torch.Tensor]):
         if not columns:
             raise ValueError("the candidates have no columns; give at least one")
         self.count = len(next(iter(columns.values())))
+
+
+def embed_candidates(embedding: FieldEmbedding, candidates: BesideUser, user: Embedded) -> Embedded:
+    """N candidates beside their user: ``candidate`` has N rows, the user's groups have the one that they had.
+
+    Args:
+        embedding: embeds the candidates, and their context, of N rows too, where they bring one.
+        candidates: their columns.
+        user: the user's groups, embedded or encoded further.
+    """
+    own = embedding(candidates, ("candidate", "context") if candidates.has_context else ("candidate",))
+    return replace(user, candidate=own.candidate, context=own.context if candidates.has_context else user.context)
+
+
+def repeat_user(embedded: Embedded, count: int) -> Embedded:
+    """The same with the user's groups repeated for each of so many candidates: a batch, as the embedding would give it.
+
+    Args:
+        embedded: what :func:`embed_candidates` gives, behaviors packed and with their layout.
+        count: N.
+    """
+    behaviors, layout = embedded.behaviors, embedded.layout
+    if behaviors is not None and layout is not None:
+        behaviors, layout = behaviors.repeat(count, 1, 1), layout.repeat(count)
+    user, context = (group if group is None else group.expand(count, -1, -1) for group in (embedded.user, embedded.context))
+    return Embedded(embedded.candidate, behaviors, user, context, layout)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mian.contract import Contract
 from mian.kernels import pool
-from mian.layers.beside_user import USER_GROUPS, BesideUser
+from mian.layers.beside_user import USER_GROUPS, BesideUser, embed_candidates
 from mian.layers.embedding import Embedded, FieldEmbedding
 
 
@@ -43,7 +43,7 @@ class FieldVectors(nn.Module):
             Float ``(B, F, width)``.
         """
         if isinstance(batch, BesideUser):
-            return concat_candidates(self.embedding, batch, batch.user[self])
+            return concat_fields(embed_candidates(self.embedding, batch, batch.user[self]), batch.count)
         return concat_fields(self.embedding(batch))
 
     def encode_user(self, batch: Mapping[str, torch.Tensor]) -> Embedded:
@@ -58,9 +58,16 @@ class FieldVectors(nn.Module):
         return mean_history(self.embedding(batch, USER_GROUPS))
 
 
-def concat_fields(embedded: Embedded) -> torch.Tensor:
-    """The vectors of :class:`FieldVectors`, of embedded samples, float ``(B, F, width)``."""
-    return _concat(mean_history(embedded))
+def concat_fields(embedded: Embedded, count: int = -1) -> torch.Tensor:
+    """The vectors of :class:`FieldVectors`, float ``(B, F, width)``.
+
+    Args:
+        embedded: samples, or candidates beside a user whose groups have one row.
+        count: B, where groups of one row are to be repeated; -1 leaves all as they are.
+    """
+    means = mean_history(embedded)
+    groups = (means.candidate, means.behaviors, means.user, means.context)
+    return torch.cat([vectors.expand(count, -1, -1) for vectors in groups if vectors is not None], dim=1)
 
 
 def mean_history(embedded: Embedded) -> Embedded:
@@ -70,45 +77,6 @@ def mean_history(embedded: Embedded) -> Embedded:
     flat = embedded.behaviors.flatten(1)  # (P, fields, width) -> (P, fields * width)
     means, _ = pool(flat.new_zeros(len(flat)), flat, embedded.layout)
     return replace(embedded, behaviors=means.view(-1, *embedded.behaviors.shape[1:]), layout=None)
-
-
-def concat_candidates(embedding: FieldEmbedding, candidates: BesideUser, user: Embedded) -> torch.Tensor:
-    """The vectors of :class:`FieldVectors`, of N candidates beside their user, float ``(N, F, width)``.
-
-    Args:
-        embedding: embeds the candidates, and their context where they bring one.
-        candidates: their columns.
-        user: what :meth:`FieldVectors.encode_user` gives.
-    """
-    own = embedding(candidates, ("candidate", "context") if candidates.has_context else ("candidate",))
-    context = own.context if candidates.has_context else user.context
-    beside = replace(user, candidate=own.candidate, context=context)
-    return _concat(beside, candidates.count)
-
-
-def repeat_user(embedding: FieldEmbedding, candidates: BesideUser, user: Embedded) -> Embedded:
-    """N candidates with the vectors of their user repeated beside each: a batch's, as the embedding would give it.
-
-    Args:
-        embedding: embeds the candidates, and their context where they bring one.
-        candidates: their columns.
-        user: the embedded groups of one row, behaviors with their layout.
-    """
-    own = embedding(candidates, ("candidate", "context") if candidates.has_context else ("candidate",))
-    context = own.context if candidates.has_context else user.context
-    count = candidates.count
-    behaviors, layout = user.behaviors, user.layout
-    if behaviors is not None and layout is not None:
-        behaviors, layout = behaviors.repeat(count, 1, 1), layout.repeat(count)
-    profile = None if user.user is None else user.user.expand(count, -1, -1)
-    context = None if context is None else context.expand(count, -1, -1)
-    return Embedded(own.candidate, behaviors, profile, context, layout)
-
-
-def _concat(embedded: Embedded, count: int = -1) -> torch.Tensor:
-    """All groups side by side; with a ``count``, what there is once is repeated so often."""
-    groups = (embedded.candidate, embedded.behaviors, embedded.user, embedded.context)
-    return torch.cat([vectors.expand(count, -1, -1) for vectors in groups if vectors is not None], dim=1)
 
 
 class LinearPart(nn.Module):

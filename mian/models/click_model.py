@@ -90,7 +90,7 @@ class ClickModel(nn.Module, ABC):
         return {self: dict(batch)}  # nothing is known of how it reads a batch
 
     def score_candidates(self, user: UserEncoding, candidates: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits of N candidates of one user: what :meth:`forward` gives for N rows that repeat the user's.
+        """Logits of N candidates of one user: what :meth:`forward` gives, in evaluation mode, for N rows that repeat the user's.
 
         Args:
             user: what :meth:`encode_user` gave.

@@ -28,6 +28,7 @@ from mian.layers import (
     FieldEmbedding,
     ReadingOrder,
     UserEncoding,
+    embed_candidates,
     initialize,
     reading_order,
     repeat_user,
@@ -192,7 +193,7 @@ class DIEN(ClickModel):
 
     def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.candidate_logits`."""
-        repeated = repeat_user(self.embedding, candidates, candidates.user[self])
+        repeated = repeat_user(embed_candidates(self.embedding, candidates, candidates.user[self]), candidates.count)
         assert repeated.behaviors is not None and repeated.layout is not None, "see need_histories"
         h = repeated.behaviors.flatten(1)
         order = reading_order(repeated.layout, h, self.evolution.hidden)

@@ -22,6 +22,7 @@ from mian.layers import (
     Embedded,
     FieldEmbedding,
     UserEncoding,
+    embed_candidates,
     initialize,
     repeat_user,
     shared_fields,
@@ -89,7 +90,8 @@ class DIN(ClickModel):
 
     def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.candidate_logits`."""
-        return self._score(repeat_user(self.embedding, candidates, candidates.user[self]))
+        beside = embed_candidates(self.embedding, candidates, candidates.user[self])
+        return self._score(repeat_user(beside, candidates.count))
 
     def _score(self, embedded: Embedded) -> torch.Tensor:
         layout = embedded.layout

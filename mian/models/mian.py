@@ -29,6 +29,7 @@ from mian.layers import (
     ScoreActivation,
     Transformer,
     UserEncoding,
+    embed_candidates,
     initialize,
     mean_history,
 )
@@ -190,24 +191,28 @@ class Mian(ClickModel):
 
     def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.candidate_logits`."""
+        return self._run_candidates(candidates)[0]
+
+    def _run_candidates(self, candidates: BesideUser) -> tuple[torch.Tensor, Embedded]:
+        """Logits ``(N,)``, and the candidates' vectors beside the user's, of behaviors the mean."""
         user: _MianUser = candidates.user[self]
-        own = self.embedding(candidates, ("candidate", "context") if candidates.has_context else ("candidate",))
-        context = own.context if candidates.has_context else user.means.context
-        e_i = own.candidate.flatten(1)  # (N, I, d) -> (N, d_i)
+        beside = embed_candidates(self.embedding, candidates, user.means)
+        assert beside.candidate is not None, "there is a candidate field"
+        e_i = beside.candidate.flatten(1)  # (N, I, d) -> (N, d_i)
         parts = {"e_i": e_i}
         if user.related is not None and user.layout is not None:
             parts["R_ibim"] = self.item_behaviors.one_history(e_i, user.related, user.layout)  # type: ignore[operator]
-        if user.means.behaviors is not None:
-            parts["e_b"] = user.means.behaviors.flatten(1)
-        if user.means.user is not None:
-            parts["e_u"] = user.means.user.flatten(1)
+        if beside.behaviors is not None:
+            parts["e_b"] = beside.behaviors.flatten(1)
+        if beside.user is not None:
+            parts["e_u"] = beside.user.flatten(1)
             if "iuim" not in self.config.without:
-                parts["R_iuim"] = self.item_user(e_i, user.means.user)[0]
-        if context is not None:
-            parts["e_c"] = context.flatten(1)
+                parts["R_iuim"] = self.item_user(e_i, beside.user)[0]
+        if beside.context is not None:
+            parts["e_c"] = beside.context.flatten(1)
             if "icim" not in self.config.without:
-                parts["R_icim"] = self.item_context(e_i, context)[0]
-        return self._score([parts[name].expand(len(e_i), -1) for name in self.part_names])[0]
+                parts["R_icim"] = self.item_context(e_i, beside.context)[0]
+        return self._score([parts[name].expand(len(e_i), -1) for name in self.part_names])[0], beside
 
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The attention weights behind the logits of a batch; call ``eval()`` first, or dropout has its say.

@@ -17,7 +17,6 @@ from mian.layers import (
     CompressedInteraction,
     LinearPart,
     UserEncoding,
-    concat_candidates,
     concat_fields,
     initialize,
     pairwise,
@@ -123,11 +122,10 @@ class MianPlus(Mian):
 
     def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
         """See :meth:`mian.models.ClickModel.candidate_logits`."""
-        logits = super().candidate_logits(candidates)
+        logits, beside = self._run_candidates(candidates)
         if self.config.interactions == "none":
             return logits
-        fields = concat_candidates(self.embedding, candidates, candidates.user[self].means)
-        return self._add_interactions(logits, candidates, fields)
+        return self._add_interactions(logits, candidates, concat_fields(beside, candidates.count))
 
     def _add_interactions(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor], fields: torch.Tensor) -> torch.Tensor:
         """Add the linear part and the products of two fields, of ``fields``, float ``(B, F, d)``, to logits ``(B,)``."""

@@ -1,7 +1,7 @@
 """Amazon reviews of 2014, "5-core": every user and every item has at least five. The public sets of the paper (section 4.1.1).
 
 Published at https://jmcauley.ucsd.edu/data/amazon/ (files at https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/). The
-page asks to cite McAuley et al. 2015 and He and McAuley 2016; it names no licence that we know of, and the reviews are Amazon's and
+page asks to cite McAuley et al. 2015 and He and McAuley 2016; it names no license that we know of, and the reviews are Amazon's and
 its customers': for research.
 
 Layout: ``reviews_<Category>_5.json.gz``, one JSON object a line, ``unixReviewTime`` being midnight UTC of the day; and

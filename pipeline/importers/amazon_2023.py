@@ -1,7 +1,7 @@
 """Amazon reviews of 2023, of one category or several, with their true times.
 
 Published at https://amazon-reviews-2023.github.io/ (McAuley Lab; Hou et al. 2024, to be cited). The page and the data set's card name
-no licence that we know of, and the reviews are Amazon's and its customers': for research.
+no license that we know of, and the reviews are Amazon's and its customers': for research.
 
 Layout: ``<Category>.jsonl.gz``, one review a line: ``user_id``, ``parent_asin``, ``asin``, ``rating``, ``timestamp`` (milliseconds) ...;
 and ``meta_<Category>.jsonl.gz``, one item a line: ``parent_asin``, ``main_category``, ``categories``, ``store``, ``price`` ... An item is

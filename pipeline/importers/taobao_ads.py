@@ -1,7 +1,7 @@
 """Taobao display ads: eight days of impressions and clicks, and 22 days of what the same users did in the shop.
 
 Published by Alibaba as "Ad Display/Click Data on Taobao.com" at https://tianchi.aliyun.com/dataset/56, to those who have an account
-there; the page states the licence, which is for non-commercial use.
+there; the page states the license, which is for non-commercial use.
 
 Layout: CSV files with headers. ``raw_sample.csv``: user, time_stamp, adgroup_id, pid, nonclk, clk. ``ad_feature.csv``: adgroup_id,
 cate_id, campaign_id, customer, brand (``NULL`` where there is none), price. ``user_profile.csv``: userid and eight attributes, the
