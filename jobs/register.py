@@ -14,8 +14,8 @@ from mian.checkpoint.training_lock import AlreadyRunningError, TrainingLock
 from mian.config import TrainConfig
 from mian.contract import ContractError
 from mian.models import ModelError
+from mian.scoring.servable_files import MODEL_FILE, ModelDescription
 from mian.serving import ServableError
-from mian.serving.servable import MODEL_FILE, ModelDescription
 from mian.tracking.errors import TrackingError
 from mian.tracking.late_registration import record_and_register, refuse_other_settings
 from mian.tracking.mlflow_store import STORE_ERRORS

@@ -251,6 +251,9 @@ class TrainConfig(Strict):
     process that is frozen, or a host that is cut off, ``horovodrun --gloo-timeout-seconds`` says so, 30 where it does not."""
     profile: Neutral[bool] = False
     """Whether each rank writes a trace of some steps, which Perfetto opens, into ``profiles`` of ``output``; also ``--profile``."""
+    position_fields: Neutral[tuple[str, ...]] = ("position",)
+    """Fields of the context that are known only after ranking; those that the samples lack are ignored. The model learns from them as from
+    any other. It keeps the most frequent value of each, of a number the mean, and reads that where a request leaves the field out."""
     output: Neutral[str] = "models"
     """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server. Checkpoints are there too,
     in ``checkpoints``; and, while it is evaluated, what a rank scores of a split beyond 2 million rows, 16 bytes a row."""

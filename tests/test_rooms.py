@@ -23,7 +23,8 @@ ROOMS: dict[str, set[str]] = {
     "mian/checkpoint": {
         "mian.atomic_write", "mian.config",
         "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
-    "mian/serving": {"mian.contract", "mian.fingerprint", "mian.models", "mian.reports.palette"},
+    "mian/scoring": {"mian.contract"},
+    "mian/serving": {"mian.contract", "mian.fingerprint", "mian.models", "mian.reports.palette", "mian.scoring"},
     "mian/optim": {"mian.config", "mian.distributed", "mian.kernels", "mian.layers", "mian.models"},
     "mian/evaluation": {
         "mian.contract",

@@ -164,7 +164,7 @@ def _keep_model(
     """
     choice = trial.config.model
     try:
-        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies)
+        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies, trial.config.position_fields)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         why = " ".join(str(error).split())
         raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error

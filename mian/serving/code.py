@@ -7,7 +7,7 @@ from pathlib import Path
 from mian.fingerprint import source_fingerprint
 
 #: The rooms of ``mian`` that decide what a served model answers.
-ROOMS = ("contract", "kernels", "layers", "models", "serving")
+ROOMS = ("contract", "kernels", "layers", "models", "scoring", "serving")
 
 
 class ServableCodeError(ImportError):

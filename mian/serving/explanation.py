@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from mian.serving.request_encoder import ServingInputError
+from mian.scoring.raw_values import ServingInputError
 from mian.serving.servable import Servable
 
 #: Attentions by the name of their weights, in the order of the paper: its module's name, and what it weighs.

@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 try:
+    from mian.scoring.raw_values import ServingInputError
     from mian.serving.code import check_code
     from mian.serving.explanation import explain
-    from mian.serving.request_encoder import ServingInputError
     from mian.serving.servable import load_servable
 except ImportError as missing:
     raise ImportError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -16,16 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from mian.contract import Contract, Encoder, Field
-from mian.contract.canonical import LONGEST_VALUE, canonical_text, canonical_value
+from mian.contract.canonical import canonical_text
 from mian.contract.document import LENGTH_COLUMN
 from mian.contract.encoder import padded, padding
+from mian.scoring.raw_values import ServingInputError, convert, drop_long_texts, is_missing, raw_type
 
 Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 Columns = dict[str, Column]
-
-
-class ServingInputError(ValueError):
-    """The rows to predict are not what the model takes: a missing column, a wrong type, lists of different lengths."""
 
 
 class RowEncoder:
@@ -127,7 +122,7 @@ class RowEncoder:
 def _values(field: Field, column: pd.Series) -> pa.Array:
     """Single values, one a row."""
     array = _arrow(column)
-    return _converted(field, list(column)) if array is None else _typed(field, array)
+    return convert(field, list(column)) if array is None else _typed(field, array)
 
 
 def _lists(field: Field, column: pd.Series) -> pa.ListArray:
@@ -136,10 +131,10 @@ def _lists(field: Field, column: pd.Series) -> pa.ListArray:
     if array is None:
         rows = [_entries(field, row, value) for row, value in enumerate(column)]
         ends = np.cumsum([len(entries) for entries in rows], dtype=np.int32)
-        values = _converted(field, list(itertools.chain.from_iterable(rows)), ends)
+        values = convert(field, list(itertools.chain.from_iterable(rows)), ends)
     else:
         if len(array) == array.null_count:
-            array = pa.nulls(len(array), pa.list_(_kind(field)))
+            array = pa.nulls(len(array), pa.list_(raw_type(field)))
         if not (kinds.is_list(array.type) or kinds.is_large_list(array.type) or kinds.is_fixed_size_list(array.type)):
             raise ServingInputError(
                 f"column {field.column}: each row takes a list of behaviors, the most recent first, got {array.type}"
@@ -154,15 +149,11 @@ def _entries(field: Field, row: int, value: Any) -> Sequence[Any]:
         return value
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return list(value)
-    if _is_missing(value):
+    if is_missing(value):
         return ()
     raise ServingInputError(
         f"column {field.column}, row {row}: a list of behaviors is needed, the most recent first, got {type(value).__name__}"
     )
-
-
-def _kind(field: Field) -> pa.DataType:
-    return pa.string() if field.is_text else pa.float64()
 
 
 def _arrow(column: pd.Series) -> pa.Array | None:
@@ -182,7 +173,7 @@ def _typed(field: Field, values: pa.Array) -> pa.Array:
         return _typed(field, values.dictionary).take(values.indices)
     kind = values.type
     if len(values) == values.null_count:
-        return pa.nulls(len(values), _kind(field))
+        return pa.nulls(len(values), raw_type(field))
     number = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)
     if not field.is_text:
         if not number:
@@ -193,98 +184,8 @@ def _typed(field: Field, values: pa.Array) -> pa.Array:
         raise ServingInputError(f"column {field.column}: an id is text, got {kind}; write it as it is in the logs")
     if kinds.is_floating(kind):
         wide = values.cast(pa.float32()) if kinds.is_float16(kind) else values
-        return _converted(field, list(wide.to_numpy(zero_copy_only=False)))
-    return _without_long(canonical_text(values))
-
-
-def _without_long(texts: pa.Array) -> pa.Array:
-    """Text that no sample holds is no value: more than :data:`LONGEST_VALUE` bytes."""
-    return pc.if_else(pc.less_equal(pc.binary_length(texts), LONGEST_VALUE), texts, pa.scalar(None, pa.string()))
-
-
-def _converted(field: Field, values: list[Any], ends: npt.NDArray[np.int32] | None = None) -> pa.Array:
-    """Values of any types as the encoder takes them, each by itself, so that none is read by what stands beside it.
-
-    Args:
-        field: which they are of.
-        values: of all rows, one after the other.
-        ends: where in there the lists of the rows end; None where each row is one value.
-    """
-    types = set(map(type, values)) - {type(None)}
-    if not field.is_text and types <= {float, np.float64}:
-        return pa.array(values, pa.float64(), from_pandas=True)
-    if field.is_text and types <= {str}:
-        with contextlib.suppress(UnicodeEncodeError):
-            return _without_long(pa.array(values, pa.string()))
-    convert = _text if field.is_text else _number
-    converted: list[str | float | None] = []
-    try:
-        for value in values:
-            converted.append(convert(value))
-    except (TypeError, ValueError, OverflowError) as error:
-        place = len(converted)
-        row = place if ends is None else int(np.searchsorted(ends, place, "right"))
-        raise ServingInputError(f"column {field.column}, row {row}: {error}") from error
-    return pa.array(converted, _kind(field))
-
-
-def _text(value: Any) -> str | None:
-    """The text of an id, as it was in the logs.
-
-    Raises:
-        TypeError: it is no text, number or boolean.
-        ValueError: it does not say which id it is.
-    """
-    if _is_missing(value):
-        return None
-    try:
-        text = canonical_value(value)
-        if text is not None and isinstance(value, (float, np.floating)):
-            _check_float(value, text)
-        return None if text is None or len(text.encode()) > LONGEST_VALUE else text
-    except TypeError as error:
-        raise TypeError(f"an id is text, a number or a boolean, got {type(value).__name__}") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("the text is not Unicode, it holds half of a surrogate pair") from error
-
-
-def _number(value: Any) -> float | None:
-    """A number as a double.
-
-    Raises:
-        TypeError: it is none.
-        OverflowError: it is larger than any double.
-    """
-    if _is_missing(value):
-        return None
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating, Decimal)):
-        raise TypeError(f"a number is needed, got {type(value).__name__}")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise OverflowError("the number is larger than any double") from error
-
-
-def _is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN, or pandas' NA or NaT."""
-    return (
-        value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
-    )
-
-
-def _check_float(value: float | np.floating[Any], text: str) -> None:
-    """Refuse a finite float whose text as an id may not be the one that it had in the logs.
-
-    Raises:
-        ValueError: whole numbers of its size are left out by floats, or it was one of 32 bits, which has fewer digits.
-    """
-    if abs(value) >= 2 ** (np.finfo(type(value)).nmant + 1):
-        raise ValueError(
-            "an id is a float of a size at which floats leave out whole numbers; give it as text or as a whole number"
-        )
-    narrow = np.float32(value)
-    if narrow == value and canonical_value(narrow) != text:
-        raise ValueError("an id is a float of 32 bits that was widened to 64, which changes its digits; give it as text")
+        return convert(field, list(wide.to_numpy(zero_copy_only=False)))
+    return drop_long_texts(canonical_text(values))
 
 
 def _lengths(lists: pa.ListArray) -> npt.NDArray[np.int32]:

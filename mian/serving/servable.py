@@ -4,48 +4,31 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from mian.contract import CONTRACT_FILE, Contract, read_contract, vocabulary_values
+from mian.contract import CONTRACT_FILE, Contract, read_contract
 from mian.models import ClickModel, restore
+from mian.scoring.servable_files import MODEL_FILE, ModelDescription, ServableError, read_description, vocabulary_tables
+from mian.scoring.stand_ins import serving_stand_ins
 from mian.serving.request_encoder import RowEncoder
 
-MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
 VOCABULARIES = "vocabularies"
 
 ROWS_PER_BATCH = 4096
-
-
-class ServableError(ValueError):
-    """The folder is not a servable model, is damaged, or was about to become one that does not fit its contract."""
-
-
-class ModelDescription(BaseModel):
-    """What ``model.json`` holds: how to build the model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["mian-servable"] = "mian-servable"
-    version: Literal[3] = 3
-    name: str
-    options: dict[str, Any]
 
 
 class Servable:
@@ -55,13 +38,22 @@ class Servable:
         contract: what the model was trained on.
         model: the model, on the CPU.
         vocabularies: for each vocabulary that is a table its values in the order of their ids.
+        stand_ins: what is read where a request leaves out a field of the context, see
+            :class:`mian.scoring.servable_files.ModelDescription`.
 
     Attributes:
-        contract: see above; likewise ``model`` and ``vocabularies``.
+        contract: see above; likewise ``model``, ``vocabularies`` and ``stand_ins``.
     """
 
-    def __init__(self, contract: Contract, model: ClickModel, vocabularies: Mapping[str, pa.Array]) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        model: ClickModel,
+        vocabularies: Mapping[str, pa.Array],
+        stand_ins: Mapping[str, int | float] | None = None,
+    ) -> None:
         self.contract = contract
+        self.stand_ins = dict(stand_ins or {})
         self.vocabularies = dict(vocabularies)
         self.model = model.eval()
         self._rows = RowEncoder(contract, vocabularies)
@@ -122,6 +114,7 @@ def save_servable(
     options: Mapping[str, Any],
     contract: Contract,
     vocabularies: Mapping[str, bytes],
+    position_fields: Collection[str] = (),
 ) -> None:
     """Write a trained model as a servable folder, and build it once of what was written, to see that it can be.
 
@@ -134,8 +127,10 @@ def save_servable(
         model_name: its name in the registry.
         options: its options, JSON values.
         contract: what it was trained on.
-        vocabularies: their files, see :func:`read_vocabularies`; read them before training, for the data set may be built anew
-            meanwhile.
+        vocabularies: their files, see :func:`mian.scoring.servable_files.read_vocabularies`; read them before training, for the data set
+            may be built anew meanwhile.
+        position_fields: fields of the context that are known only after ranking, see
+            :func:`mian.scoring.stand_ins.serving_stand_ins`; those that the contract lacks are ignored.
 
     Raises:
         ServableError: the weights are not those of such a model.
@@ -144,9 +139,11 @@ def save_servable(
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
         shutil.rmtree(left, ignore_errors=True)
+    stand_ins = serving_stand_ins(contract, position_fields)
+    description = ModelDescription(name=model_name, options=dict(options), stand_ins=stand_ins)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        _write(staging, model, ModelDescription(name=model_name, options=dict(options)), contract, vocabularies)
+        _write(staging, model, description, contract, vocabularies)
         _load_model(staging, contract)
         staging.chmod(0o755)  # mkdtemp's folders are the owner's alone
         _replace(target, staging)
@@ -167,31 +164,16 @@ def load_servable(folder: str | Path) -> Servable:
     folder = Path(folder)
     contract = read_contract(str(folder))
     model = _load_model(folder, contract)
-    contents = read_vocabularies(contract, str(folder))
-    vocabularies = {name: vocabulary_values(io.BytesIO(content)) for name, content in contents.items()}
-    return Servable(contract, model, vocabularies)
+    return Servable(contract, model, vocabulary_tables(contract, str(folder)), read_description(folder).stand_ins)
 
 
 def _load_model(folder: Path, contract: Contract) -> ClickModel:
-    description = _read_description(folder / MODEL_FILE)
+    description = read_description(folder)
     try:
         weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True, mmap=True)
         return restore(description.name, contract, description.options, weights)
     except (FileNotFoundError, EOFError, pickle.UnpicklingError, RuntimeError) as error:
         raise ServableError(f"{folder / WEIGHTS_FILE}: not the weights of model {description.name!r}: {error}") from error
-
-
-def read_vocabularies(contract: Contract, samples: str) -> dict[str, bytes]:
-    """The files of a contract's vocabularies, by name; those that need none (hashes, buckets) are left out.
-
-    Args:
-        contract: names them, with their checksums.
-        samples: the folder that their paths are relative to; a local path or any URL that fsspec opens.
-
-    Raises:
-        ServableError: one is missing, or is not the one that the contract names.
-    """
-    return {v.name: _checked(f"{samples.rstrip('/')}/{v.path}", v.sha256) for v in contract.vocabularies if v.path is not None}
 
 
 def _write(
@@ -224,25 +206,3 @@ def _replace(target: Path, staging: Path) -> None:
         shutil.rmtree(aside)
     else:
         staging.rename(target)
-
-
-def _read_description(path: Path) -> ModelDescription:
-    try:
-        return ModelDescription.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ServableError(f"{path}: no such file; give a folder that save_servable wrote") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ServableError(f"{path}: damaged, or of another release: {first['loc']}: {first['msg']}") from error
-
-
-def _checked(path: str, sha256: str | None) -> bytes:
-    """The bytes of a vocabulary, which must be those that the contract names."""
-    try:
-        with fsspec.open(path, "rb") as file:
-            content: bytes = file.read()
-    except FileNotFoundError as error:
-        raise ServableError(f"{path}: no such file; the contract names it as a vocabulary") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ServableError(f"{path}: not the vocabulary that the contract names; it was built again, or is damaged")
-    return content

@@ -148,7 +148,10 @@ class ModelKeeper:
         )
         why = None
         try:
-            save_servable(folder, model, config.model.name, config.model.options, self._contract, self._attachments.vocabularies)
+            vocabularies = self._attachments.vocabularies
+            save_servable(
+                folder, model, config.model.name, config.model.options, self._contract, vocabularies, config.position_fields
+            )
             write_record(Path(folder), record)
             _write_metrics(folder, trained)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError

@@ -16,9 +16,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model
 
 from mian.config import TrackingConfig
+from mian.scoring.servable_files import MODEL_FILE
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
-from mian.serving.servable import MODEL_FILE
 from mian.tracking.mlflow_store import check_store, uploading
 from mian.tracking.records import TRAINING_TAG, read_training
 
