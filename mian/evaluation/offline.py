@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import torch
 
 from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN
@@ -40,6 +41,7 @@ _DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "posi
 FORMATS = {name: f"{{:,.{digits}f}}".format for name, digits in _DIGITS.items()}
 """By metric, what shows a value of it."""
 BaselineName = Literal["logistic_regression", "popularity"]
+Position = Literal["logged", "serving"]
 
 
 class TruthError(ValueError):
@@ -75,6 +77,7 @@ def evaluate_offline(
     baselines: Iterable[BaselineName],
     train: str,
     truth: str | None,
+    position: Position = "logged",
 ) -> SplitEvaluation:
     """Score a split with a model, and with what it is held against.
 
@@ -86,12 +89,13 @@ def evaluate_offline(
         baselines: What to fit.
         train: The split that they are fitted on.
         truth: See :func:`true_probabilities`; None where the true probabilities are not known.
+        position: See :func:`score_split`.
 
     Raises:
         ContractError, StreamError: See :func:`score_split`.
         BaselineError, TruthError: See :func:`baseline_scores` and :func:`true_probabilities`.
     """
-    scored = score_split(servable, contract, samples, split)
+    scored = score_split(servable, contract, samples, split, position)
     others: dict[str, npt.NDArray[np.float64]] = {
         name: baseline_scores(name, contract, samples, train, split) for name in baselines
     }
@@ -101,14 +105,23 @@ def evaluate_offline(
     return SplitEvaluation(contract, samples, split, ids, scored, compare(scored, others))
 
 
-def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:
+def score_split(servable: Servable, contract: Contract, samples: str, split: str, position: Position = "logged") -> Scores:
     """Score a split in the order of the contract's files and their rows.
 
     The samples' vocabularies may have been extended since the model was trained: what came later is unknown to the model, here as when it
     is served.
 
+    Args:
+        servable: the model.
+        contract: of the samples.
+        samples: their folder.
+        split: one of theirs.
+        position: ``logged``: all fields are those of the samples. ``serving``: fields that are known only after ranking are what the
+            model reads where a request leaves them out, see :func:`mian.scoring.stand_ins.serving_stand_ins`.
+
     Raises:
-        ContractError: the model was trained on other fields or vocabularies, there is no such split, or its negatives were thinned.
+        ContractError: the model was trained on other fields or vocabularies, there is no such split, or its negatives were thinned; or it
+            has no such stand-ins.
         StreamError: samples cannot be read.
     """
     contract.check_unthinned(split)
@@ -125,7 +138,13 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
         for field in contract.fields
         if field.vocabulary is not None and field.vocabulary in extended
     }
-    return score(servable.model, _stream(contract, samples, split), sizes)
+    stand_ins = servable.stand_ins if position == "serving" else {}
+    if position == "serving" and not stand_ins:
+        raise ContractError(
+            "the model has nothing that stands for a position: none of its context fields is named in position_fields of its training; "
+            "evaluate it with --position logged, or train it again with position_fields"
+        )
+    return score(servable.model, _stream(contract, samples, split), sizes, stand_ins)
 
 
 def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], contract: Contract, samples: str) -> set[str]:
@@ -150,18 +169,25 @@ def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], cont
     return found
 
 
-def score(model: ClickModel, stream: SampleStream, sizes: Mapping[str, int] | None = None) -> Scores:
+def score(
+    model: ClickModel,
+    stream: SampleStream,
+    sizes: Mapping[str, int] | None = None,
+    stand_ins: Mapping[str, int | float] | None = None,
+) -> Scores:
     """Score a stream, all of it in memory.
 
     Args:
         model: the model.
         stream: the split.
         sizes: by column how many ids the model knows, where samples may have more; those are unknown then.
+        stand_ins: by column what is read in the place of all its values.
     """
 
     def known(batch: Tensors) -> Tensors:
         changed = {name: batch[name].masked_fill(batch[name] >= size, UNKNOWN_ID) for name, size in (sizes or {}).items()}
-        return {**batch, **changed}
+        replaced = {name: torch.full_like(batch[name], value) for name, value in (stand_ins or {}).items()}
+        return {**batch, **changed, **replaced}
 
     # copies: as views, they would keep the whole samples in memory
     batches = [[column.copy() for column in batch] for batch in scores(model, stream, change=known)]

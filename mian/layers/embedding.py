@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from mian.contract import PADDING_ID, Contract
 from mian.contract.document import GROUPS, LENGTH_COLUMN, Group
-from mian.kernels import JaggedLayout, distinct, field_rows, sum_by_place
+from mian.kernels import JaggedLayout, distinct, field_rows, layout_of, sum_by_place
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.placement import Exchange, Placement, current_exchange, device_of_tables
 from mian.layers.truncated_normal import truncated_normal
@@ -99,7 +100,7 @@ class FieldEmbedding(nn.Module):
         vectors: dict[Group, torch.Tensor] = {}
         if lookup.rows is not None:
             looked_up = self.table(lookup.rows, lookup.found)
-            vectors = dict(zip(shapes, looked_up.split([shape.numel() for shape in shapes.values()]), strict=True))
+            vectors = dict(zip(shapes, looked_up.split([math.prod(shape) for shape in shapes.values()]), strict=True))
         number_vectors = {} if self.number_vectors is None else dict(zip(self.numbers, self.number_vectors, strict=True))
         embedded: dict[Group, torch.Tensor | None] = {}
         for group in GROUPS:
@@ -123,7 +124,7 @@ class FieldEmbedding(nn.Module):
         """
         layout = None
         if (behaviors := self.columns["behaviors"]) and "behaviors" in groups:
-            layout = JaggedLayout(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
+            layout = layout_of(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
         layouts: dict[Group, JaggedLayout | None] = {
             group: layout if group == "behaviors" else None for group in GROUPS if group in groups
         }

@@ -221,7 +221,7 @@ class DIEN(ClickModel):
 
 def _last_states(states: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
     """Those after the most recent behaviors, each the first of its sample: ``(B, width)``, a zero vector for an empty history."""
-    if not len(states):
+    if not states.shape[0]:
         return states.new_zeros(layout.shape[0], states.shape[1])
-    first = layout.offsets[:-1].clamp(max=len(states) - 1)
+    first = layout.offsets[:-1].clamp(max=states.shape[0] - 1)
     return states.index_select(0, first) * (layout.lengths > 0)[:, None]
