@@ -26,8 +26,8 @@ ERRORS = (ContractError, ExportError, ModelError, ServableError, TrackingError, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, export; 0 when the graph is beside the model, 1 with one clear error when not."""
     parser = command.parser(
-        "Writes a model as a graph for one user and any number of candidates, which the server runs without PyTorch. The graph is compared\n"
-        "with the model on 1,000 rows first, and refused where a probability differs by more than 1e-5."
+        "Writes a model as a graph for one user and any number of candidates, which the server runs without PyTorch. The graph is\n"
+        "compared with the model on 1,000 rows first, and refused where a probability differs by more than 1e-5."
     )
     parser.add_argument(
         "--model", required=True, help="models:/mian/1, models:/mian@champion, or the folder that a training kept"

@@ -40,10 +40,10 @@ class ValueEncoder:
             if vocabulary.kind == "buckets":
                 self._edges[vocabulary.name] = np.asarray(vocabulary.edges or (), np.float64)
             else:
-                frequent = vocabularies[vocabulary.name].slice(0, _FREQUENT).to_pylist() if vocabulary.kind == "table" else []
-                self._ids[vocabulary.name] = dict(
-                    zip([None, *frequent], [UNKNOWN_ID, *range(FIRST_ID, FIRST_ID + len(frequent))], strict=True)
-                )
+                table = vocabularies[vocabulary.name] if vocabulary.kind == "table" else pa.array([], pa.string())
+                frequent = table.slice(0, _FREQUENT).to_pylist()
+                ids = range(FIRST_ID, FIRST_ID + len(frequent))
+                self._ids[vocabulary.name] = dict(zip([None, *frequent], [UNKNOWN_ID, *ids], strict=True))
 
     def encode(self, field: Field, values: Sequence[Any]) -> Column:
         """Encode single values.

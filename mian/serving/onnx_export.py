@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +93,7 @@ def _write_graph(model: ClickModel, contract: Contract, path: Path) -> None:
     shapes = tuple({0: count} if number >= len(user) else None for number in range(len(columns)))
     weights = sum(weight.nbytes for weight in model.state_dict().values())
     try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of the exporter, about its own insides
+        with _without_remarks(), torch.inference_mode():
             torch.onnx.export(
                 graph,
                 tuple(torch.from_numpy(column) for column in columns.values()),
@@ -107,6 +108,22 @@ def _write_graph(model: ClickModel, contract: Contract, path: Path) -> None:
     except Exception as error:  # of many types; a model of one's own may have any operator
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"the model cannot be exported to ONNX: {first}") from error
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep back what the exporter says of its own insides, hundreds of lines."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _differences(servable: Servable, scorer: OnnxScorer) -> Iterator[float]:
