@@ -57,7 +57,9 @@ class Servable:
         vocabularies: for each vocabulary that is a table its values in the order of their ids.
 
     Attributes:
-        contract: see above; likewise ``model`` and ``vocabularies``.
+        contract: what the model was trained on.
+        model: the model, on the CPU.
+        vocabularies: for each vocabulary that is a table its values in the order of their ids.
     """
 
     def __init__(self, contract: Contract, model: ClickModel, vocabularies: Mapping[str, pa.Array]) -> None:
