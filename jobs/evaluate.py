@@ -15,8 +15,9 @@ from jobs.configuration import ConfigError, check_output_file
 from mian.atomic_write import write_atomically
 from mian.contract import ContractError, read_contract
 from mian.evaluation.baselines import BaselineError
-from mian.evaluation.offline import FORMATS, TruthError, evaluate_offline
+from mian.evaluation.offline import FORMATS, evaluate_offline
 from mian.evaluation.report_page import report_page
+from mian.evaluation.truth import TruthError
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
