@@ -72,15 +72,6 @@ class Encoder:
         indices: npt.NDArray[np.int32] = encoded.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)
         return ids.take(indices)
 
-    def first_ids(self, vocabulary: str, count: int) -> dict[str, int]:
-        """The ids of a table's first values, which are its most frequent ones.
-
-        Args:
-            vocabulary: its name.
-            count: how many values at most.
-        """
-        return self._tables[vocabulary].first_ids(count)
-
     def _distinct_ids(self, vocabulary: Vocabulary, values: pa.Array) -> npt.NDArray[np.int32]:
         if vocabulary.kind == "table":
             return self._tables[vocabulary.name].ids(values)
@@ -101,14 +92,6 @@ class _Table:
 
     def __reduce__(self) -> tuple[type[_Table], tuple[pa.Array]]:
         return _Table, (self._values,)  # hashes of text are others in each process
-
-    def first_ids(self, count: int) -> dict[str, int]:
-        """The ids of the first values; see :meth:`Encoder.first_ids`."""
-        found: dict[str, int] = {}
-        for start in range(0, min(count, len(self._values)), _TEXTS):
-            for place, value in enumerate(self._values.slice(start, min(_TEXTS, count - start)).to_pylist(), start + FIRST_ID):
-                found.setdefault(value, place)
-        return found
 
     def ids(self, values: pa.Array) -> npt.NDArray[np.int32]:
         """Ids of distinct values, strings without nulls, shape ``(N,)``; :data:`UNKNOWN_ID` where there is none."""
@@ -143,19 +126,9 @@ def hash_id(value: str, size: int) -> int:
 
 def bucket_ids(edges: Iterable[float], values: pa.Array) -> npt.NDArray[np.int32]:
     """Ids of numbers, shape ``(N,)``: 2 plus how many edges are not greater; nulls and NaN are unknown."""
-    return number_ids(np.asarray(list(edges), np.float64), _doubles(values))
-
-
-def number_ids(edges: npt.NDArray[np.float64], numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """The same as :func:`bucket_ids`, of NumPy's numbers."""
-    ids = FIRST_ID + np.searchsorted(edges, numbers, "right")
-    return np.where(np.isnan(numbers), UNKNOWN_ID, ids).astype(np.int32)
-
-
-def _doubles(values: pa.Array) -> npt.NDArray[np.float64]:
-    """Numbers as NumPy has them; NaN in the place of nulls."""
-    doubles: npt.NDArray[np.float64] = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
-    return doubles
+    raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    ids = FIRST_ID + np.searchsorted(np.asarray(list(edges), np.float64), raw, "right")
+    return np.where(np.isnan(raw), UNKNOWN_ID, ids).astype(np.int32)
 
 
 def transformed(kind: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -168,13 +141,9 @@ def apply_transform(transform: NumericTransform, values: pa.Array) -> npt.NDArra
 
     Nulls and NaN become 0, the training mean. What lies beyond :data:`LARGEST_NUMBER`, infinities included, becomes that number.
     """
-    return scaled_numbers(transform, _doubles(values))
-
-
-def scaled_numbers(transform: NumericTransform, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """The same as :func:`apply_transform`, of NumPy's numbers."""
+    raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):  # a number beyond float64 is cut like any other
-        scaled = (transformed(transform.kind, numbers) - transform.mean) / transform.std
+        scaled = (transformed(transform.kind, raw) - transform.mean) / transform.std
     return np.where(np.isnan(scaled), 0.0, np.clip(scaled, -LARGEST_NUMBER, LARGEST_NUMBER)).astype(np.float32)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mian.contract import Contract, Encoder, Field
 from mian.contract.document import LENGTH_COLUMN, Group
-from mian.scoring.field_encoder import Column, field_encoders
-from mian.scoring.raw_values import ServingInputError
+from mian.scoring.raw_values import ServingInputError, convert
 
+Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 Columns = dict[str, Column]
 Values = Mapping[str, Any]
 Lists = Mapping[str, Sequence[Any]]
@@ -35,7 +36,7 @@ class OneUserEncoder:
     def __init__(self, contract: Contract, vocabularies: Mapping[str, pa.Array], stand_ins: Mapping[str, int | float]) -> None:
         self.contract = contract
         self.stand_ins = dict(stand_ins)
-        self._encoders = field_encoders(contract, Encoder(contract.vocabularies, vocabularies))
+        self._encoder = Encoder(contract.vocabularies, vocabularies)
         self._fields = {group: {field.name: field for field in contract.group(group)} for group in _GROUPS}
 
     def user(self, user: Values, context: Values, behaviors: Lists) -> Columns:
@@ -118,7 +119,7 @@ class OneUserEncoder:
 
     def _encode(self, field: Field, values: Sequence[Any]) -> Column:
         try:
-            return self._encoders[field.column](values)
+            return self._encoder.encode(field, convert(field, list(values)))
         except ServingInputError as error:
             raise ServingInputError(str(error), _NAMES[field.group] + "." + field.name) from error
 
