@@ -19,25 +19,34 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, list, remove what is asked for; 0 when that is done, 1 with one clear error when not."""
     parser = command.parser(
-        "Lists the checkpoints of trainings that have not ended, and those that checkpoint.keep_ended left. Current ones are gone on\n"
-        "from by the command that made them, or named by init_from. Old ones are used by none any more: the code that decides weights,\n"
-        "or the samples, have changed since. Those of a running training are never removed."
+        "Lists the checkpoints of trainings that were stopped, and those that checkpoint.keep_ended kept. Each line has a state.\n"
+        "current: the command that wrote the checkpoints continues from them; init_from can name those of an ended training.\n"
+        "old: no command can use them any more, because the code or the samples have changed.\n"
+        "unknown: the samples or the settings cannot be read now. Checkpoints of a running training are never removed."
     )
     parser.add_argument(
-        "--output", default="models", metavar="FOLDER", help="the output folder of the trainings; models by default"
+        "--output",
+        default="models",
+        metavar="FOLDER",
+        help="the folder of the trainings, `output` in their configuration; models by default",
     )
-    parser.add_argument("--remove-old", action="store_true", help="remove the old ones")
-    parser.add_argument("--remove", nargs="+", default=[], metavar="KEY", help="remove these, by the first column")
+    parser.add_argument("--remove-old", action="store_true", help="remove all checkpoints whose state is old")
+    parser.add_argument(
+        "--remove", nargs="+", default=[], metavar="KEY", help="remove those with these keys, from the first column"
+    )
     options = parser.parse_args(arguments)
     return command.run(lambda: _job(options.output, options.remove_old, options.remove), (AlreadyRunningError,))
 
 
 def _job(output: str, remove_old: bool, keys: Sequence[str]) -> None:
     if not Path(output).is_dir():
-        raise ConfigError(f"--output: {output} is no folder; name the output folder of the trainings")
+        raise ConfigError(
+            f"--output: {output} is not a folder; give the folder of the trainings (`output` in their configuration)"
+        )
     kept = {checkpoints.key: checkpoints for checkpoints in kept_checkpoints(Path(output))}
     if unknown := sorted(set(keys) - kept.keys()):
-        raise ConfigError(f"{output} has no checkpoints of {', '.join(unknown)}; it has {', '.join(kept) or 'none'}")
+        known = f"choose from {', '.join(kept)}" if kept else "it has no checkpoints at all"
+        raise ConfigError(f"--remove: {output} has no checkpoints with the key {', '.join(unknown)}; {known}")
     for checkpoints in kept.values():
         print(
             f"{checkpoints.key}  {checkpoints.model:<10} step {checkpoints.step:>9,}  {checkpoints.bytes / 2**20:>9,.1f} MiB  "

@@ -15,8 +15,9 @@ from jobs.configuration import ConfigError, check_output_file
 from mian.atomic_write import write_atomically
 from mian.contract import ContractError, read_contract
 from mian.evaluation.baselines import BaselineError
-from mian.evaluation.offline import FORMATS, TruthError, evaluate_offline
+from mian.evaluation.offline import FORMATS, evaluate_offline
 from mian.evaluation.report_page import report_page
+from mian.evaluation.truth import TruthError
 from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
@@ -50,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="also write a page that needs no other file: AUC beside the baselines and the attainable, the table, reliability, and the "
         "attention of an example",
     )
+    parser.add_argument(
+        "--position",
+        choices=["logged", "serving"],
+        default="logged",
+        help="serving: fields that are known only after ranking (position_fields of the training) are what the model reads where a request "
+        "leaves them out, in place of those of the samples",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--predictions", metavar="FILE", help="also write impression_id, label and probability as Parquet")
     parser.add_argument("--tracking-uri", help=f"MLFLOW_TRACKING_URI, or else {DEFAULT_URI}, where it is not given")
@@ -70,7 +78,9 @@ def _evaluate(values: dict[str, Any]) -> str:
         check_output_file("--report", report, (".html",))
     contract = read_contract(samples)
     servable = load_model(model)
-    found = evaluate_offline(servable, contract, samples, split, values["compare"], values["train_split"], values["truth"])
+    found = evaluate_offline(
+        servable, contract, samples, split, values["compare"], values["train_split"], values["truth"], values["position"]
+    )
     if values["json"] is not None:
         pathlib.Path(values["json"]).write_text(found.table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")
     if values["predictions"] is not None:
@@ -79,7 +89,8 @@ def _evaluate(values: dict[str, Any]) -> str:
         pd.DataFrame(rows).to_parquet(values["predictions"], index=False)
     if report is not None:
         write_atomically(pathlib.Path(report), report_page(servable, model, found))
-    lines = [f"{model} on split {split} of {samples}", found.table.to_string(formatters=FORMATS)]
+    served = ", fields that are known only after ranking as in serving" if values["position"] == "serving" else ""
+    lines = [f"{model} on split {split} of {samples}{served}", found.table.to_string(formatters=FORMATS)]
     return "\n".join(lines if report is None else [*lines, f"report: {report}"])
 
 

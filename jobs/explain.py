@@ -51,7 +51,7 @@ def _explain(values: dict[str, Any]) -> str:
     row = _read_row(values["row"])
     plot = values["plot"]
     if plot is not None and pathlib.Path(plot).suffix.lower() not in PLOTS:
-        raise ConfigError(f"--plot: {plot} is of no kind that can be drawn; give a name that ends in {', '.join(PLOTS)}")
+        raise ConfigError(f"--plot: {plot} does not end in {' or '.join(PLOTS)}; give a name that does")
     servable = load_model(values["model"])
     raw = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in row.items()})
     probability = float(servable.predict_proba(raw)[0])

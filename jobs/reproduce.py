@@ -13,7 +13,7 @@ from jobs.stop_signal import StopSignal
 from mian.atomic_write import write_atomically
 from mian.contract import read_contract
 from mian.distributed.collectives import Ranks
-from mian.evaluation.offline import TruthError, open_truth
+from mian.evaluation.truth import TruthError, open_truth
 from mian.experiments import Experiment, ExperimentConfig, ExperimentError, forget_others, send_records, train_all, write_report
 from mian.experiments.held_out import SPLIT
 from mian.tracking.errors import TrackingError

@@ -100,7 +100,8 @@ class StreamConfig(Strict):
     def _resident_is_sharded(self) -> StreamConfig:
         if self.resident and self.order == "global":
             raise ValueError(
-                "resident keeps each rank's own samples in memory, and order: global has no such; take order: sharded"
+                "resident: true needs order: sharded, because with order: global every rank reads all samples; "
+                "set order: sharded, or resident: false"
             )
         return self
 

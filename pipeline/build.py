@@ -53,25 +53,26 @@ def build_samples(
 ) -> BuildReport:
     """Build the days from ``first`` to ``last`` that are missing, or whose logs or configuration changed, or whose files are damaged.
 
-    Days are published with the contract that names their files, so that a build that is stopped leaves the data set as it was, or
-    with some more days, all whole. Where the configuration changed in what a sample is, a new generation is built beside the
-    published one, and takes its place at once when it has all its days.
+    Days are published together with the contract that names their files. So a build that is stopped leaves the data set as it was, or
+    with some more complete days. If the configuration changed what a sample is, a new generation is built beside the published one
+    and replaces it in one step, when all days of the new one are built.
 
     Args:
         spark: the session.
         config: the data set.
         first: first day, in the configuration's ``day_time_zone``.
         last: last day.
-        extend_vocabularies: give ids to values of training days that came after those that the vocabularies were made from.
-        drop_days: publish a new generation although it lacks days that are published, and build days anew although logs that their
+        extend_vocabularies: give ids to new values of those training days that came after the days that the vocabularies were made
+            from.
+        drop_days: publish a new generation even if it lacks days that are published, and build a day anew even if logs that its
             published samples were made from are gone.
         verify: compare the published files' checksums, and not their sizes alone.
         wait: seconds to wait for another build of the same data set.
 
     Raises:
         LogError: a log cannot be used, or a day passes a threshold.
-        ContractError: the folder holds a contract that this release cannot read, or something else, another build is at work in it,
-            it cannot be written, or published days would be lost.
+        ContractError: the folder holds a contract that this release cannot read, or something that is not a data set; another build
+            works in the folder; the folder cannot be written; or published days would be lost.
     """
     refuse_unreachable(spark, config)
     storage = Storage(spark)

@@ -15,8 +15,9 @@ class Timelines:
     Args:
         keys: shape ``(N,)``, not negative.
         times: shape ``(N,)``, any unit.
-        ties: what orders events of one key and time, the most important first: each gives numbers for some of the events, and is
-            asked for those alone that have a key and a time in common.
+        ties: functions that order events of the same key and time, the most important first. Each takes the positions of K events,
+            int64 ``(K,)``, and returns a number for each, int64 ``(K,)``; lower numbers come first. Each is called once at most, with
+            the positions of those events alone that share their key and time with another one.
 
     Attributes:
         order: the positions of the events in sorted order, shape ``(N,)``.
@@ -37,13 +38,29 @@ class Timelines:
             self.order[places] = tied[np.lexsort((*by, self._sorted[places]))]
 
     def before(self, keys: IntArray, times: IntArray, *, at: bool = False) -> IntArray:
-        """For each key and time the place in sorted order behind its key's events before that time (or up to it, with ``at``).
+        """Find where the events of a key before a time end in sorted order.
 
-        Events of the key from one time to another are those between two such places; for a key that has none they are equal.
+        The events of a key from time ``a`` to before time ``b`` are ``order[before(key, a):before(key, b)]``. For a key without events
+        both places are equal.
+
+        Args:
+            keys: The keys to look up, shape ``(M,)``, not negative.
+            times: A time for each key, shape ``(M,)``, in the unit of the events' times.
+            at: Whether events at exactly that time count as before it.
+
+        Returns:
+            int64 ``(M,)``, from 0 to N: the place in :attr:`order` behind the key's last event before the time.
         """
         rank = np.searchsorted(self._times, times, "right" if at else "left")
         return np.searchsorted(self._sorted, keys * self._span + rank).astype(np.int64)
 
     def start(self, keys: IntArray) -> IntArray:
-        """For each key the place of its first event."""
+        """Find where the events of a key begin in sorted order.
+
+        Args:
+            keys: The keys to look up, shape ``(M,)``, not negative.
+
+        Returns:
+            int64 ``(M,)``, from 0 to N: the place in :attr:`order` of the key's first event, or where it would be if there is none.
+        """
         return np.searchsorted(self._sorted, keys * self._span).astype(np.int64)

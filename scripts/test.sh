@@ -2,16 +2,21 @@
 # Everything that must hold, from a fresh machine on: set-up, lint, format, types, documentation, tests. Arguments go to pytest.
 #
 #   bash scripts/test.sh
-#   bash scripts/test.sh --long                       the long tests, too; the first argument
+#   bash scripts/test.sh --long                       the long tests, too
 #   bash scripts/test.sh tests/mian -k metrics -m unit
+#   bash scripts/test.sh tests/mian --long            --long may stand at any place
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 markers=()
-if [ "${1:-}" = --long ]; then
-  shift
-  markers=(-m '')
-fi
+arguments=()
+for argument in "$@"; do
+  if [ "$argument" = --long ]; then
+    markers=(-m '')
+  else
+    arguments+=("$argument")
+  fi
+done
 typed=$(mktemp)
 site=$(mktemp -d)
 mypy=''
@@ -44,7 +49,7 @@ check "mkdocs build" env NO_MKDOCS_2_WARNING=1 mkdocs build --strict --site-dir 
 mypy >"$typed" 2>&1 &
 mypy=$!
 # Two files at a time, in the order of tests/conftest.py: more would share cores and memory.
-check "pytest" pytest -n 2 --dist loadfile --no-loadscope-reorder "${markers[@]}" "$@"
+check "pytest" pytest -n 2 --dist loadfile --no-loadscope-reorder "${markers[@]}" "${arguments[@]}"
 check "mypy" said_by_mypy
 
 printf '\nIn all %d s, %d of them set-up.\n' "$SECONDS" "$setup_seconds"

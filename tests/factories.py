@@ -482,6 +482,7 @@ def write_servable(
     samples: Path | str,
     name: str = "mian",
     options: Mapping[str, Any] = SMALL_MODEL,
+    position_fields: Sequence[str] = (),
 ) -> Path:
     """Write a model with the vocabularies of its samples as a servable folder; the folder.
 
@@ -491,6 +492,7 @@ def write_servable(
         contract: What it was trained on.
         samples: The folder that the contract is of.
         name: See ``model``; likewise ``options``.
+        position_fields: Of the context, known only after ranking.
     """
-    save_servable(folder, model, name, options, contract, read_vocabularies(contract, str(samples)))
+    save_servable(folder, model, name, options, contract, read_vocabularies(contract, str(samples)), position_fields)
     return folder

@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.tracking.alias_lookup",
         "mian.tracking.model_source",
     },
+    "mian/serving": {"mian.contract", "mian.fingerprint", "mian.layers", "mian.models", "mian.reports.palette", "mian.scoring"},
     "mian/optim": {"mian.config", "mian.distributed", "mian.kernels", "mian.layers", "mian.models"},
     "mian/evaluation": {
         "mian.contract",
@@ -151,6 +152,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "pipeline": ("torch", "horovod", "petastorm", "mlflow"),
     "mian": ("pyspark", "pipeline", "jobs"),
     "mian/contract": ("pyspark", "torch", "pandas"),
+    "mian/scoring": ("torch", "pandas", "mlflow", "horovod", "petastorm"),
     "mian/kernels": ("horovod", "petastorm", "mlflow"),
     "mian/layers": ("horovod", "petastorm", "mlflow"),
     "mian/models": ("horovod", "petastorm", "mlflow"),

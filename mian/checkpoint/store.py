@@ -39,18 +39,18 @@ class CheckpointError(RuntimeError):
 
 
 class CheckpointStore:
-    """Checkpoints of one training, each a folder: ``step-000000120/`` with the state, and the file that vouches for it.
+    """Checkpoints of one training, each a folder: ``step-000000120/`` holds the state after a step, and a manifest with its checksum.
 
-    A folder appears under its name when it is complete and on the disk. Tensors and plain values are all that a state may hold, and all
-    that is read: no code comes out of a file. ``best-000000063/`` is what had the best validation up to then. A checkpoint whose best one
-    cannot be read is used without it.
+    A folder gets its name when it is complete and on the disk. A state holds tensors and plain values alone, and nothing else is read, so
+    that no code in a file is ever run. ``best-000000063/`` holds the weights that had the best validation metrics up to then. A step's
+    checkpoint names the best one; if the best one cannot be read, the step's checkpoint is used without it.
 
     Args:
         folder: a local path.
-        keep: so many of the newest that can be read are kept, with the best ones that they name.
+        keep: how many of the newest checkpoints that can be read are kept, with the best ones that they name.
         config: the training's settings, which are noted beside its checkpoints, see :data:`NOTES`.
-        contract: of its samples, which is noted without its days.
-        ended: where checkpoints stay when the training has ended, for one of more epochs; None keeps none.
+        contract: the contract of its samples, which is noted without its days.
+        ended: the folder that keeps the checkpoints when the training has ended, for a training of more epochs; None keeps none.
     """
 
     def __init__(

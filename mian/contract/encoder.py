@@ -126,9 +126,17 @@ def hash_id(value: str, size: int) -> int:
 
 def bucket_ids(edges: Iterable[float], values: pa.Array) -> npt.NDArray[np.int32]:
     """Ids of numbers, shape ``(N,)``: 2 plus how many edges are not greater; nulls and NaN are unknown."""
-    raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
-    ids = FIRST_ID + np.searchsorted(np.asarray(list(edges), np.float64), raw, "right")
-    return np.where(np.isnan(raw), UNKNOWN_ID, ids).astype(np.int32)
+    return number_ids(np.asarray(list(edges), np.float64), _doubles(values))
+
+
+def number_ids(edges: npt.NDArray[np.float64], raw: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """The same as :func:`bucket_ids`, of numbers ``(N,)`` and edges ``(E,)``; NaN is unknown."""
+    return np.where(np.isnan(raw), UNKNOWN_ID, FIRST_ID + np.searchsorted(edges, raw, "right")).astype(np.int32)
+
+
+def _doubles(values: pa.Array) -> npt.NDArray[np.float64]:
+    raw: npt.NDArray[np.float64] = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    return raw
 
 
 def transformed(kind: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -141,7 +149,11 @@ def apply_transform(transform: NumericTransform, values: pa.Array) -> npt.NDArra
 
     Nulls and NaN become 0, the training mean. What lies beyond :data:`LARGEST_NUMBER`, infinities included, becomes that number.
     """
-    raw = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    return transform_numbers(transform, _doubles(values))
+
+
+def transform_numbers(transform: NumericTransform, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """The same as :func:`apply_transform`, of numbers ``(N,)``; NaN becomes 0."""
     with np.errstate(over="ignore"):  # a number beyond float64 is cut like any other
         scaled = (transformed(transform.kind, raw) - transform.mean) / transform.std
     return np.where(np.isnan(scaled), 0.0, np.clip(scaled, -LARGEST_NUMBER, LARGEST_NUMBER)).astype(np.float32)

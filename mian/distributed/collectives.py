@@ -29,18 +29,27 @@ _SHORTEST_POLL, _LONGEST_POLL, _POLL_FRACTION = 5e-5, 1e-3, 0.125
 
 
 class RankError(RuntimeError):
-    """Another rank could not go on; it has said why."""
+    """Another rank failed or ended, so this one cannot go on. The other rank's own error gives the reason."""
 
 
 class HungRankError(RuntimeError):
-    """Another rank neither goes on nor ends."""
+    """Another rank did not come to an exchange within the time-out."""
 
 
 class Ranks:
     """Horovod's ranks; without a launcher there is one.
 
+    A method that exchanges values must be called by all ranks, in the same order. It waits for the slowest rank. Where a rank ended or
+    hangs, it raises ``HorovodInternalError``, which :meth:`translate_errors` turns into an error that names the rank.
+
     Args:
         alone: whether this rank is to be the only one, whatever the launcher started: for work that others take no part in.
+
+    Attributes:
+        rank: the number of this rank, from 0 to ``size - 1``.
+        size: how many ranks there are.
+        local_rank: the number of this rank among those on its host, from 0.
+        local_size: how many ranks are on this host.
     """
 
     def __init__(self, alone: bool = False) -> None:
@@ -59,10 +68,13 @@ class Ranks:
         return self.rank == 0
 
     def compute_on(self, device: torch.device) -> None:
-        """Say where this rank's tensors are; every rank must call it.
+        """Set the device of this rank's tensors; an exchange.
 
-        Between GPUs they travel by NCCL, where Horovod is built with it and each rank has a GPU of its own: two ranks on one are an
-        error of NCCL's. Otherwise they travel by way of the CPU.
+        NCCL exchanges the tensors if, on all ranks, they are on a GPU, Horovod is built with NCCL, and each rank of the host has a GPU
+        of its own (NCCL refuses two ranks on one GPU). Otherwise tensors on a GPU are copied to the CPU for each exchange, and back.
+
+        Args:
+            device: where the tensors of this rank are; a GPU becomes torch's current one.
         """
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -74,24 +86,32 @@ class Ranks:
 
     @property
     def exchange_seconds(self) -> float:
-        """What exchanges have taken so far, waiting for other ranks included."""
+        """Seconds that this rank has spent in exchanges so far; waiting for other ranks counts."""
         return self._watchdog.seconds
 
     def limit_exchanges(self, seconds: float) -> None:
-        """End the exchanges that last longer, in an error."""
+        """Limit how long an exchange may last; one that lasts longer ends in an error on this rank and on all that wait.
+
+        Args:
+            seconds: the limit; infinity for none.
+        """
         self._watchdog.limit = seconds
 
     def compress_gradients(self, codec: GradientCodec | None) -> None:
-        """From now on gradients travel packed; None: as they are. All ranks say the same."""
+        """Compress the gradients of all later exchanges.
+
+        Args:
+            codec: the compression, the same on all ranks; None for none.
+        """
         self._codec = codec
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Say plainly that another rank ended, or hangs, while this one worked with it, and which.
+        """Replace Horovod's error of an exchange by one that names the rank that ended or hangs.
 
         Raises:
-            HungRankError: a rank has not come to an exchange within the time-out; on the first of those that have.
-            RankError: on the others then, and where a rank ended; in the place of Horovod's own error.
+            HungRankError: a rank did not come to an exchange within the time-out. Only the first of the waiting ranks raises it.
+            RankError: a rank ended; or a rank hangs, and an earlier rank raises the error above.
         """
         try:
             yield
@@ -114,11 +134,18 @@ class Ranks:
         return max(1, usable_cores() // self.local_size)
 
     def run_on_all_ranks(self, step: Callable[[], Value], errors: tuple[type[Exception], ...]) -> Value:
-        """Run a step on every rank; where it fails on some, it fails on all.
+        """Run a step on every rank; if it fails on any rank, all ranks raise an error.
+
+        Args:
+            step: the work of this rank.
+            errors: the kinds of errors of ``step`` that the other ranks are told of. Any other error goes through at once.
+
+        Returns:
+            What ``step`` returned on this rank.
 
         Raises:
-            Exception: of the kinds in ``errors``: this rank's own, on the first rank that has one.
-            RankError: another rank failed, or an earlier rank says the same.
+            Exception: an error of the kinds in ``errors``, on the lowest rank that has one.
+            RankError: on all other ranks then.
         """
         error: Exception | None = None
         try:
@@ -133,11 +160,18 @@ class Ranks:
         raise RankError(f"rank {failed[0]} could not go on")
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         self.gather_objects(None)
 
     def gather_objects(self, value: Value) -> list[Value]:
-        """Every rank's value, in the order of ranks."""
+        """Give every rank the values of all ranks.
+
+        Args:
+            value: this rank's value; anything that pickle takes.
+
+        Returns:
+            ``size`` values, in the order of ranks.
+        """
         if self.size == 1:
             return [value]
         with self._watchdog:
@@ -146,7 +180,11 @@ class Ranks:
         return gathered
 
     def allreduce_mean_(self, value: torch.Tensor) -> None:
-        """Put the mean over ranks in its place."""
+        """Replace a tensor by its mean over all ranks, in place.
+
+        Args:
+            value: floats of any shape; the same shape and type on all ranks.
+        """
         if self.size == 1:
             return
         here = value.cpu() if self._goes_by_cpu(value) else value
@@ -158,18 +196,24 @@ class Ranks:
     def allreduce_gradients(
         self, dense: torch.Tensor, tables: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """The mean over ranks of all gradients, in one exchange; of tables the rows travel that the ranks' batches hold.
+        """Compute the mean over ranks of all gradients of a step, in one exchange.
 
-        Packed gradients, see :meth:`compress_gradients`, are unpacked and then added up. Each rank is sent its part of the dense one by all
-        ranks, and sends all of them the mean: as many numbers as a reduction sends. What travels is rounded twice, there and back; every
-        rank has the mean as it traveled, its own part too, so that all have the same.
+        Of an embedding table only those rows are sent that the batch of a rank holds.
+
+        With :meth:`compress_gradients`, the dense gradient is cut into one part for each rank. Each rank receives its part from all
+        ranks, decompresses the parts, adds them up in float32, and sends the mean of the part to all ranks. This sends as many numbers as
+        an all-reduce. Each number is rounded twice, once on each way. A rank also uses the rounded mean of its own part, so that all
+        ranks end with the same numbers.
 
         Args:
-            dense: its mean is put in its place; the last number is exactly 0 where all ranks' are, and NaN where one is.
-            tables: by name, rows, int64 ``(N,)``, each once, another N on each rank; and their gradients, ``(N, width)``.
+            dense: the dense gradient, ``(K,)``, the same K on all ranks. The mean replaces it in place. The last number of the mean is
+                exactly 0 if it is 0 on all ranks, and NaN if it is NaN on any.
+            tables: by name of the table, the row numbers, int64 ``(N,)``, without repetitions, and the gradients of these rows,
+                float32 ``(N, width)``. N may differ between ranks.
 
         Returns:
-            Those of tables, of all ranks together: int64 ``(M,)``, each once, and ``(M, width)``.
+            By name of the table, the row numbers of all ranks together, int64 ``(M,)``, without repetitions, and the mean gradients of
+            these rows, float32 ``(M, width)``. A rank that lacks a row counts as a gradient of 0.
         """
         if self.size == 1:
             return dict(tables)
@@ -199,7 +243,7 @@ class Ranks:
         }
 
     def all_to_all(self, values: torch.Tensor, counts: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Send each rank its rows and get those that the ranks send; see :meth:`mian.layers.placement.Exchange.all_to_all`."""
+        """Send each rank some rows and receive rows from each; :meth:`mian.layers.placement.Exchange.all_to_all` gives the shapes."""
         if self._goes_by_cpu(values):
             swapped_here, counts = self.all_to_all(values.cpu(), counts, name)
             return swapped_here.to(values.device), counts
@@ -212,7 +256,7 @@ class Ranks:
         return swapped
 
     def all_to_all_gradients(self, gradients: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """See :meth:`mian.layers.placement.Exchange.all_to_all_gradients`."""
+        """The same for gradients, compressed on the way; see :meth:`mian.layers.placement.Exchange.all_to_all_gradients`."""
         return self._decompress(self.all_to_all(self._compress(gradients), counts, "gradients")[0])
 
     def _compress(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -222,7 +266,11 @@ class Ranks:
         return packed if self._codec is None else self._codec.decompress(packed)
 
     def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Give every rank the first one's values, in place."""
+        """Replace tensors by those of rank 0, in place.
+
+        Args:
+            tensors: by name; the same names, shapes and types on all ranks.
+        """
         if self.size == 1:
             return
         here = {name: tensor.cpu() if self._goes_by_cpu(tensor) else tensor for name, tensor in tensors.items()}
@@ -234,7 +282,14 @@ class Ranks:
                 tensor.copy_(here[name])
 
     def broadcast_object(self, value: Value) -> Value:
-        """The value of rank 0, on every rank."""
+        """Give every rank the value of rank 0.
+
+        Args:
+            value: anything that pickle takes; only that of rank 0 matters.
+
+        Returns:
+            The value of rank 0.
+        """
         if self.size == 1:
             return value
         with self._watchdog:
@@ -244,7 +299,15 @@ class Ranks:
         return shared
 
     def gather_to(self, rank: int, rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-        """Every rank's rows, ``(N,)`` of any type, on one rank, in the order of ranks; on the others none."""
+        """Bring the rows of all ranks to one rank.
+
+        Args:
+            rank: the rank that receives the rows.
+            rows: this rank's rows, ``(N,)``, of a type with a fixed size, the same on all ranks. N may differ between ranks.
+
+        Returns:
+            On ``rank`` the rows of all ranks, in the order of ranks; on the others an empty array.
+        """
         if self.size == 1:
             return rows
         counts = torch.zeros(self.size, dtype=torch.int64)

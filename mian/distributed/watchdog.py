@@ -26,19 +26,19 @@ def gloo_timeout() -> float:
 class ExchangeWatchdog:
     """Times the exchanges of this rank, each in a ``with`` block, and ends one that lasts too long.
 
-    A process that is frozen, or a host that is cut off, Gloo gives up after a time-out of its own. A rank that is stuck elsewhere still
-    answers Gloo, in Horovod's thread, and the others wait for it without end: Horovod's check for stalled ranks finds none when its
-    controller is Gloo's, because 0.28.1 leaves the list of ranks empty that it would look through. So a thread here looks at the clock.
+    Gloo has a time-out of its own for a process that is frozen, or a host that is cut off. But a rank that is stuck in other code still
+    answers Gloo, from Horovod's thread, and the other ranks would wait for it forever. Horovod 0.28.1 does not find such a rank under
+    Gloo, because the list of ranks that its stall check looks through stays empty there. So a thread of this class looks at the clock.
 
     Args:
-        rank: which one this is.
-        size: how many there are.
+        rank: the number of this rank.
+        size: how many ranks there are.
 
     Attributes:
-        limit: seconds that an exchange may last.
-        seconds: spent in exchanges so far.
-        waited: for how many whole seconds the exchange that failed had lasted, where that was as long as one may; else 0.
-        ended: whether the thread ended it.
+        limit: how many seconds an exchange may last.
+        seconds: how many seconds were spent in exchanges so far.
+        waited: how many whole seconds the failed exchange lasted, if that was about as long as an exchange may; else 0.
+        ended: whether the thread ended an exchange.
     """
 
     def __init__(self, rank: int, size: int) -> None:

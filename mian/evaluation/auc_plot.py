@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mian.evaluation.offline import ATTAINABLE, MODEL, TRUTH_COLUMNS
+from mian.evaluation.offline import MODEL
+from mian.evaluation.truth import ATTAINABLE, TRUTH_COLUMNS
 from mian.reports import palette
 
 RANDOM = 0.5

@@ -47,7 +47,7 @@ class Evaluation:
 
 
 class ScoredRows:
-    """Takes in a rank's scored rows, and evaluates those of all ranks together.
+    """Collects the scored rows of this rank, and computes metrics over the rows of all ranks.
 
     This is a distributed sample sort (Shi and Schaeffer 1992, Parallel Sorting by Regular Sampling) in bounded memory:
 
@@ -60,9 +60,9 @@ class ScoredRows:
     probabilities and of users' AUCs are the same except for rounding.
 
     Args:
-        ranks: who takes part.
-        folder: where rows go that memory has no room for.
-        capacity: how many it has room for.
+        ranks: the ranks that take part.
+        folder: where rows are written that do not fit in memory.
+        capacity: how many rows a rank may hold in memory.
 
     Example:
         >>> with ScoredRows(ranks, Path("models")) as rows:

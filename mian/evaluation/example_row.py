@@ -16,7 +16,8 @@ import torch
 
 from mian.contract import UNKNOWN_ID, Contract, decode_row
 from mian.contract.document import LENGTH_COLUMN, TIME_COLUMN
-from mian.evaluation.offline import SplitEvaluation, read_column
+from mian.evaluation.offline import SplitEvaluation
+from mian.evaluation.split_columns import read_column
 from mian.serving import Servable, explain_sample
 from mian.stream.schema import Tensors, columns_of
 

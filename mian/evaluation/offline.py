@@ -9,41 +9,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
+import torch
 
 from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
-from mian.contract.document import ID_COLUMN, LABEL_COLUMN
+from mian.contract.document import LABEL_COLUMN
 from mian.evaluation.baselines import BaselineError, LogisticRegressionBaseline, PopularityBaseline
 from mian.evaluation.scoring import Scores, scores
+from mian.evaluation.split_columns import impression_ids, ordered_stream, read_columns
+from mian.evaluation.truth import ATTAINABLE, true_probabilities
 from mian.metrics import evaluate
 from mian.models import ClickModel
 from mian.serving import Servable, ServableError, read_vocabularies
 from mian.stream import SampleStream
 from mian.stream.schema import Tensors
 
-BATCH_SIZE = 4096
 MODEL = "model"
 """What a table calls the model that is evaluated."""
-UPPER_BOUND = "upper bound"
-"""The true probabilities of a simulated world, given all that decides a click; also what no sample holds."""
-ATTAINABLE = "attainable"
-"""The probabilities given the simulator's coefficients and what samples hold; shares are of its AUC."""
-TRUTH_COLUMNS = {ATTAINABLE: "attainable", UPPER_BOUND: "probability"}
-"""By predictor, its column beside ``impression_id`` in the table of true probabilities."""
 _DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "positives": 0, "share": 4}
 FORMATS = {name: f"{{:,.{digits}f}}".format for name, digits in _DIGITS.items()}
 """By metric, what shows a value of it."""
 BaselineName = Literal["logistic_regression", "popularity"]
-
-
-class TruthError(ValueError):
-    """The table of true probabilities does not fit the samples."""
+Position = Literal["logged", "serving"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +65,7 @@ def evaluate_offline(
     baselines: Iterable[BaselineName],
     train: str,
     truth: str | None,
+    position: Position = "logged",
 ) -> SplitEvaluation:
     """Score a split with a model, and with what it is held against.
 
@@ -85,13 +76,14 @@ def evaluate_offline(
         split: What is scored.
         baselines: What to fit.
         train: The split that they are fitted on.
-        truth: See :func:`true_probabilities`; None where the true probabilities are not known.
+        truth: See :func:`mian.evaluation.truth.true_probabilities`; None where the true probabilities are not known.
+        position: See :func:`score_split`.
 
     Raises:
         ContractError, StreamError: See :func:`score_split`.
-        BaselineError, TruthError: See :func:`baseline_scores` and :func:`true_probabilities`.
+        BaselineError, TruthError: See :func:`baseline_scores` and :func:`mian.evaluation.truth.true_probabilities`.
     """
-    scored = score_split(servable, contract, samples, split)
+    scored = score_split(servable, contract, samples, split, position)
     others: dict[str, npt.NDArray[np.float64]] = {
         name: baseline_scores(name, contract, samples, train, split) for name in baselines
     }
@@ -101,14 +93,26 @@ def evaluate_offline(
     return SplitEvaluation(contract, samples, split, ids, scored, compare(scored, others))
 
 
-def score_split(servable: Servable, contract: Contract, samples: str, split: str) -> Scores:
+def score_split(servable: Servable, contract: Contract, samples: str, split: str, position: Position = "logged") -> Scores:
     """Score a split in the order of the contract's files and their rows.
 
-    The samples' vocabularies may have been extended since the model was trained: what came later is unknown to the model, here as when it
-    is served.
+    The samples' vocabularies may have been extended since the model was trained. The model scores the values that it does not know as
+    unknown ones, as it does when it is served.
+
+    Args:
+        servable: The model.
+        contract: The contract of the samples.
+        samples: The folder of the samples; a local path or any URL that fsspec opens.
+        split: The split to score, of N rows.
+        position: ``logged``: all fields are those of the samples. ``serving``: fields that are known only after ranking are what the
+            model reads where a request leaves them out, see :func:`mian.scoring.stand_ins.serving_stand_ins`.
+
+    Returns:
+        Labels, probabilities and users, each ``(N,)``.
 
     Raises:
-        ContractError: the model was trained on other fields or vocabularies, there is no such split, or its negatives were thinned.
+        ContractError: the model was trained on other fields or vocabularies, there is no such split, or its negatives were thinned; or it
+            has no such stand-ins.
         StreamError: samples cannot be read.
     """
     contract.check_unthinned(split)
@@ -125,17 +129,26 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
         for field in contract.fields
         if field.vocabulary is not None and field.vocabulary in extended
     }
-    return score(servable.model, _stream(contract, samples, split), sizes)
+    stand_ins = servable.stand_ins if position == "serving" else {}
+    if position == "serving" and not stand_ins:
+        raise ContractError(
+            "the model has nothing that stands for a position: none of its context fields is named in position_fields of its training; "
+            "evaluate it with --position logged, or train it again with position_fields"
+        )
+    return score(servable.model, ordered_stream(contract, samples, split), sizes, stand_ins)
 
 
 def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], contract: Contract, samples: str) -> set[str]:
-    """The vocabularies of samples that begin with all values of a model's own, and have more behind them.
+    """Find the vocabularies of samples that begin with all values of the model's vocabulary of that name, and have more behind them.
 
     Args:
-        own: what the model was trained on.
-        values_of: by vocabulary the model's values, as far as they are known.
-        contract: of the samples.
-        samples: where they are.
+        own: The contract that the model was trained on.
+        values_of: By name of the vocabulary, the model's values in the order of their ids, as far as they are known.
+        contract: The contract of the samples.
+        samples: The folder of the samples.
+
+    Returns:
+        Names of vocabularies. One whose file is missing or damaged is not among them.
     """
     mine = {v.name: v.sha256 for v in own.vocabularies}
     others = tuple(v for v in contract.vocabularies if v.kind == "table" and v.sha256 != mine.get(v.name))
@@ -150,87 +163,55 @@ def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], cont
     return found
 
 
-def score(model: ClickModel, stream: SampleStream, sizes: Mapping[str, int] | None = None) -> Scores:
-    """Score a stream, all of it in memory.
+def score(
+    model: ClickModel,
+    stream: SampleStream,
+    sizes: Mapping[str, int] | None = None,
+    stand_ins: Mapping[str, int | float] | None = None,
+) -> Scores:
+    """Score all rows of a stream and keep the result in memory.
 
     Args:
-        model: the model.
-        stream: the split.
-        sizes: by column how many ids the model knows, where samples may have more; those are unknown then.
+        model: The model.
+        stream: The split, of N rows.
+        sizes: By column, how many ids the model knows; larger ids are replaced by that of an unknown value. Columns that are not named
+            are taken as they are.
+        stand_ins: By column, what is read in the place of all its values.
+
+    Returns:
+        Labels, probabilities and users, each ``(N,)``, in the order of the stream.
+
+    Raises:
+        StreamError: Samples cannot be read.
     """
 
     def known(batch: Tensors) -> Tensors:
         changed = {name: batch[name].masked_fill(batch[name] >= size, UNKNOWN_ID) for name, size in (sizes or {}).items()}
-        return {**batch, **changed}
+        replaced = {name: torch.full_like(batch[name], value) for name, value in (stand_ins or {}).items()}
+        return {**batch, **changed, **replaced}
 
     # copies: as views, they would keep the whole samples in memory
     batches = [[column.copy() for column in batch] for batch in scores(model, stream, change=known)]
     return Scores(*map(np.concatenate, zip(*batches, strict=True)))
 
 
-def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[np.object_]:
-    """The impression ids of a split, in the order of :func:`score_split`."""
-    ids: npt.NDArray[np.object_] = read_column(contract, samples, split, ID_COLUMN, pa.string()).to_numpy()
-    return ids
-
-
-def read_column(contract: Contract, samples: str, split: str, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-    """A column of a split, of a type, in the order of :func:`score_split`."""
-    parts = []
-    for day in contract.split(split):
-        for file in day.files:
-            with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:
-                parts.append(pq.read_table(handle, columns=[name]).column(0))
-    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], kind)
-
-
-def open_truth(path: str) -> ds.Dataset:
-    """The table of true probabilities of a simulated world; nothing is read yet.
-
-    Raises:
-        TruthError: there is no such folder, or it is no such table.
-    """
-    try:
-        dataset = ds.dataset(path, format="parquet", partitioning="hive")
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise TruthError(f"{path}: no table of true probabilities: {error}") from error
-    missing = [name for name in ("impression_id", *TRUTH_COLUMNS.values()) if name not in dataset.schema.names]
-    if missing:
-        raise TruthError(
-            f"{path}: no table of true probabilities: it has no column {missing[0]}; "
-            "logs of an older simulator are made again by jobs/simulate_logs.py --overwrite"
-        )
-    return dataset
-
-
-def true_probabilities(path: str, ids: npt.NDArray[np.object_]) -> dict[str, npt.NDArray[np.float64]]:
-    """The probabilities of label 1 that a simulated world knows, for each impression.
+def baseline_scores(name: BaselineName, contract: Contract, samples: str, train: str, split: str) -> npt.NDArray[np.float64]:
+    """Fit a baseline on the training split and score another split with it.
 
     Args:
-        path: folder of Parquet files with ``impression_id`` and the columns of :data:`TRUTH_COLUMNS`.
-        ids: impression ids, shape ``(N,)``.
+        name: Which baseline.
+        contract: The contract of the samples.
+        samples: The folder of the samples; a local path or any URL that fsspec opens.
+        train: The split to fit on.
+        split: The split to score, of N rows.
 
     Returns:
-        An array of shape ``(N,)`` for each predictor: :data:`ATTAINABLE` and :data:`UPPER_BOUND`.
+        Probabilities of label 1, ``(N,)``, in the order of :func:`score_split`.
 
     Raises:
-        TruthError: there is no such folder, or an impression has no probability there.
-    """
-    wanted = ds.field("impression_id").isin(list(ids))
-    table = open_truth(path).to_table(columns=["impression_id", *TRUTH_COLUMNS.values()], filter=wanted)
-    known = table.to_pandas().drop_duplicates("impression_id").set_index("impression_id").reindex(ids)
-    unknown = known.isna().any(axis=1).to_numpy()
-    if unknown.any():
-        first = ids[unknown][0]
-        raise TruthError(f"{path}: {unknown.sum()} of {len(ids)} impressions have no true probability, the first {first!r}")
-    return {name: known[column].to_numpy(np.float64) for name, column in TRUTH_COLUMNS.items()}
-
-
-def baseline_scores(name: BaselineName, contract: Contract, samples: str, train: str, split: str) -> npt.NDArray[np.float64]:
-    """Fit a baseline on the training split; its probabilities for another, in the order of :func:`score_split`.
-
-    Raises:
-        BaselineError: all rows of the training split have one label.
+        BaselineError: All rows of the training split have one label.
+        ContractError: The samples lack a field that the baseline needs; or see :func:`read_columns`.
+        StreamError: Samples cannot be read.
     """
     baseline = PopularityBaseline(contract) if name == "popularity" else LogisticRegressionBaseline(contract)
     columns = read_columns(contract, samples, train)
@@ -241,12 +222,6 @@ def baseline_scores(name: BaselineName, contract: Contract, samples: str, train:
     return baseline.predict_proba(read_columns(contract, samples, split))
 
 
-def read_columns(contract: Contract, samples: str, split: str) -> dict[str, npt.NDArray[np.generic]]:
-    """All columns of a split at once, ``(N,)`` or ``(N, T)``."""
-    batches = list(_stream(contract, samples, split).epoch(0))
-    return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
-
-
 def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd.DataFrame:
     """Metrics of several probabilities for the same rows.
 
@@ -255,7 +230,11 @@ def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd
         others: probabilities by name; :data:`ATTAINABLE` among them where they are known.
 
     Returns:
-        A row a name, :data:`MODEL` first; with ``share`` where :data:`ATTAINABLE` is known: ``(AUC - 0.5) / (its AUC - 0.5)``.
+        One row for each name, :data:`MODEL` first, with the metrics of :func:`mian.metrics.evaluate`. If ``others`` has
+        :data:`ATTAINABLE`, the column ``share`` is ``(AUC - 0.5) / (AUC of ATTAINABLE - 0.5)``, and NaN where that AUC is not above 0.5.
+
+    Raises:
+        MetricError: A probability is NaN or outside [0, 1], or the arrays differ in length.
     """
     everything: dict[str, npt.ArrayLike] = {MODEL: scored.probabilities, **others}
     table = pd.DataFrame({name: evaluate(scored.labels, p, scored.users) for name, p in everything.items()}).T
@@ -266,9 +245,5 @@ def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd
 
 
 def metric_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """The metrics of :func:`compare` as people read them, with the digits that each is worth."""
+    """Format the table of :func:`compare` for people: as text, each metric with the number of digits in :data:`FORMATS`."""
     return table.apply(lambda column: column.map(FORMATS[column.name], na_action="ignore").fillna("NaN"))
-
-
-def _stream(contract: Contract, samples: str, split: str) -> SampleStream:
-    return SampleStream(samples, contract, split, BATCH_SIZE, shuffle=False, drop_last=False)

@@ -10,7 +10,8 @@ import pandas as pd
 from mian.contract import Contract
 from mian.evaluation.auc_plot import plot_auc
 from mian.evaluation.example_row import ExampleRow, example_row
-from mian.evaluation.offline import ATTAINABLE, MODEL, SplitEvaluation, metric_texts
+from mian.evaluation.offline import MODEL, SplitEvaluation, metric_texts
+from mian.evaluation.truth import ATTAINABLE
 from mian.metrics import plot_reliability, reliability
 from mian.reports.page import Section, Table, render_page
 from mian.reports.pictures import Picture, png, style

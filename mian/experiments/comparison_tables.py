@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ttest_rel
 
-from mian.evaluation.offline import ATTAINABLE
+from mian.evaluation.truth import ATTAINABLE
 from mian.experiments.held_out import HeldOutRows, test_metrics
 from mian.experiments.resampling import difference_of_auc
 from mian.metrics import UndefinedMetricError, auc

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mian.evaluation.offline import TRUTH_COLUMNS
+from mian.evaluation.truth import TRUTH_COLUMNS
 from mian.experiments.global_weights import GlobalWeights
 from mian.reports import palette
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mian.evaluation.offline import read_columns
+from mian.evaluation.split_columns import read_columns
 from mian.experiments.held_out import SPLIT
 from mian.experiments.trials import Experiment, Trial
 from mian.models import Mian

@@ -14,7 +14,9 @@ from mian.atomic_write import write_atomically
 from mian.contract import Contract
 from mian.contract.document import LABEL_COLUMN, LENGTH_COLUMN, USER_COLUMN
 from mian.contract.encoder import FIRST_ID
-from mian.evaluation.offline import impression_ids, read_columns, score_split, true_probabilities
+from mian.evaluation.offline import score_split
+from mian.evaluation.split_columns import impression_ids, read_columns
+from mian.evaluation.truth import true_probabilities
 from mian.experiments.trials import Experiment, ExperimentError, Trial
 from mian.metrics import evaluate
 from mian.serving import load_servable
@@ -37,7 +39,7 @@ class HeldOutRows:
         seen: whether the candidate is among them; None where candidate and behaviors share no vocabulary.
         known: whether the vocabulary has the candidate, so that it can be seen; None as ``seen`` is.
         gaps: seconds since the latest behavior, rounded down to a bucket's edge, NaN where there is none; None where no field tells.
-        truth: the probabilities that a simulated world knows, by predictor, see :func:`mian.evaluation.offline.true_probabilities`.
+        truth: the probabilities that a simulated world knows, by predictor, see :func:`mian.evaluation.truth.true_probabilities`.
     """
 
     labels: npt.NDArray[np.int32]
@@ -101,11 +103,20 @@ def _gaps(contract: Contract, columns: dict[str, Any], lengths: Any) -> Floats |
 
 
 def scores(experiment: Experiment, trial: Trial) -> npt.NDArray[np.float32]:
-    """The probabilities that a trained model gives to the test split; kept beside the model.
+    """The probabilities that a trained model gives to the test split; kept in a file of the trial's folder once they are computed.
+
+    Args:
+        experiment: The experiment, with the contract and the folder of its samples.
+        trial: The training whose model scores the split.
+
+    Returns:
+        Probabilities of label 1, float32 ``(N,)``, in the order of :class:`HeldOutRows`.
 
     Raises:
+        ContractError: The model was trained on other fields or vocabularies, or there is no test split.
         ExperimentError: the file that keeps them is damaged.
         ServableError: the model is not there, or is damaged.
+        StreamError: Samples cannot be read.
     """
     path = trial.folder / SCORES
     if not path.exists():
@@ -122,5 +133,17 @@ def scores(experiment: Experiment, trial: Trial) -> npt.NDArray[np.float32]:
 
 
 def test_metrics(rows: HeldOutRows, probabilities: npt.ArrayLike) -> dict[str, float]:
-    """AUC, logloss, gAUC and calibration over the rows."""
+    """Compute the metrics of :func:`mian.metrics.evaluate` over the test split.
+
+    Args:
+        rows: The N rows of the split.
+        probabilities: Of label 1, shape ``(N,)``.
+
+    Returns:
+        By name, ``auc``, ``logloss`` (nats), ``gauc`` and ``calibration``, and the counts ``rows`` and ``positives``. A metric that is
+        undefined for these rows is NaN.
+
+    Raises:
+        MetricError: A probability is NaN or outside [0, 1], or there are not N of them.
+    """
     return evaluate(rows.labels, np.asarray(probabilities), rows.users)

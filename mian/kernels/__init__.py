@@ -6,12 +6,13 @@ Histories lie packed: the positions of all samples one after the other, without 
 from mian.kernels.attention_pooling import pool, softmax
 from mian.kernels.dropout import Dropout
 from mian.kernels.embedding_rows import distinct, field_rows, lazy_adam_, rowwise_adagrad_, sum_by_place
-from mian.kernels.jagged import JaggedLayout
+from mian.kernels.jagged import DenseLayout, JaggedLayout, layout_of
 from mian.kernels.load import is_compiled
 from mian.kernels.recurrence import fits_recurrence, recurrence
 from mian.kernels.self_attention import attention
 
 __all__ = [
+    "DenseLayout",
     "Dropout",
     "JaggedLayout",
     "attention",
@@ -19,6 +20,7 @@ __all__ = [
     "field_rows",
     "fits_recurrence",
     "is_compiled",
+    "layout_of",
     "lazy_adam_",
     "pool",
     "recurrence",

@@ -11,13 +11,22 @@ from mian.kernels.load import fits_as_float32
 
 
 class Dropout(nn.Dropout):
-    """``nn.Dropout``; on a CPU which entries are dropped is computed from a seed and their places, on all threads.
+    """``nn.Dropout`` that uses all threads of a CPU.
 
-    torch draws them one after the other there. The seed is drawn from torch's generator, so that ``torch.manual_seed`` decides all.
+    On a CPU, torch draws the dropped entries one after the other. Here each entry is decided by a seed and the place of the entry.
+    The seed comes from torch's generator, so ``torch.manual_seed`` decides which entries are dropped.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Drop entries in training mode."""
+        """Drop entries in training mode.
+
+        Args:
+            x: Floats of any shape.
+
+        Returns:
+            The shape and type of ``x``. In training mode each entry is 0 with probability ``p``, and else divided by ``1 - p``; in
+            evaluation mode ``x`` is returned unchanged.
+        """
         to_be_code = torch.compiler.is_compiling()  # by torch.compile, which makes torch's own a part of the loops around it
         if not self.training or not 0.0 < self.p < 1.0 or to_be_code or not fits_as_float32(x):
             return super().forward(x)

@@ -24,7 +24,7 @@ def field_rows(
 
     Returns:
         Rows, int32 or int64 ``(R, fields)``; and the number of a field with an id outside of its vocabulary, -1 where there is none. On
-        other devices than the CPU, which such a look would hold up, it is always -1.
+        other devices than the CPU, which such a look would hold up, and while a model is exported it is always -1.
     """
     is_long = any(field_rows_.stop - 1 > _LAST_INT32 for field_rows_ in slices)
     starts = [field_rows_.start for field_rows_ in slices]
@@ -35,7 +35,7 @@ def field_rows(
         return rows, wrong
     ids = torch.stack([column if layout is None else layout.pack(column) for column in columns], dim=1)
     wrong = -1
-    if ids.device.type == "cpu" and ids.numel():
+    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_exporting():
         limits = torch.tensor(sizes)
         outside = ((ids < 0) | (ids >= limits)).any(dim=0).tolist()
         wrong = outside.index(True) if True in outside else -1

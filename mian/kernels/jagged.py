@@ -32,7 +32,7 @@ class JaggedLayout:
     """
 
     def __init__(self, lengths: torch.Tensor, longest: int) -> None:
-        self.shape = len(lengths), longest
+        self.shape = lengths.shape[0], longest
         self.lengths = lengths.long().clamp(0, longest)
         pack = torch.ops.mian.pack if fits_devices(lengths) else self._found
         found: tuple[torch.Tensor, ...] = pack(self.lengths, longest)
@@ -91,9 +91,46 @@ class JaggedLayout:
 
     def repeat(self, count: int) -> JaggedLayout:
         """The layout of a batch that has the history of this one's only sample ``count`` times."""
-        return JaggedLayout(self.lengths.expand(count), self.shape[1])
+        return type(self)(self.lengths.expand(count), self.shape[1])
 
     def sum(self, packed: torch.Tensor) -> torch.Tensor:
         """Each sample's sum: from ``(P, ...)`` to ``(B, ...)``."""
         count = self.shape[0] + self._is_rounded
         return packed.new_zeros(count, *packed.shape[1:]).index_add(0, self.summed, packed)[: self.shape[0]]
+
+
+class DenseLayout(JaggedLayout):
+    """All positions stay where they are, real or not, so that no shape depends on how long the histories are.
+
+    For an exported graph, whose operators are the same for every batch. Arguments and attributes are those of :class:`JaggedLayout`, with
+    ``P = B * T``; what stands at a position that is not real changes nothing.
+    """
+
+    def __init__(self, lengths: torch.Tensor, longest: int) -> None:
+        self.shape = lengths.shape[0], longest
+        self.lengths = lengths.long().clamp(0, longest)
+        self.real = self.shape[0] * longest
+        self.places = torch.arange(self.real, device=lengths.device)
+        self.samples = torch.div(self.places, longest, rounding_mode="floor")
+        self.steps = self.places % longest
+        self.offsets = torch.arange(self.shape[0] + 1, device=lengths.device) * longest
+        self.summed = torch.where(self.mask.flatten(), self.samples, self.shape[0])
+        self._is_rounded = True
+
+    def pack(self, padded: torch.Tensor) -> torch.Tensor:
+        """See :meth:`JaggedLayout.pack`."""
+        return padded.flatten(0, 1)
+
+    def pad(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :meth:`JaggedLayout.pad`."""
+        padded = packed.view(*self.shape, *packed.shape[1:])
+        return torch.where(self.mask.view(*self.shape, *[1] * (packed.dim() - 1)), padded, 0.0)
+
+    def sum(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :meth:`JaggedLayout.sum`."""
+        return self.pad(packed).sum(dim=1)
+
+
+def layout_of(lengths: torch.Tensor, longest: int) -> JaggedLayout:
+    """The layout of a batch's histories: without padding, or, while a model is exported, with it; see :class:`JaggedLayout`."""
+    return (DenseLayout if torch.compiler.is_exporting() else JaggedLayout)(lengths, longest)

@@ -76,7 +76,7 @@ def fits_as_float32(*tensors: torch.Tensor) -> bool:
 def fits_gpu(*tensors: torch.Tensor) -> bool:
     """Whether the operators of a GPU take these tensors of floats, once they are made float32."""
     fits_one = all(tensor.device.type == "cuda" and tensor.dtype in (torch.float32, torch.bfloat16) for tensor in tensors)
-    return fits_one and is_compiled() and _has_gpu
+    return fits_one and _is_usable() and _has_gpu
 
 
 def fits_histories(*tensors: torch.Tensor) -> bool:
@@ -86,4 +86,9 @@ def fits_histories(*tensors: torch.Tensor) -> bool:
 
 def fits_devices(*tensors: torch.Tensor) -> bool:
     """Whether they take tensors where these are."""
-    return all(tensor.device.type == "cpu" for tensor in tensors) and is_compiled()
+    return all(tensor.device.type == "cpu" for tensor in tensors) and _is_usable()
+
+
+def _is_usable() -> bool:
+    """Whether the compiled operators are to be called: an exported graph, which runs elsewhere, has torch's own."""
+    return not torch.compiler.is_exporting() and is_compiled()

@@ -37,24 +37,24 @@ def shared_fields(contract: Contract, embedding: FieldEmbedding) -> list[tuple[i
 
 
 class ActivationUnit(nn.Module):
-    """How much each behavior matters to the candidate: a network over both of them and what they make of each other.
+    """How much each behavior matters to the candidate: a network over the candidate, the behavior and the interaction of both.
 
     Zhou et al. 2018, section 4.3: candidate, behavior, and their interaction go into hidden layers and a linear one. The paper's Figure 2
     has an "out product" for the interaction; its authors' code has difference and product, entry by entry, which are here.
 
-    Where candidate and behavior have other fields (a price here, the kind of action there), difference and product are over the fields
-    that both have, and all fields of both go in as they are.
+    Candidate and behavior may have different fields, such as a price in one and the kind of action in the other. Difference and product
+    use the fields that both have. All fields of both are inputs of the network, too.
 
-    The first layer's ``W [q, k, q - k, q * k]`` is ``(W_q + W_d) q + (W_k - W_d) k + W_p (q * k)``: the candidate's product is taken
-    once a sample, not once a behavior.
+    The first layer's ``W [q, k, q - k, q * k]`` is ``(W_q + W_d) q + (W_k - W_d) k + W_p (q * k)``: the product with the candidate's
+    vector is computed once for each sample, and not once for each behavior.
 
     Args:
-        width: d, of a field's vector.
-        candidate_fields: I.
-        behavior_fields: F.
-        shared: see :func:`shared_fields`.
-        hidden: the layers' widths, at least one.
-        activation: theirs.
+        width: d, the width of a field's vector.
+        candidate_fields: I, the number of fields of the candidate.
+        behavior_fields: F, the number of fields of a behavior.
+        shared: the fields that both have, see :func:`shared_fields`.
+        hidden: the widths of the hidden layers, at least one.
+        activation: the activation of the hidden layers.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class BesideUser(dict[str, torch.Tensor]):
             raise KeyError(f"the candidates have context columns, but not {', '.join(missing)}; give all of them or none")
         if not columns:
             raise ValueError("the candidates have no columns; give at least one")
-        self.count = len(next(iter(columns.values())))
+        self.count = next(iter(columns.values())).shape[0]  # len() would make a constant of it in an exported graph
 
 
 def embed_candidates(embedding: FieldEmbedding, candidates: BesideUser, user: Embedded) -> Embedded:

@@ -105,10 +105,13 @@ class BehaviorAttention(nn.Module):
         Returns:
             Float ``(N, d_i + d)``.
         """
-        if not len(vectors):
-            return candidates.new_zeros(len(candidates), candidates.shape[1] + vectors.shape[1])
-        raw = F.linear(vectors, self.weight).squeeze(1).expand(len(candidates), -1)  # (P,) -> (N, P)
+        if not vectors.shape[0]:
+            return candidates.new_zeros(candidates.shape[0], candidates.shape[1] + vectors.shape[1])
+        raw = F.linear(vectors, self.weight).squeeze(1).expand(candidates.shape[0], -1)  # (P,) -> (N, P)
         if self.candidate_weight is not None:
             raw = raw + F.linear(candidates, self.candidate_weight, self.bias)
-        weights = torch.softmax(self.score(raw), dim=-1)
-        return torch.cat([candidates, weights @ vectors], dim=-1)
+        scores = self.score(raw)
+        if layout.counted is None:
+            return torch.cat([candidates, torch.softmax(scores, dim=-1) @ vectors], dim=-1)
+        weights = torch.softmax(scores.masked_fill(~layout.counted, torch.finfo(scores.dtype).min), dim=-1)
+        return torch.cat([candidates, weights @ vectors], dim=-1) * (layout.lengths > 0)  # those of an empty history are even

@@ -8,21 +8,22 @@ from torch import nn
 
 
 class BatchNormalization(nn.Module):
-    """Normalize columns by the batch's mean and variance in training, and by their moving averages elsewhere; no scale, no shift.
+    """Normalize columns by the mean and variance of the batch in training, and by moving averages of both otherwise; no scale, no shift.
 
-    Each rank normalizes by its own batch. The moving averages follow the mean over ranks and are the same on all of them: a batch's
-    statistics travel with the gradients, and the trainer's step calls :meth:`follow` when they have come, so that what is scored, and
-    what a checkpoint holds, depends on no rank. A loop of one's own calls :meth:`follow` after each step.
+    Each rank normalizes by its own batch. The moving averages follow the mean of the batch statistics over all ranks, so they are the
+    same on all ranks, and neither scores nor checkpoints depend on the rank. The batch statistics are exchanged together with the
+    gradients; then the step of the trainer calls :meth:`follow`. A training loop of your own has to call :meth:`follow` after each step.
 
     Args:
         width: how many columns.
         eps: added to the variance.
-        momentum: by how much of the way an average moves towards a batch's.
+        momentum: the fraction of the way that a moving average moves towards the statistic of a batch.
 
     Attributes:
-        counted: bool ``(N,)``, which rows of what comes next are a batch's; None: all. Others are normalized, and change nothing.
-        moving: the averages, ``(2, width)``: mean and variance.
-        batch_statistics: those of the newest batch, ``(2, width)``.
+        counted: bool ``(N,)``, which rows of the next input count for the batch statistics; None counts all. Rows that do not count
+            are normalized as well.
+        moving: the moving averages, ``(2, width)``: mean and variance.
+        batch_statistics: mean and variance of the newest batch, ``(2, width)``.
     """
 
     def __init__(self, width: int, eps: float, momentum: float = 0.1) -> None:

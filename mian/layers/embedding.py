@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from mian.contract import PADDING_ID, Contract
 from mian.contract.document import GROUPS, LENGTH_COLUMN, Group
-from mian.kernels import JaggedLayout, distinct, field_rows, sum_by_place
+from mian.kernels import JaggedLayout, distinct, field_rows, layout_of, sum_by_place
 from mian.layers.lookup import Lookup, Prepared
 from mian.layers.placement import Exchange, Placement, current_exchange, device_of_tables
 from mian.layers.truncated_normal import truncated_normal
@@ -37,23 +38,24 @@ class Embedded:
 class FieldEmbedding(nn.Module):
     """Embed every field of a contract: Zhang et al. 2021, Eqs. 1-2.
 
-    A categorical field is a row of its vocabulary's table. Fields of one vocabulary share its table, so that an item means the same as
-    candidate and as behavior. Row 0, padding, is a zero vector and is never trained. All vocabularies' tables lie one after the other in
-    one, so that a batch takes one lookup, and its gradient one exchange and one update, however many fields there are.
+    The vector of a categorical value is a row of the table of its vocabulary. Fields of one vocabulary share the table, so that an item
+    has the same vector as candidate and as behavior. Row 0, padding, is a zero vector and is never trained. The tables of all
+    vocabularies are stored one after the other in a single table. So a batch needs one lookup, and its gradient one exchange and one
+    update, however many fields there are.
 
-    A numeric field is its value times a learned vector of its own. In Eq. 2 it stays a scalar, which Eq. 11 then cannot add to the
-    vectors of the other fields; the paper does not say more.
+    The vector of a numeric value is the value times a learned vector of its field. In Eq. 2 the value stays a scalar, but Eq. 11 adds
+    the vectors of fields, and a scalar cannot be added to them; the paper does not say more.
 
     Args:
-        contract: says which fields there are, and how large the vocabularies.
-        width: of every field's vector.
-        shared: whether fields of one vocabulary share its rows, as above; otherwise each field has rows of its own.
+        contract: says which fields there are, and how large the vocabularies are.
+        width: the width of every field's vector.
+        shared: whether fields of one vocabulary share the rows of its table; otherwise each field has rows of its own.
 
     Attributes:
-        shared: see above. It decides, for a contract, where the rows of a batch lie.
+        shared: whether fields of one vocabulary share rows. For one contract, modules with the same value look up the same rows.
         columns: by group, its columns in the order of their vectors: the categorical ones, then the numeric ones.
-        rows: by vocabulary, or by column where nothing is shared, where its rows lie in ``table``.
-        numbers: the numeric columns, in the order of their ``number_vectors``.
+        rows: by vocabulary, or by column if rows are not shared, the slice of its rows in ``table``.
+        numbers: the numeric columns, in the order of the rows of ``number_vectors``.
     """
 
     def __init__(self, contract: Contract, width: int, shared: bool = True) -> None:
@@ -99,7 +101,7 @@ class FieldEmbedding(nn.Module):
         vectors: dict[Group, torch.Tensor] = {}
         if lookup.rows is not None:
             looked_up = self.table(lookup.rows, lookup.found)
-            vectors = dict(zip(shapes, looked_up.split([shape.numel() for shape in shapes.values()]), strict=True))
+            vectors = dict(zip(shapes, looked_up.split([math.prod(shape) for shape in shapes.values()]), strict=True))
         number_vectors = {} if self.number_vectors is None else dict(zip(self.numbers, self.number_vectors, strict=True))
         embedded: dict[Group, torch.Tensor | None] = {}
         for group in GROUPS:
@@ -123,7 +125,7 @@ class FieldEmbedding(nn.Module):
         """
         layout = None
         if (behaviors := self.columns["behaviors"]) and "behaviors" in groups:
-            layout = JaggedLayout(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
+            layout = layout_of(batch[LENGTH_COLUMN], batch[behaviors[0]].shape[1])
         layouts: dict[Group, JaggedLayout | None] = {
             group: layout if group == "behaviors" else None for group in GROUPS if group in groups
         }
@@ -167,23 +169,23 @@ class FieldEmbedding(nn.Module):
 
 
 class EmbeddingTable(nn.Module):
-    """A table of vectors whose gradient is a sparse tensor of the rows that a batch holds, each once.
+    """A table of vectors; its gradient is a sparse tensor that holds each row of the batch once.
 
-    Made within :func:`mian.layers.sharded_tables` it is sharded over the ranks: ``weight`` holds this rank's rows alone. A lookup then asks
-    the ranks for the vectors that they have, and its way back hands each rank the gradients of its rows, already the mean over the ranks.
-    Every rank must look up as often as the others do, if need be nothing: an empty tensor of rows.
+    A table that is made within :func:`mian.layers.sharded_tables` is sharded over the ranks: ``weight`` holds only the rows of this rank.
+    A lookup then gets the vectors from the ranks that hold them. The backward pass sends each rank the gradients of its rows, already
+    averaged over the ranks. Every rank must do the same number of lookups; a rank with nothing to look up passes an empty tensor.
 
     Args:
-        rows: how many vectors, over all ranks.
-        width: of each.
+        rows: how many vectors there are over all ranks.
+        width: the width of each vector.
         padding: rows that are zero vectors and are never trained.
 
     Attributes:
         rows: How many vectors there are over all ranks.
         width: The width of each vector.
-        placement: which of the rows are here.
-        weight: these rows, ``(rows here, width)``.
-        is_padding: which of them are padding, bool ``(rows here,)``.
+        placement: which rows of the table this rank holds; R of them.
+        weight: the rows of this rank, ``(R, width)``.
+        is_padding: which rows of this rank are padding, bool ``(R,)``.
     """
 
     def __init__(self, rows: int, width: int, padding: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from mian.kernels import JaggedLayout, fits_recurrence, recurrence
+from mian.kernels import DenseLayout, JaggedLayout, fits_recurrence, recurrence
 
 
 class ReadingOrder(Protocol):
@@ -25,6 +25,8 @@ class ReadingOrder(Protocol):
 
 def reading_order(layout: JaggedLayout, vectors: torch.Tensor, hidden: int) -> ReadingOrder:
     """How recurrent networks with states of this width read behaviors where these vectors are."""
+    if isinstance(layout, DenseLayout):
+        return AllPositions(layout)
     return AsPacked(layout) if fits_recurrence(vectors, hidden) else OldestFirst(layout)
 
 
@@ -89,6 +91,39 @@ class OldestFirst:
         return states
 
 
+class AllPositions:
+    """The order of a dense layout: every history is read through all T positions, and those that are not real leave its state at 0.
+
+    Args:
+        layout: in which a history's most recent behavior is the first, so that positions that are not real are read before all others.
+    """
+
+    def __init__(self, layout: DenseLayout) -> None:
+        self._layout = layout
+
+    def arrange(self, packed: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return packed
+
+    def restore(self, arranged: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        return arranged
+
+    def read(self, x: torch.Tensor, attention: torch.Tensor, recurrent: torch.Tensor) -> torch.Tensor:
+        """See :class:`ReadingOrder`."""
+        hidden = recurrent.shape[1]
+        inputs, a = x.view(*self._layout.shape, -1), attention.view(*self._layout.shape, 1)
+        h = x.new_zeros(self._layout.shape[0], hidden)
+        states = []
+        for step in reversed(range(self._layout.shape[1])):
+            r_u = torch.sigmoid(inputs[:, step, : 2 * hidden] + h @ recurrent[: 2 * hidden].t())
+            r, u = r_u[:, :hidden], r_u[:, hidden:]
+            c = torch.tanh(inputs[:, step, 2 * hidden :] + r * (h @ recurrent[2 * hidden :].t()))
+            h = torch.where(self._layout.mask[:, step, None], torch.lerp(h, c, u * a[:, step]), h)
+            states.append(h)
+        return torch.stack(states[::-1], dim=1).flatten(0, 1)
+
+
 class GRU(nn.Module):
     """A gated recurrent unit, with or without attention in its update gate (AUGRU).
 
@@ -124,7 +159,7 @@ class GRU(nn.Module):
         """
         x = self.inputs(vectors)  # of all steps at once; what is left for each step is U h
         dtype = self.recurrent.dtype
-        weights = vectors.new_ones(len(vectors)) if attention is None else attention
+        weights = vectors.new_ones(vectors.shape[0]) if attention is None else attention
         with torch.autocast(x.device.type, enabled=False):
             return order.read(x.to(dtype), weights.to(dtype), self.recurrent)
 

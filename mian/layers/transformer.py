@@ -29,8 +29,8 @@ class Transformer(nn.Module):
         head_dim: of a head's queries, keys and values. ``W_i^Q``, ``W_i^K``, ``W_i^V`` are ``d x head_dim`` and ``W^O`` is
             ``(heads * head_dim) x d``, so that ``heads`` need not divide ``d``.
         inner_width: of the feed-forward network's hidden layer.
-        dropout: probability.
-        norms: where they are.
+        dropout: the probability that an entry is dropped.
+        norms: where layer normalization is: ``pre_ln``, before each sublayer, or ``post_ln``, after it.
     """
 
     def __init__(

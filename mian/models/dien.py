@@ -69,12 +69,12 @@ class DIENConfig(Options):
 
 
 class DIEN(ClickModel):
-    """Interests as states of a GRU over the history, and their evolution towards the candidate as that of a second one (AUGRU).
+    """Interests are the states of a GRU over the history; a second GRU (AUGRU) lets them evolve towards the candidate.
 
-    Histories are read from the oldest behavior to the most recent. Where the paper has one item embedding, states and behaviors are as
+    Histories are read from the oldest behavior to the most recent. The paper has one item embedding; here, states and behaviors are as
     wide as all fields of a behavior side by side. The negatives of the auxiliary loss are other behaviors of the batch, drawn anew in
-    each step, whole behaviors, so that an item keeps its category: popular items come as often as they are popular, as in the
-    authors' code; the paper says no more than that they are sampled. One that equals what really came next is left out.
+    each step. Whole behaviors are drawn, so that an item keeps its category. Popular items are drawn as often as they are popular, as in
+    the authors' code; the paper says only that negatives are sampled. A negative that equals the real next behavior is left out.
 
     Args:
         contract: says which fields there are.
@@ -138,20 +138,21 @@ class DIEN(ClickModel):
         self.terms.copy_(terms)
 
     def auxiliary_loss(self, h: torch.Tensor, e: torch.Tensor, drawn: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
-        """How badly each interest tells the behavior that came next from another one, Eq. 6.
+        """How badly the interests distinguish the behavior that came next from another, drawn one: Eq. 6.
 
-        The paper sums over a history and takes the mean over histories; here it is the mean over all behaviors that came next, as in the
-        authors' code, so that ``alpha`` does not depend on how long histories are. DeepCTR's is half of it: the mean over both terms.
+        The paper sums over a history and takes the mean over histories. Here, as in the authors' code, the loss is the mean over all
+        behaviors that came next, so that ``alpha`` does not depend on the length of histories. DeepCTR's loss is half of this one: the
+        mean over both terms of Eq. 6.
 
         Args:
-            h: the states after each behavior, float ``(P, width)``.
-            e: the behaviors, float ``(P, width)``.
-            drawn: in the place of each behavior another one, int64 ``(P,)``.
-            layout: which sample each is of, the most recent first.
+            h: the interest after each of P behaviors, float ``(P, width)``.
+            e: the vectors of these behaviors, float ``(P, width)``.
+            drawn: for each behavior, the number of the behavior that was drawn in its place, int64 ``(P,)``.
+            layout: which sample each behavior belongs to, the most recent first.
 
         Returns:
-            Scalar; 0 where no behavior came after another one. In a part of a batch it is a part of the whole batch's mean, see
-            :meth:`use_auxiliary_terms`.
+            Scalar; 0 if no behavior came after another one. For a part of a batch, it is the contribution of this part to the mean over
+            the whole batch, see :meth:`use_auxiliary_terms`.
         """
         # All but the most recent of each history: the next one lies one place before.
         has_next = ((layout.steps > 0) & (layout.summed < layout.shape[0]))[1:]
@@ -221,7 +222,7 @@ class DIEN(ClickModel):
 
 def _last_states(states: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
     """Those after the most recent behaviors, each the first of its sample: ``(B, width)``, a zero vector for an empty history."""
-    if not len(states):
+    if not states.shape[0]:
         return states.new_zeros(layout.shape[0], states.shape[1])
-    first = layout.offsets[:-1].clamp(max=len(states) - 1)
+    first = layout.offsets[:-1].clamp(max=states.shape[0] - 1)
     return states.index_select(0, first) * (layout.lengths > 0)[:, None]

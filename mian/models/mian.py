@@ -212,7 +212,7 @@ class Mian(ClickModel):
             parts["e_c"] = beside.context.flatten(1)
             if "icim" not in self.config.without:
                 parts["R_icim"] = self.item_context(e_i, beside.context)[0]
-        return self._score([parts[name].expand(len(e_i), -1) for name in self.part_names])[0], beside
+        return self._score([parts[name].expand(candidates.count, -1) for name in self.part_names])[0], beside
 
     def explain(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The attention weights behind the logits of a batch; call ``eval()`` first, or dropout has its say.

@@ -69,7 +69,7 @@ class TargetAttention(nn.Module):
 
     def one_history(self, candidates: torch.Tensor, vectors: torch.Tensor, layout: JaggedLayout) -> torch.Tensor:
         """Attend; see :meth:`mian.layers.BehaviorAttention.one_history`."""
-        count = len(candidates)
+        count = candidates.shape[0]
         attended: torch.Tensor = self(candidates, vectors.repeat(count, 1), layout.repeat(count))[0]
         return attended
 

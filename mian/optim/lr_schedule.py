@@ -1,7 +1,7 @@
-"""The learning rate over a training: a function of the share of the planned samples that is done, and of the number of ranks.
+"""The learning rate over a training: a function of the completed share of the planned samples, and of the number of ranks.
 
-It remembers nothing, so that a training which is stopped, goes on on another number of ranks, or gains and loses ranks on the way has at
-each share the rate that it would have had there anyway.
+The function keeps no state. So stops, resumes and changes of the number of ranks have no later effect: at each share, the rate is the one
+that this share and the current number of ranks give.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import math
 
 from mian.config import OptimizerConfig
 
-#: What is left of the learning rate at the end of a schedule that falls; and where a warm-up to the rate that is not scaled begins. Not 0,
-#: at which a step would change nothing.
+#: The fraction of the learning rate that is left at the end of a falling schedule. A warm-up to an unscaled rate begins with it, too. It
+#: is not 0, because a step with a rate of 0 would change nothing.
 FINAL_SHARE = 0.01
 
 

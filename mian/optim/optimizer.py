@@ -38,9 +38,10 @@ class NotFiniteError(ArithmeticError):
 class Optimizer:
     """A model's optimizers, and the exchange of gradients between ranks before they act.
 
-    All dense weights lie in one piece of memory, and so do their gradients: one reduction over the ranks, one clipping, one update. Of a
-    table the ranks exchange the rows that their batches hold, each once; the gradient of one that is sharded comes exchanged.
-    What batches have for means and variances travels with the dense gradients, so that moving averages are the same on all ranks.
+    All dense weights lie in one piece of memory, and so do their gradients: one reduction over the ranks, one clipping, one update. Of an
+    embedding table, the ranks exchange only the rows that their batches hold, each once. The gradient of a sharded table has been
+    exchanged by its backward pass already. The batch statistics of normalizations are exchanged together with the dense gradients, so
+    that their moving averages are the same on all ranks.
 
     Args:
         model: the model to train; its dense weights are moved into one piece of memory.
@@ -49,7 +50,7 @@ class Optimizer:
 
     Attributes:
         ranks: The ranks that exchange gradients.
-        pass_gradients: by table, what each pass of this step has given so far.
+        pass_gradients: by table, the gradients of each pass of this step so far.
     """
 
     def __init__(self, model: ClickModel, config: OptimizerConfig, ranks: Ranks) -> None:

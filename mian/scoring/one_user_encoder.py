@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from mian.contract import Contract, Encoder, Field
+from mian.contract import Contract, Field
 from mian.contract.document import LENGTH_COLUMN, Group
-from mian.scoring.raw_values import ServingInputError, convert
+from mian.scoring.raw_values import ServingInputError
+from mian.scoring.value_encoder import Column, ValueEncoder
 
-Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 Columns = dict[str, Column]
 Values = Mapping[str, Any]
 Lists = Mapping[str, Sequence[Any]]
@@ -36,8 +35,8 @@ class OneUserEncoder:
     def __init__(self, contract: Contract, vocabularies: Mapping[str, pa.Array], stand_ins: Mapping[str, int | float]) -> None:
         self.contract = contract
         self.stand_ins = dict(stand_ins)
-        self._encoder = Encoder(contract.vocabularies, vocabularies)
         self._fields = {group: {field.name: field for field in contract.group(group)} for group in _GROUPS}
+        self._encoder = ValueEncoder(contract, vocabularies)
 
     def user(self, user: Values, context: Values, behaviors: Lists) -> Columns:
         """Encode what all candidates of a request share.
@@ -119,7 +118,7 @@ class OneUserEncoder:
 
     def _encode(self, field: Field, values: Sequence[Any]) -> Column:
         try:
-            return self._encoder.encode(field, convert(field, list(values)))
+            return self._encoder.encode(field, values)
         except ServingInputError as error:
             raise ServingInputError(str(error), _NAMES[field.group] + "." + field.name) from error
 

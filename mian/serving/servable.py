@@ -42,7 +42,10 @@ class Servable:
             :class:`mian.scoring.servable_files.ModelDescription`.
 
     Attributes:
-        contract: see above; likewise ``model``, ``vocabularies`` and ``stand_ins``.
+        contract: what the model was trained on.
+        model: the model, on the CPU.
+        vocabularies: for each vocabulary that is a table its values in the order of their ids.
+        stand_ins: what is read where a request leaves out a field of the context, by column.
     """
 
     def __init__(

@@ -5,9 +5,9 @@ a piece of every row group of the block, and its rows are permuted together. So 
 memory of a few row groups: a row group is decoded once, a piece for each window, and stays open meanwhile.
 
 The windows laid end to end are one sequence of all rows, the same on every rank. A :class:`~mian.stream.sharding.RankShard` says which
-spans of it are a rank's; :func:`plan_slices` says which rows of which windows those are. Blocks begin where ranks do, or a row group
-before. A window at the border of two ranks is read by both, each taking its own slice of the one permutation, so no row is used
-twice and none is lost.
+spans of it are a rank's; :func:`plan_slices` says which rows of which windows those are. For each rank, a block begins at the row
+group in which the rank's rows begin. A window at the border of two ranks is read by both. Each takes its own slice of the same
+permutation, so no row is used twice and none is lost.
 """
 
 from __future__ import annotations

@@ -26,20 +26,20 @@ _AHEAD = 2  # pieces handed out beyond one a worker, so that no worker waits for
 class RowGroupReader(Reader):  # type: ignore[misc]  # petastorm has no types
     """Iterates over windows as dicts of tensors, in the order of the reads. A context manager that ends its threads.
 
-    Petastorm deals row groups out as ``row_group_index % shard_count`` and shuffles them in the ventilator. Both are replaced:
-    which rows this rank reads, and when, is the plan's.
+    Petastorm assigns row groups to ranks by ``row_group_index % shard_count`` and shuffles them in its ventilator. This class replaces
+    both: the plan of the epoch decides which rows this rank reads, and in what order.
 
     Args:
         storage: where the files lie.
-        reads: what to read, at least one; pieces of a row group in its order, each row at most once.
-        columns: of each.
-        workers: threads.
-        cache: what is asked for a row group before it is read.
-        checksums: what is asked for a file before its first row group is used.
+        reads: what to read, at least one slice. The pieces of a row group come in the order of its rows, each row at most once.
+        columns: the columns to read.
+        workers: the number of threads.
+        cache: holds row groups that need not be read again; asked before a row group is read.
+        checksums: compares a file with its checksum before the first row group of the file is used.
 
     Raises:
-        StreamError: a row group is gone since the files were checked.
-        OSError, pyarrow.ArrowException: a file is gone, or is no Parquet file any more.
+        StreamError: a row group has disappeared since the files were checked.
+        OSError, pyarrow.ArrowException: a file has disappeared, or is not a Parquet file any more.
     """
 
     def __init__(

@@ -28,9 +28,10 @@ Verify = Literal["never", "epoch"]
 class SampleStream:
     """A split's samples as batches of tensors, for one rank.
 
-    All ranks together read every row exactly once an epoch, but for the tail that ``drop_last`` leaves over. Batches depend on
-    the contract, the epoch and the arguments here; never on ``workers``, ``verify`` or on timing. Only files that the contract names
-    for the split's days are read; setting up the stream checks each one's size and footer against the contract, alike on every rank.
+    All ranks together read every row exactly once an epoch, except for the last rows, which ``drop_last`` leaves out. Batches depend
+    on the contract, the epoch and the arguments here, but never on ``workers``, ``verify`` or timing. Only files that the contract
+    names for the days of the split are read. Setting up the stream compares the size and the footer of each of these files with the
+    contract, on every rank.
 
     Args:
         samples: the data set's folder: a local path, or a URL that fsspec opens.
@@ -40,34 +41,35 @@ class SampleStream:
         rank: which rank this is, from 0.
         world_size: how many ranks there are.
         seed: what the order of rows is drawn from, together with the epoch.
-        shuffle: draw the order of row groups, and of the rows of each window, anew in each epoch; else files come in the contract's
-            order, rows in the file's.
-        shuffle_window: the rows of so many row groups at most are permuted together. A rank reads the windows at its borders whole
-            though it takes a part of them: keep it small beside a rank's share.
-        mixed_row_groups: of so many row groups, neighbors in the epoch's order, a window has a piece each; of ``shuffle_window`` where
-            that is more. They stay open meanwhile, each with its columns as they are on disk and a page of each decoded.
-        drop_last: leave over the tail of the epoch's rows (fewer than ``world_size * batch_size``), so that each batch is full
-            and each rank does the same number of steps. Else the last batch may be short, and the ranks' steps may differ.
+        shuffle: draw the order of the row groups, and the order of the rows in each window, anew in each epoch; otherwise files come
+            in the contract's order, and rows in the order of their file.
+        shuffle_window: a window has the rows of this many row groups at most; its rows are permuted together. A rank reads a window at
+            the border of its shard whole, although it uses only a part of the window. So windows should be small beside a shard.
+        mixed_row_groups: a window has one piece of each of this many row groups at most, which are neighbors in the epoch's order; of
+            ``shuffle_window`` row groups if that is more. These row groups stay open until their last piece is read. For each of them,
+            memory holds the columns as they are on disk, and one decoded page of each column.
+        drop_last: leave out the last rows of the epoch (fewer than ``world_size * batch_size``), so that each batch is full and each
+            rank does the same number of steps. Otherwise the last batch may be short, and the number of steps may differ between ranks.
         order: ``sharded``: each rank reads its own run of windows. ``global``: every rank reads all row groups and takes its
             part of each global batch, so that the global batches do not depend on the number of ranks, at the cost of reading
             ``world_size`` times as much.
         columns: which columns to read, in order; None for all fields, ``behavior_length``, ``label``, ``user_key`` and ``time``.
             Columns of strings cannot be read.
-        workers: threads that read row groups. Beside the window that is being consumed, the next one is in memory, and with
-            ``shuffle_window`` 1 as many as have ``workers + 2`` pieces together.
-        resident: keep this rank's row groups in memory, decoded, from when they were first read: later epochs read no file. It costs
-            what all of its rows take in tensors, with those of the row groups at its borders whole, beside the window that is being
-            consumed. Row groups are dealt out once, so each epoch has the same windows in the same order, and only the rows of each
-            are permuted anew. What other numbers of ranks left of an epoch is read from files where it is not this rank's. For
-            ``sharded`` order alone.
-        verify: ``epoch``: compare each file that this rank reads with the contract's SHA-256 sum once an epoch, before its rows are
-            used; bytes that flip inside a page are not found otherwise. Costs reading the files twice. Of files that are in memory
-            (``resident``) there is nothing to compare any more.
+        workers: threads that read row groups. Besides the window in use, memory holds the pieces that are read ahead: as many pieces as
+            the largest window has, and at least ``workers + 2``.
+        resident: keep the decoded row groups of this rank in memory after their first reading, so that later epochs read no file. The
+            memory holds all rows of the rank as tensors, the row groups at the borders of its shard whole, and the window in use.
+            Row groups are assigned to windows once: each epoch has the same windows in the same order, and only the rows of each
+            window are permuted anew. If another number of ranks began an epoch, rows that are not in this rank's memory are read
+            from files. Only for the ``sharded`` order.
+        verify: ``epoch``: compare the SHA-256 sum of each file that this rank reads with the contract once an epoch, before rows of the
+            file are used. Nothing else finds bytes that changed inside a page. The files are read twice then. Files whose rows are in
+            memory (``resident``) are not compared again.
 
     Attributes:
-        rows: rows of the split, over all ranks.
-        steps: batches of an epoch on this rank; with ``drop_last`` the same on all ranks. Known from the contract alone.
-        rows_left_over: rows that ``drop_last`` leaves over; others in each epoch where ``shuffle`` is set.
+        rows: the number of rows of the split, over all ranks.
+        steps: the number of batches of an epoch on this rank; with ``drop_last`` the same on all ranks. Known from the contract alone.
+        rows_left_over: the number of rows that ``drop_last`` leaves out of an epoch. With ``shuffle``, each epoch leaves out others.
 
     Raises:
         StreamError: the samples are not what the contract says, there is no full step, or a column cannot be read.
@@ -142,14 +144,14 @@ class SampleStream:
     def epoch(self, number: int, first_step: int = 0, segments: Sequence[EpochSegment] = ()) -> Generator[Tensors, None, None]:
         """The batches of an epoch.
 
-        Reading begins with the first batch. Its threads end with the last one, with an error, or when the generator is closed: by
-        leaving the loop that holds it, or surely with :func:`contextlib.closing`.
+        Reading begins with the first batch. The reading threads end with the last batch, with an error, or when the generator is
+        closed. Leaving the loop that holds the generator closes it; :func:`contextlib.closing` guarantees that.
 
         Args:
             number: which epoch, from 0; the same number gives the same batches.
-            first_step: the step to begin with, to go on where a run was stopped; windows before it are not read.
-            segments: what other numbers of ranks, or with batches of another size, have done of the epoch. What they left is shared out
-                anew, and ``first_step`` is a step of that.
+            first_step: the step to begin with, to continue where a training was stopped; windows before that step are not read.
+            segments: the parts of the epoch that are done already, with other numbers of ranks or other batch sizes. The rest of the
+                epoch is divided among the ranks anew, and ``first_step`` is a step of this rest.
 
         Returns:
             Batches ``{column: tensor}`` of this rank: int32, int64 or float32; shape ``(B,)``, or ``(B, T)`` for behavior

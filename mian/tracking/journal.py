@@ -33,19 +33,19 @@ class Point(NamedTuple):
 class Journal:
     """Everything that a training reports, in a file that only grows, and the files that wait to be uploaded.
 
-    It survives the process: what another process of the same training finds here is sent to the run, and what the run has been told
-    already, such as the metrics of steps behind a checkpoint, is not told again. What the disk does not take is kept in memory, and written
-    with the next entry.
+    A journal outlives its process: the next process of the same training sends what the run lacks. What the run has already is not sent
+    again, such as the metrics of steps that are done a second time, after a return to a checkpoint. Entries that cannot be written to
+    the disk are kept in memory, and written with the next entry.
 
     Args:
-        folder: the training's own; it is made with the first entry.
-        training: the id that a new journal gives the training; drawn where it is not given.
+        folder: the folder of the journal, which no other training uses; it is made with the first entry.
+        training: the id that a new journal gives the training; drawn at random if it is not given.
 
     Attributes:
         training: the id of the training.
         points: all metrics so far, each name and step once.
         files: the files that wait to be uploaded, by the names that they get in the run.
-        notes: what is to be remembered beside that.
+        notes: other values to remember, by name.
     """
 
     def __init__(self, folder: Path, training: str | None = None) -> None:

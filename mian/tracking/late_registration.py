@@ -58,7 +58,17 @@ def record_and_register(folder: Path, record: TrainingRecord, config: TrainConfi
 
 
 def refuse_other_settings(config: TrainConfig, recorded: TrainConfig, source: str, folder: Path) -> None:
-    """Refuse a configuration that is not that of the model."""
+    """Refuse a configuration that differs from the one that the model was trained with; ``tracking``, ``samples`` and ``output`` may.
+
+    Args:
+        config: The configuration to register the model with.
+        recorded: The configuration that the model was trained with.
+        source: Where ``config`` comes from; the error names it.
+        folder: The folder of the model; the error names it.
+
+    Raises:
+        TrackingError: Another setting differs; the message gives the first one in alphabetical order, with both values.
+    """
     given, trained_with = (dict(flatten(_but_tracking(each))) for each in (config, recorded))
     for name in sorted(given.keys() | trained_with.keys()):
         if given.get(name) != trained_with.get(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,6 +115,23 @@ def _time_for(folder: Path) -> Iterator[None]:
             del os.environ[TIMEOUT]
         else:
             os.environ[TIMEOUT] = before
+
+
+def attach_files(uri: str, files: Sequence[Path]) -> None:
+    """Put files beside those of the servable folder of a registered model, in this order.
+
+    Args:
+        uri: of the model, ``models:/mian/1`` or ``models:/mian@champion``.
+        files: local files.
+
+    Raises:
+        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+    """
+    model = mlflow.models.get_model_info(uri)
+    place = model.flavors[mlflow.pyfunc.FLAVOR_NAME]["artifacts"]["servable"]["path"]
+    client = mlflow.MlflowClient()
+    for file in files:
+        client.log_model_artifact(model.model_id, str(file), place)
 
 
 def load_model(uri: str) -> Servable:

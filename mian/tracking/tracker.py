@@ -51,25 +51,25 @@ PARAMS_A_REQUEST = 100
 
 
 class Tracker:
-    """The record of a training; used on rank 0 alone.
+    """Records a training as a run of the tracking store; used on rank 0 alone.
 
-    All that is reported goes into a journal first, and from there to the store, every few seconds. Where the store does not answer, the
-    training goes on, and what was reported waits for the next attempt, for the end of the training, for the next process of the same
-    training, or for ``jobs/register.py``. Each metric comes to the run once.
+    Everything that is reported is written to a journal first. Every few seconds the new entries of the journal are sent to the store. If
+    the store does not answer, the training goes on. The entries are then sent at the next attempt, at the end of the training, by the
+    next process of the same training, or by ``jobs/register.py``. The run gets each metric once.
 
     Args:
-        config: where to.
-        folder: for the journal, a folder of the training's own.
-        parent_run: id of the run that this one is nested in.
-        training: id of the training, where it is known and its journal may be gone.
+        config: the settings of the tracking store.
+        folder: the folder of the journal; no other training uses it.
+        parent_run: the id of the run that the run of this training is nested in.
+        training: the id of the training, if it is known and its journal may be gone.
 
     Attributes:
         journal: what was reported.
-        run_id: of the run; None until the store has answered.
+        run_id: the id of the run; None until the store has answered.
         failure: why the store does not answer; None while it does.
         goes_on: whether the store had the run already.
-        uri: of the store; ``shown_uri`` is what may be printed of it.
-        status_before: of the run that the store had already; None where it had none.
+        uri: the address of the store; ``shown_uri`` is the same without its password, for messages.
+        status_before: the status of the run that the store had already; None if it had none.
     """
 
     def __init__(

@@ -196,7 +196,7 @@ class TrainingState:
         def check() -> None:
             if not is_finite({**self.model.state_dict(), **self.optimizer.state()}):
                 step = self.progress.step
-                raise TrainingError(f"after step {step} weights are no numbers any more, and no checkpoint is taken; {LOWER}")
+                raise TrainingError(f"after step {step}: a weight is NaN or infinite, so the weights are not kept; {LOWER}")
 
         self._ranks.run_on_all_ranks(check, (TrainingError,))
 

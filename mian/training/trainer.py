@@ -294,5 +294,5 @@ class Trainer:
 
         self._ranks.run_on_all_ranks(tell, (StreamError, TrainingError))
         if not self._ranks.is_first:
-            raise RankError("rank 0 has said why the training ends")
-        raise TrainingError(f"after step {self.progress.step} losses or scores are no numbers any more; {LOWER}")
+            raise RankError("rank 0 has an error, and its error line gives the reason")
+        raise TrainingError(f"after step {self.progress.step}: a loss or a score is NaN or infinite; {LOWER}")

@@ -1,15 +1,17 @@
-"""Does what a sample lacks tell its label, more in the training days than in held-out ones?
+"""Tests whether values that a sample lacks tell its label, and more so in the training days than in held-out days.
 
-Three tests, all within days, so that rates that move with the calendar say nothing, and all by users, whose rows are not independent:
+There are three tests. All compare rows of the same day, so that rates that change with the calendar have no effect. All take users, and
+not rows, as independent.
 
-- For each indicator (a column is unknown or missing, the history is that long) how much it moves the label's rate, in the training
-  days against the held-out ones. A vocabulary that counts clicks moves it in the training days alone.
-- For each indicator whether its label is certain, or nearly, in more rows than chance explains. Negatives of items that did not exist
-  yet are the only ones without a brand, on held-out days too.
-- A logistic regression on all indicators, fitted on half of the training days' users: its AUC on the other half against that on
-  held-out days.
+- For each indicator (a column is unknown or missing, or the history has a certain length): how much the indicator moves the label's rate
+  in the training days, compared with the held-out days. Example: a vocabulary that counts clicks moves the rate in the training days
+  alone.
+- For each indicator: whether the label is certain, or nearly certain, in more rows than chance explains. Example: if items are drawn as
+  negatives before they exist, these negatives are the only rows without a brand, on held-out days too.
+- A logistic regression on all indicators, fitted on half of the users of the training days: its AUC on the other half, compared with its
+  AUC on the held-out days.
 
-Real logs drift, and with rows enough any drift is beyond noise. So a difference has to exceed a tolerance by more than the noise.
+Real logs drift, and with enough rows any drift is larger than the noise. So a difference has to exceed a tolerance by more than the noise.
 Holm's procedure keeps the chance of any false finding in a data set below :data:`ALPHA`.
 """
 

@@ -79,7 +79,8 @@ def refuse_overlap(spark: SparkSession, config: DataConfig) -> None:
             if samples == log or samples.startswith(f"{log}/") or log.startswith(f"{samples}/"):
                 place = f"{name}.path {source.path}" if source.path is not None else f"{name}.table {source.table}"
                 raise ContractError(
-                    f"samples: {config.samples} and {place} lie in one another; samples need a folder of their own"
+                    f"samples: {config.samples} is the same folder as {place}, or one is inside the other; "
+                    "set samples to a folder apart from all logs"
                 )
 
 

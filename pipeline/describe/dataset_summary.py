@@ -34,8 +34,24 @@ class DayFacts:
         return label_rate(self.day.positives, self.day.rows, self.day.negatives_kept)
 
 
+class DayTotals:
+    """Sums over the finished days of a split or of a data set."""
+
+    days: tuple[DayFacts, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of samples."""
+        return sum(day.day.rows for day in self.days)
+
+    @property
+    def positives(self) -> int:
+        """The number of samples with label 1."""
+        return sum(day.day.positives for day in self.days)
+
+
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitFacts(DayTotals):
     """The finished days of a split together."""
 
     name: str
@@ -46,16 +62,6 @@ class SplitFacts:
     users: int
     new_users: int
     """Users that no training day has."""
-
-    @property
-    def rows(self) -> int:
-        """Samples."""
-        return sum(day.day.rows for day in self.days)
-
-    @property
-    def positives(self) -> int:
-        """Samples with label 1."""
-        return sum(day.day.positives for day in self.days)
 
     @property
     def missing(self) -> tuple[dt.date, ...]:
@@ -71,7 +77,7 @@ class SplitFacts:
 
     @property
     def rate(self) -> float | None:
-        """As of a day."""
+        """The share of label 1 among the impressions of all its days; as in :attr:`DayFacts.rate`."""
         impressions = sum(d.day.positives + (d.day.rows - d.day.positives) / d.day.negatives_kept for d in self.days)
         return self.positives / impressions if impressions else None
 
@@ -112,7 +118,7 @@ class Table1:
 
 
 @dataclass(frozen=True)
-class DatasetSummary:
+class DatasetSummary(DayTotals):
     """All that the page shows."""
 
     contract: Contract
@@ -125,16 +131,6 @@ class DatasetSummary:
     """How many ids of a candidate's column occur in the samples, unknown and padding left out."""
     values: Mapping[str, Sequence[str]]
     """The first values of the vocabularies of users' and contexts' columns."""
-
-    @property
-    def rows(self) -> int:
-        """Samples."""
-        return sum(day.day.rows for day in self.days)
-
-    @property
-    def positives(self) -> int:
-        """Samples with label 1."""
-        return sum(day.day.positives for day in self.days)
 
     @property
     def unmeasured(self) -> tuple[DayFacts, ...]:

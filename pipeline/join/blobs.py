@@ -16,21 +16,38 @@ import pyarrow as pa
 from pipeline.arrays import IntArray
 from pipeline.io.arrow_ipc import ipc_bytes, ipc_table
 
-#: A column of text as numbers into its values, -1 for null; or of numbers.
+#: A column of N rows. Text: codes, int32 ``(N,)``, -1 for null, and the value of each code. Numbers: float64 ``(N,)``.
 Column = tuple[npt.NDArray[np.int32], pa.Array] | npt.NDArray[np.float64]
 
 _AGES = b"ages"
 
 
 def text_column(values: pa.ChunkedArray | pa.Array) -> Column:
-    """A column of text as numbers and the values that they stand for."""
+    """Turn a column of text into codes.
+
+    Args:
+        values: N strings or nulls.
+
+    Returns:
+        The codes, int32 ``(N,)``, -1 for null, and the value of each code.
+    """
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     encoded = array.dictionary_encode()
     return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), encoded.dictionary
 
 
 def taken(column: Column, rows: IntArray) -> pa.Array:
-    """Some rows of a column; of text with the values that they use, or few others. -1 is a row of nulls."""
+    """Copy rows of a column into an Arrow array.
+
+    Args:
+        column: A column of N rows.
+        rows: Row numbers from 0 to N - 1, int64 ``(M,)``, in any order, repeated or not. -1 gives null in a column of text, and NaN in
+            a column of numbers.
+
+    Returns:
+        M values. Numbers are float64. Text is a dictionary array whose codes have the smallest signed type of up to 32 bits that they
+        fit in. Its dictionary has only the values that these rows use, or all values of the column where those are at most M / 2.
+    """
     if isinstance(column, np.ndarray):
         return pa.array(np.where(rows < 0, np.nan, column[rows]) if len(column) else np.full(len(rows), np.nan))
     numbers, values = column
@@ -49,19 +66,44 @@ def taken(column: Column, rows: IntArray) -> pa.Array:
 
 
 def widened(column: pa.Array) -> pa.Array:
-    """A column of :func:`taken` with numbers of 32 bits, so that those of several blobs are of one type."""
+    """Give a column of :func:`taken` codes of 32 bits, so that the columns of several blobs have one type.
+
+    Args:
+        column: M values.
+
+    Returns:
+        The same M values; a column of numbers is returned as it is.
+    """
     if not pa.types.is_dictionary(column.type):
         return column
     return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), column.dictionary)
 
 
 def pack(columns: Mapping[str, pa.Array], ages: IntArray) -> bytes:
-    """The bytes of a blob; ``ages`` counts its behaviors by whole days before their impression."""
+    """Make a blob.
+
+    Args:
+        columns: The columns of the blob by name, M values each.
+        ages: How old the behaviors of the blob are, int64 ``(D,)``: ``ages[d]`` of them happened d whole days before their impression.
+
+    Returns:
+        An Arrow IPC stream with the columns; its metadata holds ``ages``.
+    """
     table = pa.table(dict(columns)).replace_schema_metadata({_AGES: json.dumps(ages.tolist()).encode()})
     return ipc_bytes(table)
 
 
 def unpack(content: bytes | pa.Buffer) -> tuple[pa.Table, IntArray]:
-    """The table of a blob, and the ages of its behaviors."""
+    """Read a blob.
+
+    Args:
+        content: What :func:`pack` returned.
+
+    Returns:
+        The columns as a table of M rows, and ``ages`` as :func:`pack` took it.
+
+    Raises:
+        pyarrow.ArrowInvalid: The content is not an Arrow IPC stream, or is cut off.
+    """
     table = ipc_table(content)
     return table, np.array(json.loads(table.schema.metadata[_AGES]), np.int64)

@@ -208,8 +208,8 @@ def _unbroken(frame: DataFrame, name: str) -> DataFrame:
     broken = frame.where(F.col(CORRUPT).isNotNull()).agg(F.count("*"), F.first(F.substring(CORRUPT, 1, 80))).collect()[0]
     if broken[0]:
         raise LogError(
-            f"{name}: {broken[0]} lines cannot be parsed, such as {broken[1]!r}; mend them, or leave them out, as with "
-            "`options: {mode: DROPMALFORMED}`"
+            f"{name}: {broken[0]} of its lines cannot be parsed, such as {broken[1]!r}; correct its schema and options, or the lines, "
+            "or skip such lines with `options: {mode: DROPMALFORMED}`"
         )
     return frame.drop(CORRUPT)
 

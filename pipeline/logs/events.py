@@ -23,19 +23,22 @@ from pipeline.logs.sources import CORRUPT, LABEL_TIME, LIST_FAULT, PARTITION_DAY
 
 @dataclass(frozen=True)
 class Events:
-    """What happened on a range of days; rows that break a rule are left out.
+    """What happened on a range of days. Rows that break a rule are left out; each of the other rows may occur twice.
 
-    ``impressions``: columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``label`` where the log has it, and the
-    log's others. Where there are clicks, those of the attribution window after the last day are there too: a click belongs to the
-    latest impression. ``earlier``: where there are clicks, the ids and times of impressions before the first day, which clicks may
-    belong to. ``clicks``: ``impression_id`` where it is known, ``user_id``, ``item_id``, ``time``. ``behaviors``: ``impression_id``
-    where it is known, ``user_id``, ``item_id``, ``time``, ``arrived`` where it is known, ``action`` and others, from the history's
-    reach before the first day on, and ``_once``: rows that agree in it, in user, item, action and impression are one event. Rows of
-    all may be there twice.
-
-    ``rows``: about how many impressions there are a day. ``facts``: of each log, and of the tables of users and items, whose rows are of
-    no day. ``quarantine``: the rows that break a
-    rule: ``day``, ``reason`` and ``row``, a JSON text.
+    Attributes:
+        impressions: Columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``label`` if the log has one, and the other columns of
+            the log. If there is a log of clicks, also the impressions of the attribution window after the last day, because a click
+            belongs to the latest impression.
+        earlier: The ids and times of those impressions before the first day that clicks may belong to; None without a log of clicks.
+        clicks: ``impression_id`` if the log has it, ``user_id``, ``item_id``, ``time``.
+        behaviors: ``impression_id`` if the log has it, ``user_id``, ``item_id``, ``time``, ``arrived`` if the log has it, ``action`` and
+            other columns. They begin as long before the first day as a history reaches. Rows with the same ``_once``, user, item,
+            action and impression are one event.
+        rows: The approximate number of impressions of each day.
+        facts: What was counted in each log, and in the tables of users and items, whose rows belong to no day.
+        quarantine: The rows that break a rule: ``day``, ``reason`` and ``row``, a JSON text.
+        first: The first day.
+        last: The last day.
     """
 
     impressions: DataFrame

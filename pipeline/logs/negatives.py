@@ -45,19 +45,21 @@ def draw_negatives(
 
     Args:
         positives: columns ``impression_id``, ``user_id``, ``item_id``, ``time`` and any others.
-        events: all events of the users from ``window`` before the first positive on, and of all items from ``window_hours`` before it on.
-        known: from when to when ``items`` knows an item, see :func:`pipeline.logs.attributes.known_spans`; None where it does not say.
-        settings: how many negatives of which kind for each positive, and how long an item counts as alive.
+        events: the events of the users from ``window`` before the first positive on, and the events of all items from
+            ``settings.window_hours`` before the first positive on.
+        known: from when to when the table ``items`` knows each item, see :func:`pipeline.logs.attributes.known_spans`; None if the
+            table does not say that.
+        settings: how many negatives of which kind are drawn for each positive, and how long an item counts as alive.
         start: when the first day of the positives begins, microseconds since 1970.
-        window: an item that the user had an event with in ``time - window`` to ``time``, both included, is not drawn.
-        seed: of the draws; a positive's draws depend on its user, id and day, and on nothing else.
-        calendar: of the days within which an id is one impression's.
+        window: an item is not drawn if the user had an event with it from ``time - window`` to ``time``, both included.
+        seed: the seed of the draws. The random numbers of a positive depend on the seed and on its user, id and day alone.
+        calendar: divides time into days; within a day an id belongs to one impression.
 
     Returns:
-        The columns of ``positives`` and ``label``: the positives with 1, the negatives with 0. A negative has the id of its positive
-        with ``#1``, ``#2`` ... behind it (a later number where the log has that id), and all its other columns but the item. Where no
-        item was found that could be drawn, the item is null: no sample, but a negative that is counted. Of a positive that was
-        delivered twice the first delivery alone has negatives.
+        The columns of ``positives`` and ``label``: 1 for the positives, 0 for the negatives. A negative is a copy of its positive with
+        another item and another id: that of the positive with ``#1``, ``#2`` ... behind it (a later number if the log has that id).
+        If no item could be drawn, the item is null; such a negative becomes no sample, but is counted. If a positive was delivered
+        twice, only the first delivery has negatives.
     """
     spark = positives.sparkSession
     alive = microseconds(settings.window)

@@ -32,7 +32,7 @@ CORRUPT = "_corrupt_record"
 #: The date of the partition that a row lies in, null where it is none; only where the source has a day_column.
 PARTITION_DAY = "_partition_day"
 
-#: What is wrong with the lists of a row, null where nothing is; only where the source says ``explode``, or has a recorded history.
+#: What is wrong with the lists of a row; null if nothing is. Only if the source has ``explode`` or a recorded history.
 LIST_FAULT = "_list_fault"
 LIST_FAULTS = (
     "the list of explode is null",

@@ -245,7 +245,7 @@ def test_samples_do_not_lie_among_the_logs(data: Path, logs: Path, place: str, c
     before = files(logs)
     assert build_samples.main(["--config", str(data), f"samples={logs / place}"]) == 1
     assert "log.impressions.path" in (sentence := error(capsys))
-    assert "lie in one another; samples need a folder of their own" in sentence
+    assert "or one is inside the other; set samples to a folder apart from all logs" in sentence
     assert files(logs) == before
 
 

@@ -91,7 +91,7 @@ def test_checkpoints_are_listed_and_old_ones_removed(
 
 def test_a_training_is_removed_by_its_key(workplace: Workplace, stopped: str, capsys: Any) -> None:
     assert checkpoints.main(["--output", str(workplace.folder / "models"), "--remove", "abc"]) == 1
-    assert f"has no checkpoints of abc; it has {stopped}" in one_error(capsys)
+    assert f"has no checkpoints with the key abc; choose from {stopped}" in one_error(capsys)
     listed(workplace, capsys, "--remove", stopped)
     assert listed(workplace, capsys) == []
 
@@ -142,4 +142,4 @@ def test_an_ended_training_whose_samples_have_changed_since_stays_for_init_from(
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: Any) -> None:
     assert checkpoints.main(["--output", str(tmp_path / "none"), "--remove-old"]) == 1
-    assert "none is no folder" in one_error(capsys)
+    assert "none is not a folder; give the folder of the trainings" in one_error(capsys)

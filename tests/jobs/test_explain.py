@@ -76,4 +76,4 @@ def test_a_row_that_is_none_is_told_in_one_line(beside: Finished, capsys: Any, r
 
 def test_a_plot_of_another_kind_is_told_before_anything_is_scored(beside: Finished, capsys: Any) -> None:
     assert explain.main(command(beside, "--row", "{}", "--plot", "plot.xyz")) == 1
-    assert "--plot: plot.xyz is of no kind that can be drawn; give a name that ends in .png, .svg, .pdf" in one_error(capsys)
+    assert "--plot: plot.xyz does not end in .png or .svg or .pdf; give a name that does" in one_error(capsys)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mian.evaluation.offline import ATTAINABLE, UPPER_BOUND
+from mian.evaluation.truth import ATTAINABLE, UPPER_BOUND
 from mian.experiments import comparison_tables
 from mian.experiments.held_out import HeldOutRows
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mian.evaluation.offline import TRUTH_COLUMNS
+from mian.evaluation.truth import TRUTH_COLUMNS
 from mian.experiments import figures
 from mian.experiments.comparison_tables import COUNTS, GAPS, LONGEST_GAP
 from mian.experiments.global_weights import GlobalWeights

@@ -53,7 +53,7 @@ def test_the_window_the_shard_and_the_check_are_what_the_configuration_says(samp
 
 def test_a_shard_in_memory_goes_with_sharded_order_alone(samples: Any) -> None:
     samples.config(stream={"resident": True})
-    with pytest.raises(ValidationError, match="take order: sharded"):
+    with pytest.raises(ValidationError, match="set order: sharded, or resident: false"):
         samples.config(stream={"resident": True, "order": "global"})
 
 

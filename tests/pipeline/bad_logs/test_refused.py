@@ -228,7 +228,7 @@ def test_a_table_with_a_line_that_cannot_be_parsed(log: Refusals, table: str) ->
     source["options"] = {"header": True}
     changes = {"items": source} if table == "items" else {"lookups": [{**source, "keys": ["item_id"]}]}
     name = {"items": "items", "lookups": "lookups.0"}[table]
-    log.refused(f"{name}: 1 lines cannot be parsed, such as 'i1,cheap'", "DROPMALFORMED", changes=changes)
+    log.refused(f"{name}: 1 of its lines cannot be parsed, such as 'i1,cheap'", "DROPMALFORMED", changes=changes)
 
 
 def test_sampling_that_leaves_nothing_of_a_day(log: Refusals) -> None:

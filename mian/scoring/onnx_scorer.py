@@ -1,0 +1,56 @@
+"""A model's ONNX graph on ONNX Runtime, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from mian.scoring.one_user_encoder import Columns
+from mian.scoring.servable_files import ServableError
+
+GRAPH_FILE = "model.onnx"
+#: The graph's output, and what the names of inputs that are the user's begin with; the others are columns of candidates and context.
+OUTPUT, USER_INPUTS = "probability", "user."
+
+
+class OnnxScorer:
+    """A :class:`mian.scoring.scorer.CandidateScorer` on the graph that :func:`mian.serving.onnx_export.export_onnx` wrote.
+
+    Args:
+        folder: a servable folder with ``model.onnx``.
+        threads: compute threads of one call.
+
+    Raises:
+        ServableError: there is no graph, or it cannot be read.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        path = folder / GRAPH_FILE
+        if not path.exists():
+            raise ServableError(f"{path}: no such file; make it with jobs/export.py --to onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has many, of no common base
+            raise ServableError(f"{path}: cannot be read ({error}); make it anew with jobs/export.py --to onnx") from error
+        self._inputs = [put.name for put in self._session.get_inputs()]
+
+    def score(self, user: Columns, candidates: Columns) -> npt.NDArray[np.float64]:
+        """See :meth:`mian.scoring.scorer.CandidateScorer.score`."""
+        count = len(next(iter(candidates.values())))
+        feeds = {}
+        for name in self._inputs:
+            if name.startswith(USER_INPUTS):
+                feeds[name] = user[name.removeprefix(USER_INPUTS)]
+            else:
+                column = candidates.get(name)
+                feeds[name] = user[name].repeat(count) if column is None else column  # the context, where it is the user's
+        (probabilities,) = self._session.run([OUTPUT], feeds)
+        scores: npt.NDArray[np.float64] = probabilities.astype(np.float64)
+        return scores
