@@ -24,7 +24,6 @@ ROOMS: dict[str, set[str]] = {
         "mian.atomic_write", "mian.config",
         "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
     "mian/scoring": {"mian.contract"},
-    "mian/serving": {"mian.contract", "mian.fingerprint", "mian.models", "mian.reports.palette", "mian.scoring"},
     "mian/server": {
         "mian.atomic_write",
         "mian.contract",
@@ -158,7 +157,6 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "mian/models": ("horovod", "petastorm", "mlflow"),
     "mian/metrics": ("torch", "horovod", "mlflow"),
     "mian/reports": ("torch", "horovod", "petastorm", "mlflow", "pandas"),
-    "mian/scoring": ("torch", "pandas", "mlflow"),
     "mian/server": ("torch", "pandas", "mlflow"),
     "mian/stream": ("horovod", "mlflow"),
     "mian/distributed": ("petastorm", "mlflow"),
