@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +36,13 @@ class SourceError(RuntimeError):
     Args:
         message: what is wrong and what to do.
         reason: ``store``: it does not answer; ``missing``: it has no such model; ``broken``: it has one that cannot be used.
+        version: the one that cannot be used.
     """
 
-    def __init__(self, message: str, reason: Reason) -> None:
+    def __init__(self, message: str, reason: Reason, version: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.version = version
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class ModelFiles(ABC):
     """A place that has models."""
 
     @abstractmethod
-    def fetch(self, unless: str | None) -> AbstractContextManager[Fetched | None]:
-        """The files of the present version, for as long as the context lasts; None where that is the version ``unless``.
+    def fetch(self, unless: Collection[str] = ()) -> AbstractContextManager[Fetched | None]:
+        """The files of the present version, for as long as the context lasts; None where that is one of the versions ``unless``.
 
         Raises:
             SourceError: there is none.
@@ -83,12 +85,12 @@ class FolderFiles(ModelFiles):
         self._folder = folder
 
     @contextmanager
-    def fetch(self, unless: str | None) -> Iterator[Fetched | None]:
+    def fetch(self, unless: Collection[str] = ()) -> Iterator[Fetched | None]:
         """See :class:`ModelFiles`."""
         version = self._version()
-        yield None if version == unless else Fetched(self._folder, self._folder.resolve().name, version)
+        yield None if version in unless else Fetched(self._folder, self._folder.resolve().name, version)
         if self._version() != version:
-            raise SourceError(f"{self._folder}: the model was replaced while it was read", "broken")
+            raise SourceError(f"{self._folder}: the model was replaced while it was read", "broken", version)
 
     def _version(self) -> str:
         try:
@@ -127,9 +129,9 @@ class RegistryFiles(ModelFiles):
         self._stopped = False
 
     @contextmanager
-    def fetch(self, unless: str | None) -> Iterator[Fetched | None]:
+    def fetch(self, unless: Collection[str] = ()) -> Iterator[Fetched | None]:
         """See :class:`ModelFiles`."""
-        if unless is not None and self._is_unchanged(unless):
+        if unless and self._is_known(unless):
             yield None
             return
         with tempfile.TemporaryDirectory(prefix="mian-serve-", ignore_cleanup_errors=True) as folder:
@@ -143,23 +145,23 @@ class RegistryFiles(ModelFiles):
             if self._process is not None:
                 self._process.kill()
 
-    def _is_unchanged(self, version: str) -> bool:
-        """Whether the address still means a version, as far as that is known without MLflow."""
+    def _is_known(self, versions: Collection[str]) -> bool:
+        """Whether the address means one of some versions, as far as that is known without MLflow."""
         if self._parts.alias is None:
             return True
         registry = self._environment.get("MLFLOW_REGISTRY_URI") or self._environment.get("MLFLOW_TRACKING_URI", "")
         if not registry.startswith(("http://", "https://")):
             return False
         try:
-            return look_up_version(registry, self._parts.name, self._parts.alias, self._environment) == version
+            return look_up_version(registry, self._parts.name, self._parts.alias, self._environment) in versions
         except UnknownModelError as error:
             raise SourceError(f"{self._uri}: {error}", "missing") from error
         except LookupFailedError as error:
             raise SourceError(f"{self._uri}: {error}", "store") from error
 
-    def _ask(self, folder: str, unless: str | None) -> Mapping[str, str]:
+    def _ask(self, folder: str, unless: Collection[str]) -> Mapping[str, str]:
         command = [sys.executable, "-m", "mian.tracking.model_source", self._uri, folder]
-        command += [] if unless is None else ["--unless", unless]
+        command += ["--unless", *sorted(unless)] if unless else []
         with self._lock:
             if self._stopped:
                 raise SourceError("the server ends", "store")
@@ -179,7 +181,7 @@ class RegistryFiles(ModelFiles):
         except (IndexError, ValueError) as error:
             raise SourceError(f"{self._uri}: the registry's client failed: {errors[-1_000:].strip()}", "store") from error
         if "error" in answer:
-            raise SourceError(answer["error"], answer["reason"])  # type: ignore[arg-type]
+            raise SourceError(answer["error"], answer["reason"], answer.get("version"))  # type: ignore[arg-type]
         return answer
 
 

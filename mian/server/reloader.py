@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Collection
 
 from mian.scoring.servable_files import ServableError
 from mian.server.loaded_model import LoadedModel, load_model
@@ -13,12 +15,12 @@ from mian.server.state import ServerState
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE = 3_600.0
-"""A version that cannot be used is tried again after twice as long each time, but no longer than this, in seconds."""
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3_600.0
+"""Seconds after which a version that cannot be used is tried again; twice as many after each attempt, up to the second number."""
 
 
-def fetch_model(files: ModelFiles, engine: Engine, unless: str | None = None) -> LoadedModel | None:
-    """The present model of a place; None where that is the version ``unless``.
+def fetch_model(files: ModelFiles, engine: Engine, unless: Collection[str] = ()) -> LoadedModel | None:
+    """The present model of a place; None where that is one of the versions ``unless``.
 
     Raises:
         SourceError: there is none, or it cannot be used.
@@ -28,8 +30,9 @@ def fetch_model(files: ModelFiles, engine: Engine, unless: str | None = None) ->
             return None
         try:
             return load_model(fetched.folder, fetched.name, fetched.version, engine)
-        except (ServableError, OSError) as error:
-            raise SourceError(f"{fetched.name} {fetched.version}: {error}", "broken") from error
+        except Exception as error:  # a graph, weights or a contract of any kind of damage
+            kind = "" if isinstance(error, (ServableError, OSError)) else f"{type(error).__name__}: "
+            raise SourceError(f"{fetched.name} version {fetched.version}: {kind}{error}", "broken", fetched.version) from error
 
 
 class Reloader:
@@ -45,7 +48,9 @@ class Reloader:
         self._files = files
         self._stop = threading.Event()
         self._said: str | None = None
-        self._pause = state.settings.reload_seconds
+        self._broken: str | None = None
+        self._pause = FIRST_PAUSE
+        self._retry = 0.0
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
 
     def start(self) -> None:
@@ -60,32 +65,35 @@ class Reloader:
         if self._thread.is_alive():
             self._thread.join(5.0)
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._pause):
-            self.look()
-
     def look(self) -> None:
         """Look once."""
-        usual = self._state.settings.reload_seconds
+        known = {self._state.model.version}
+        if self._broken is not None and time.monotonic() < self._retry:
+            known.add(self._broken)
         try:
-            model = fetch_model(self._files, self._state.settings.engine, unless=self._state.model.version)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a new model, the old one answers on
-            if self._stop.is_set():
-                return
-            reason = error.reason if isinstance(error, SourceError) else "broken"
-            self._state.metrics.reload_failures.labels(reason).inc()
-            self._say(f"{type(error).__name__}: {error}" if not isinstance(error, SourceError) else str(error))
-            if reason == "broken":  # it takes a build to find out
-                self._pause = min(2 * max(self._pause, usual), max(LONGEST_PAUSE, usual))
+            model = fetch_model(self._files, self._state.settings.engine, known)
+        except SourceError as error:
+            if not self._stop.is_set():
+                self._note(error)
             return
-        self._pause = usual
-        self._said = None
         if model is not None:
             self._state.use(model)
             self._state.metrics.reloads.inc()
+            self._broken = self._said = None
             log.info("now answers: %s version %s (%s)", model.name, model.version, model.engine)
+        elif self._broken not in known:
+            self._said = None  # the store answers again
 
-    def _say(self, message: str) -> None:
-        if message != self._said:
-            log.error("reload: %s; version %s answers on", message, self._state.model.version)
-        self._said = message
+    def _run(self) -> None:
+        while not self._stop.wait(self._state.settings.reload_seconds):
+            self.look()
+
+    def _note(self, error: SourceError) -> None:
+        self._state.metrics.reload_failures.labels(error.reason).inc()
+        if error.reason == "broken":
+            self._pause = min(2 * self._pause, LONGEST_PAUSE) if error.version == self._broken else FIRST_PAUSE
+            self._broken = error.version
+            self._retry = time.monotonic() + self._pause
+        if str(error) != self._said:
+            log.error("reload: %s; version %s answers on", error, self._state.model.version)
+        self._said = str(error)

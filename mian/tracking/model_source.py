@@ -121,21 +121,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("uri", help="models:/NAME@ALIAS or models:/NAME/VERSION")
     parser.add_argument("folder", help="where to copy the model's files; an empty folder")
-    parser.add_argument("--unless", metavar="VERSION", help="copy nothing where the address means this version")
+    parser.add_argument(
+        "--unless", nargs="*", default=[], metavar="VERSION", help="copy nothing where the address means one of these"
+    )
     given = parser.parse_args(arguments)
-    answer: dict[str, Any]
+    answer: dict[str, Any] = {}
     try:
         _use_store()
         version = find_version(given.uri)
         answer = asdict(version)
-        if version.version != given.unless:
+        if version.version not in given.unless:
             answer["folder"] = str(download_servable(version, Path(given.folder)))
     except MissingModelError as error:
-        answer = {"error": str(error), "reason": "missing"}
+        answer |= {"error": str(error), "reason": "missing"}
     except ServableError as error:
-        answer = {"error": str(error), "reason": "broken"}
+        answer |= {"error": str(error), "reason": "broken"}
     except Exception as error:  # noqa: BLE001 - clients of stores raise errors of their own; the caller is told by this line
-        answer = {"error": f"{given.uri}: the model's store does not answer: {error}"[:2_000], "reason": "store"}
+        answer |= {"error": f"{given.uri}: the model's store does not answer: {error}"[:2_000], "reason": "store"}
     print(json.dumps(answer))
     return int("error" in answer)
 
