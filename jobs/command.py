@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from jobs.configuration import ConfigError
+from jobs.errors import ConfigError
 
 #: What libraries say at a job's terminal; MLflow's and Petastorm's daily words would hide the job's own.
 QUIET = {"py4j": logging.ERROR, "petastorm": logging.ERROR, "mlflow": logging.WARNING, "alembic": logging.WARNING}

@@ -17,11 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from jobs.errors import ConfigError
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used: which file, which key, what to do."""
+__all__ = ["ConfigError", "load_config"]
 
 
 def load_config(model: type[Config], path: str, overrides: Sequence[str] = (), inside: str | None = None) -> Config:

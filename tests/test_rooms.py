@@ -24,6 +24,14 @@ ROOMS: dict[str, set[str]] = {
         "mian.atomic_write", "mian.config",
         "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
     "mian/scoring": {"mian.contract"},
+    "mian/server": {
+        "mian.atomic_write",
+        "mian.contract",
+        "mian.scoring",
+        "mian.serving",
+        "mian.tracking.alias_lookup",
+        "mian.tracking.model_source",
+    },
     "mian/serving": {"mian.contract", "mian.fingerprint", "mian.layers", "mian.models", "mian.reports.palette", "mian.scoring"},
     "mian/optim": {"mian.config", "mian.distributed", "mian.kernels", "mian.layers", "mian.models"},
     "mian/evaluation": {
@@ -149,6 +157,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "mian/models": ("horovod", "petastorm", "mlflow"),
     "mian/metrics": ("torch", "horovod", "mlflow"),
     "mian/reports": ("torch", "horovod", "petastorm", "mlflow", "pandas"),
+    "mian/server": ("torch", "pandas", "mlflow"),
     "mian/stream": ("horovod", "mlflow"),
     "mian/distributed": ("petastorm", "mlflow"),
     "mian/execution": ("mlflow",),

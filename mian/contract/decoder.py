@@ -29,14 +29,19 @@ def decode_row(contract: Contract, tables: Mapping[str, pa.Array], row: Mapping[
     """
     decoded: dict[str, Any] = {}
     for field in contract.fields:
-        vocabulary = None if field.vocabulary is None else contract.vocabulary(field.vocabulary)
-        values = None if field.vocabulary is None else tables.get(field.vocabulary)
         if field.group == "behaviors":
             entries: Sequence[float] = row[field.column][: row[LENGTH_COLUMN]]
-            decoded[field.column] = [_decoded(field, vocabulary, values, entry) for entry in entries]
+            decoded[field.column] = [decode_value(contract, tables, field, entry) for entry in entries]
         else:
-            decoded[field.column] = _decoded(field, vocabulary, values, row[field.column])
+            decoded[field.column] = decode_value(contract, tables, field, row[field.column])
     return decoded
+
+
+def decode_value(contract: Contract, tables: Mapping[str, pa.Array], field: Field, encoded: float) -> str | float | None:
+    """The raw value of one id or number of a field; see :func:`decode_row`."""
+    if field.vocabulary is None:
+        return _decoded(field, None, None, encoded)
+    return _decoded(field, contract.vocabulary(field.vocabulary), tables.get(field.vocabulary), encoded)
 
 
 def _decoded(field: Field, vocabulary: Vocabulary | None, values: pa.Array | None, encoded: float) -> str | float | None:

@@ -18,6 +18,10 @@ Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
 #: Values of a vocabulary, the most frequent, whose ids lie in a dictionary. It takes 150 bytes a value; the others are searched for.
 _FREQUENT = 1 << 16
+#: Values that become Python's at a time.
+_PIECE = 1 << 12
+#: Whole numbers beyond this are written out by the encoder, which refuses what is too long.
+_WORD = 1 << 63
 _NUMBERS = {float, int, type(None)}
 
 
@@ -41,9 +45,7 @@ class ValueEncoder:
                 self._edges[vocabulary.name] = np.asarray(vocabulary.edges or (), np.float64)
             else:
                 table = vocabularies[vocabulary.name] if vocabulary.kind == "table" else pa.array([], pa.string())
-                frequent = table.slice(0, _FREQUENT).to_pylist()
-                ids = range(FIRST_ID, FIRST_ID + len(frequent))
-                self._ids[vocabulary.name] = dict(zip([None, *frequent], [UNKNOWN_ID, *ids], strict=True))
+                self._ids[vocabulary.name] = {None: UNKNOWN_ID, **_first_ids(table)}
 
     def encode(self, field: Field, values: Sequence[Any]) -> Column:
         """Encode single values.
@@ -79,6 +81,9 @@ class ValueEncoder:
             ids = np.zeros(len(values), np.int32)
         (others,) = np.nonzero(ids == 0)  # padding, which no value is
         if len(others):
+            ids[others] = [_whole_number_id(known, values[place]) for place in others.tolist()]
+            (others,) = np.nonzero(ids == 0)
+        if len(others):
             missed = [values[place] for place in others.tolist()]
             try:
                 raw = convert(field, missed)
@@ -86,3 +91,16 @@ class ValueEncoder:
                 raw = convert(field, list(values))  # which says of which row
             ids[others] = self._encoder.encode(field, raw)
         return ids
+
+
+def _whole_number_id(known: Mapping[str | None, int], value: Any) -> int:
+    """The id of a whole number by its text; 0 for what is none, or not frequent."""
+    return known.get(str(value), 0) if type(value) is int and abs(value) < _WORD else 0
+
+
+def _first_ids(table: pa.Array) -> dict[str | None, int]:
+    """The ids of a vocabulary's most frequent values; in pieces, between which other threads run."""
+    ids: dict[str | None, int] = {}
+    for start in range(0, min(_FREQUENT, len(table)), _PIECE):
+        ids |= zip(table.slice(start, min(_PIECE, _FREQUENT - start)).to_pylist(), itertools.count(FIRST_ID + start))
+    return ids

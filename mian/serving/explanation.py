@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from mian.scoring.one_user_encoder import Columns
 from mian.scoring.raw_values import ServingInputError
 from mian.serving.servable import Servable
 
@@ -62,6 +63,32 @@ def explain_sample(servable: Servable, sample: Mapping[str, torch.Tensor], value
         weights = {name: weight.double().numpy() for name, weight in servable.model.explain(sample).items()}
     (table,) = _tables(servable, [values], weights)
     return table
+
+
+def explain_candidates(
+    servable: Servable, user: Columns, candidates: Columns, rows: Sequence[Mapping[str, Any]]
+) -> list[list[dict[str, Any]]]:
+    """The attention behind the score of each of N candidates of one user.
+
+    Args:
+        servable: A model that has attention.
+        user: What :meth:`mian.scoring.one_user_encoder.OneUserEncoder.user` gives.
+        candidates: What :meth:`mian.scoring.one_user_encoder.OneUserEncoder.candidates` gives.
+        rows: The raw values of each candidate by column, of behaviors lists.
+
+    Returns:
+        The lines of :func:`explain` for each candidate.
+
+    Raises:
+        ServingInputError: The model has no attention.
+    """
+    batch = {name: torch.from_numpy(column.repeat(len(rows), axis=0)) for name, column in user.items()}
+    with torch.inference_mode():
+        batch |= {name: torch.from_numpy(column) for name, column in candidates.items()}
+        weights = {name: weight.double().numpy() for name, weight in servable.model.explain(batch).items()}
+    if not weights:
+        raise ServingInputError("the model has no attention that could be explained; mian has", "explain")
+    return [table.to_dict(orient="records") for table in _tables(servable, rows, weights)]
 
 
 def _tables(

@@ -24,7 +24,7 @@ from mian.contract import (
     vocabulary_to_parquet,
     vocabulary_values,
 )
-from mian.contract.encoder import LARGEST_NUMBER, padded, padding
+from mian.contract.encoder import LARGEST_NUMBER, _hashes, padded, padding
 
 CITY = Field(group="user", name="city", vocabulary="city")
 
@@ -157,3 +157,13 @@ def test_the_values_of_a_vocabulary_are_read_in_pieces_and_in_order(values: int)
     assert read.type == pa.string()
     assert read.to_pylist() == known
     assert table(*known).encode(CITY, read).tolist() == list(range(2, values + 2))
+
+
+def test_texts_that_differ_are_told_apart_wherever_they_differ() -> None:
+    texts = ["", "\0", "\0\0", "ab", "ba", "a\0", *(f"value {n}" for n in range(50_000))]
+    texts += ["x" * n for n in range(1_000, 1_050)] + ["x" * 2_000 + "y", "x" * 1_999 + "yx"]
+    hashes = _hashes(pa.array(texts))
+    assert len(np.unique(hashes)) == len(texts)
+    assert np.log2(hashes.astype(float).max()) > 60
+    np.testing.assert_array_equal(_hashes(pa.array(["before", *texts]).slice(1, 40)), hashes[:40])
+    assert len(_hashes(pa.array([], pa.string()))) == 0
