@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import pandas as pd
@@ -18,9 +20,9 @@ from mlflow.models import Model
 from mian.config import TrackingConfig
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
-from mian.serving.servable import MODEL_FILE
+from mian.serving.servable import MODEL_FILE, servable_digest
 from mian.tracking.mlflow_store import check_store, uploading
-from mian.tracking.records import TRAINING_TAG, read_training
+from mian.tracking.records import TRAINING_FILE, TRAINING_TAG, read_training
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""
@@ -125,18 +127,67 @@ def load_model(uri: str) -> Servable:
         ServableError: it is no such model, or is damaged.
         TrackingError: MLflow can never answer there.
     """
-    folder = Path(uri)
+    with tempfile.TemporaryDirectory() as copy:
+        return load_servable(_fetched(uri, copy)[0])
+
+
+class FetchedModel(NamedTuple):
+    """A servable folder of this machine, and which version it is: see :func:`fetch_model`."""
+
+    folder: Path
+    version: str
+
+
+def fetch_model(uri: str, copy: str | Path) -> FetchedModel:
+    """Bring a model to this machine.
+
+    An alias is resolved first, so that the version is that of the files, also where the alias is moved meanwhile.
+
+    Args:
+        uri: a folder that a training kept, which stays where it is, or a model of MLflow, see :func:`load_model`.
+        copy: an empty folder that MLflow's files are put into.
+
+    Returns:
+        The servable folder, and its version: ``mian/3`` of a registered model; else the id of its training, or the first digits of the
+        SHA-256 of its files where it does not say.
+
+    Raises:
+        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+        ServableError: it is no such model.
+        TrackingError: MLflow can never answer there, or ``training.json`` cannot be read.
+    """
+    folder, version = _fetched(uri, copy)
+    return FetchedModel(folder, version or _training_or_digest(folder))
+
+
+def _fetched(uri: str, copy: str | Path) -> tuple[Path, str | None]:
+    """A model's servable folder, and its version if it is registered; see :func:`fetch_model`."""
+    folder, version = Path(uri), None
     if ":" in uri and not folder.exists():
         check_store(mlflow.get_tracking_uri())
-        with tempfile.TemporaryDirectory() as copy:
-            return _load(_servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=copy))), uri)
-    return _load(folder, uri)
-
-
-def _load(folder: Path, uri: str) -> Servable:
+        version = _registered_version(uri)
+        place = f"models:/{version}" if version is not None else uri
+        folder = _servable_in(Path(mlflow.artifacts.download_artifacts(place, dst_path=str(copy))))
     if not (folder / MODEL_FILE).exists():
         raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
-    return load_servable(folder)
+    return folder, version
+
+
+def _registered_version(uri: str) -> str | None:
+    """``mian/3`` of a version's URI, or of the alias that points to it now; None of other URIs."""
+    named = re.fullmatch(r"models:/([^/@]+)/([0-9]+)", uri)
+    if named is not None:
+        return f"{named[1]}/{named[2]}"
+    named = re.fullmatch(r"models:/([^/]+)@([^/@]+)", uri)
+    if named is None:
+        return None
+    return f"{named[1]}/{mlflow.MlflowClient().get_model_version_by_alias(named[1], named[2]).version}"
+
+
+def _training_or_digest(folder: Path) -> str:
+    if (folder / TRAINING_FILE).exists():
+        return read_training(folder).training
+    return servable_digest(folder)[:16]
 
 
 def _servable_in(model: Path) -> Path:
