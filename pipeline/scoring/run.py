@@ -109,7 +109,7 @@ def score_days(spark: SparkSession, config: DataConfig, model: ScoringModel, req
         folder = ScoresFolder(storage, request.output, config.name)
         folder.refuse_foreign()
         try:
-            with DatasetLock(storage, request.output, request.wait) as lock:
+            with DatasetLock(storage, request.output, request.wait, activity="scores into this folder") as lock:
                 return _Run(spark, config, candidates, model, request, folder, lock).run(days)
         except OSError as error:
             raise ContractError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ SHOWN = pa.schema(
         ("position", pa.int32()),
         ("device", pa.string()),
         ("bid", pa.float64()),
+        ("seen", pa.list_(pa.string())),
+        ("clicked", pa.int32()),
     ]
 )
 CLICKS = pa.schema([*((name, pa.string()) for name in IDS), ("ts", TIMESTAMP)])
@@ -47,7 +50,7 @@ class Shop:
 
     @property
     def candidates(self) -> Path:
-        """The test day's impressions, as nobody has seen them yet."""
+        """The impressions of the last two days, as nobody has seen them yet."""
         return self.folder / "candidates"
 
 
@@ -70,6 +73,7 @@ def write_pages(folder: Path, pages: int = 40, days: int = len(DAYS), seed: int 
                 f"u{draw.randint(0, 7)}" if draw.random() < 0.9 else f"new-{day}-{page} \u00e9"
             )  # without a history or a profile
             device = draw.choice(["phone", "desktop", None])
+            seen = [f"i{draw.randint(0, 24)}" for _ in range(draw.randint(0, 7))]
             for position in range(draw.choice([1, 1, 2, 3, 4, 9])):
                 row = {
                     "impression_id": f"{day}-{page}-{position}",
@@ -79,9 +83,11 @@ def write_pages(folder: Path, pages: int = 40, days: int = len(DAYS), seed: int 
                     "position": position,
                     "device": device,
                     "bid": draw.choice([None, draw.random() * 10]),
+                    "seen": seen[draw.randint(0, 1) :],  # not the same for all of a page
+                    "clicked": int(draw.random() < 0.3),
                 }
                 shown.append(row)
-                if draw.random() < 0.3:
+                if row["clicked"]:
                     clicks.append({name: row[name] for name in IDS} | {"ts": moment + dt.timedelta(seconds=9)})
         write_day(folder / "impressions", day, shown, SHOWN)
         write_day(folder / "clicks", day, clicks, CLICKS)
@@ -91,17 +97,28 @@ def write_pages(folder: Path, pages: int = 40, days: int = len(DAYS), seed: int 
     pq.write_table(items, folder / "items.parquet")
 
 
-def shop_config(folder: Path, **changes: Any) -> DataConfig:
-    """The configuration of such logs; ``changes`` replace top-level keys."""
+def shop_config(folder: Path, kind: str = "clicks", **changes: Any) -> DataConfig:
+    """The configuration of such logs.
+
+    Args:
+        folder: Where they are.
+        kind: Where behaviors come from: ``clicks``, ``labels`` (the positives of the impressions), or ``lists`` (recorded histories).
+        changes: Replace top-level keys.
+    """
     shown = {**EVENT, "position": "position", "device": "device", "bid": "bid"}
+    impressions = {"path": str(folder / "impressions"), "columns": shown, "day_column": "day"}
+    clicks = {"path": str(folder / "clicks"), "columns": EVENT, "day_column": "day"}
+    log: dict[str, Any] = {"kind": "impressions_and_clicks", "impressions": impressions, "clicks": clicks}
+    if kind == "lists":
+        log["behaviors"] = {"from": "impressions", "items": "seen", "most_recent": "last"}
+    if kind == "labels":
+        labeled = impressions | {"columns": shown | {"label": "clicked"}}
+        log = {"kind": "labeled", "impressions": labeled, "label_delay_hours": 1}
+    gap = {} if kind == "lists" else {"gap": {"kind": "time_gap"}}
     values: dict[str, Any] = {
         "name": "pages",
-        "samples": str(folder / "samples"),
-        "log": {
-            "kind": "impressions_and_clicks",
-            "impressions": {"path": str(folder / "impressions"), "columns": shown, "day_column": "day"},
-            "clicks": {"path": str(folder / "clicks"), "columns": EVENT, "day_column": "day"},
-        },
+        "samples": str(folder / f"samples-{kind}"),
+        "log": log,
         "items": {"path": str(folder / "items.parquet"), "columns": {"item_id": "item_id", "category": "category"}},
         "users": {
             "path": str(folder / "users"),
@@ -111,7 +128,7 @@ def shop_config(folder: Path, **changes: Any) -> DataConfig:
         },
         "fields": {
             "candidate": {"item_id": {}, "category": {}},
-            "behaviors": {"item_id": {}, "category": {}, "gap": {"kind": "time_gap"}},
+            "behaviors": {"item_id": {}, "category": {}, **gap},
             "user": {"age": {}},
             "context": {
                 "position": {},
@@ -131,15 +148,20 @@ def shop_config(folder: Path, **changes: Any) -> DataConfig:
     return DataConfig.model_validate(values | changes)
 
 
-def build_shop(spark: SparkSession, folder: Path) -> Shop:
-    """Write logs, build their samples, and save a model whose weights are drawn."""
-    write_pages(folder)
-    config = shop_config(folder)
+def build_shop(spark: SparkSession, folder: Path, kind: str = "clicks") -> Shop:
+    """Build the samples of logs that are there, and save a model whose weights are drawn."""
+    config = shop_config(folder, kind)
     build_samples(spark, config, DAYS[0], DAYS[-1])
     contract = read_contract(config.samples)
-    model = write_servable(folder / "model", make_model(contract, options=OPTIONS), contract, config.samples, options=OPTIONS)
-    for day in DAYS[-2:]:
+    model = make_model(contract, options=OPTIONS)
+    servable = write_servable(folder / f"model-{kind}", model, contract, config.samples, options=OPTIONS)
+    return Shop(folder, config, contract, servable)
+
+
+def write_candidates(folder: Path, days: Iterable[dt.date] = DAYS[-2:]) -> None:
+    """``candidates/``: the impressions of some days without what is known of them only later."""
+    for day in days:
         target = folder / "candidates" / f"day={day}"
         target.mkdir(parents=True)
-        (target / "part-0.parquet").write_bytes((folder / "impressions" / f"day={day}" / "part-0.parquet").read_bytes())
-    return Shop(folder, config, contract, model)
+        shown = pq.read_table(folder / "impressions" / f"day={day}" / "part-0.parquet", partitioning=None)
+        pq.write_table(shown.drop(["clicked"]), target / "part-0.parquet")
