@@ -29,12 +29,12 @@ from torch import nn
 from jobs import evaluate
 from mian.contract import Contract, read_contract
 from mian.models import build
+from mian.scoring.one_user_encoder import OneUserEncoder
+from mian.scoring.onnx_scorer import OnnxScorer
+from mian.server.replay import read_log, replay
 from mian.serving import input_example, load_servable, read_vocabularies, save_servable
 from mian.serving.mlflow_export import log_servable
 from mian.serving.onnx_export import export_onnx
-from mian.server.replay import read_log, replay
-from mian.scoring.one_user_encoder import OneUserEncoder
-from mian.scoring.onnx_scorer import OnnxScorer
 from tests.support.odd_logs import HISTORY, write_odd_logs
 from tests.support.timeouts import seconds
 
@@ -112,9 +112,7 @@ def difference(found: pd.Series, right: pd.Series) -> float:
     return float((found.reindex(right.index) - right).abs().max())
 
 
-def test_the_registered_model_scores_as_the_evaluation(
-    folder: Path, raw: pd.DataFrame, right: pd.Series, tmp_path: Path
-) -> None:
+def test_the_registered_model_scores_as_the_evaluation(folder: Path, raw: pd.DataFrame, right: pd.Series, tmp_path: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.create_experiment("parity", artifact_location=(tmp_path / "artifacts").as_uri())
     mlflow.set_experiment("parity")

@@ -66,7 +66,9 @@ def write_odd_logs(folder: Path, rows: int, seed: int = 0) -> Path:
     sessions = rows // CANDIDATES
     for number in range(sessions + sessions // 2):
         is_test = number < sessions
-        day = FIRST_DAY + dt.timedelta(days=int(TRAIN_DAYS + random.integers(TEST_DAYS) if is_test else random.integers(TRAIN_DAYS)))
+        day = FIRST_DAY + dt.timedelta(
+            days=int(TRAIN_DAYS + random.integers(TEST_DAYS) if is_test else random.integers(TRAIN_DAYS))
+        )
         time = dt.datetime.combine(day, dt.time()) + dt.timedelta(microseconds=int(random.integers(86_400_000_000)))
         user = USERS[random.integers(len(USERS))] if is_test else USERS[random.integers(len(USERS) - 1)]
         device = [None, "phone", "Ταμπλέτα", "tv"][random.integers(4)]
@@ -83,7 +85,12 @@ def write_odd_logs(folder: Path, rows: int, seed: int = 0) -> Path:
                 }
             )
     clicks = [
-        {"impression_id": row["impression_id"], "user_id": row["user_id"], "item_id": row["item_id"], "time": row["time"] + _seconds(9)}
+        {
+            "impression_id": row["impression_id"],
+            "user_id": row["user_id"],
+            "item_id": row["item_id"],
+            "time": row["time"] + _seconds(9),
+        }
         for row in impressions
         if random.random() < 0.2
     ]
