@@ -36,7 +36,6 @@ from mian.serving import input_example, load_servable, read_vocabularies, save_s
 from mian.serving.mlflow_export import log_servable
 from mian.serving.onnx_export import export_onnx
 from tests.support.odd_logs import HISTORY, write_odd_logs
-from tests.support.timeouts import seconds
 
 ROOT = Path(__file__).parents[2]
 ROWS = int(os.environ.get("MIAN_PARITY_ROWS", "2000"))
@@ -54,7 +53,7 @@ def run(folder: Path, *command: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=seconds(400),
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -183,7 +182,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
             yield address_of(process, folder / "server.log")
         finally:
             process.terminate()
-            assert process.wait(seconds(30)) == 0, (folder / "server.log").read_text()
+            assert process.wait(60) == 0, (folder / "server.log").read_text()
 
 
 def address_of(process: subprocess.Popen[bytes], log: Path) -> str:
@@ -204,5 +203,5 @@ def address_of(process: subprocess.Popen[bytes], log: Path) -> str:
 def post(address: str, request: dict[str, Any]) -> Any:
     headers = {"Content-Type": "application/json"}
     asked = urllib.request.Request(f"{address}/v1/score", json.dumps(request).encode(), headers)
-    with urllib.request.urlopen(asked, timeout=seconds(30)) as answer:
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         return json.load(answer)
