@@ -27,6 +27,8 @@ from pipeline.scoring.moments import score_moments
 from pipeline.scoring.scorer import Columns, Scorer, ScorerFactory
 
 MOMENT = pa.timestamp("us", tz="UTC")
+#: The columns of ids, and where packed candidates have them.
+IDS = {"impression_id": ID_COLUMN, "user_id": USER_ID_COLUMN, "item_id": ITEM_ID_COLUMN}
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ def score_files(blobs: DataFrame, plan: ScorePlan, partitions: int) -> DataFrame
     return blobs.repartition(partitions, *keys).groupBy(*keys).applyInArrow(work, FILES)
 
 
+@dataclass(frozen=True)
+class EncodedCandidates:
+    """Candidates in the order of time, user and impression."""
+
+    keys: pa.Table
+    """Columns ``impression_id``, ``user_id``, ``item_id`` and ``time``, microseconds."""
+    columns: Columns
+    moments: IntArray
+    """The number of each one's user and time, ``(N,)``."""
+
+
 def scored(payloads: list[pa.Buffer], model: WorkerModel, plan: ScorePlan) -> pa.Table:
     """The scores of a file, in the order of time, user and impression.
 
@@ -92,24 +105,33 @@ def scored(payloads: list[pa.Buffer], model: WorkerModel, plan: ScorePlan) -> pa
     Returns:
         Columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``score``, ``model_version`` and ``scored_at``.
     """
-    samples = EncodedSamples(payloads, model.contract, model.encoder)
-    ids = {"impression_id": ID_COLUMN, "user_id": USER_ID_COLUMN, "item_id": ITEM_ID_COLUMN}
-    keys = pa.table({"time": samples.plain(TIME_COLUMN), **{name: samples.text(column) for name, column in ids.items()}})
-    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ("time", "user_id", "impression_id")])
-    keys = keys.take(order).combine_chunks()
-    columns = _ordered(samples, model.contract, order.to_numpy().astype(np.int64))
-    users, _ = codes(keys.column("user_id"))
-    times: IntArray = np.unique(keys.column("time").to_numpy(), return_inverse=True)[1].reshape(-1).astype(np.int64)
-    scores = score_moments(model.scorer, model.contract, columns, pairs(users, times), plan.smallest_group)
+    candidates = encoded(payloads, model)
+    scores = score_moments(model.scorer, model.contract, candidates.columns, candidates.moments, plan.smallest_group)
     return pa.table(
         {
-            **{name: keys.column(name) for name in ids},
-            "time": keys.column("time").cast(pa.timestamp("us")).cast(MOMENT),
+            **{name: candidates.keys.column(name) for name in IDS},
+            "time": candidates.keys.column("time").cast(pa.timestamp("us")).cast(MOMENT),
             "score": scores,
             "model_version": pa.repeat(plan.model_version, len(scores)),
             "scored_at": pa.repeat(pa.scalar(plan.scored_at, MOMENT), len(scores)),
         }
     )
+
+
+def encoded(payloads: list[pa.Buffer], model: WorkerModel) -> EncodedCandidates:
+    """The candidates of a file as the model reads them.
+
+    Args:
+        payloads: packed candidates, in whatever order.
+        model: encodes them.
+    """
+    samples = EncodedSamples(payloads, model.contract, model.encoder)
+    keys = pa.table({"time": samples.plain(TIME_COLUMN), **{name: samples.text(column) for name, column in IDS.items()}})
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ("time", "user_id", "impression_id")])
+    keys = keys.take(order).combine_chunks()
+    users, _ = codes(keys.column("user_id"))
+    times: IntArray = np.unique(keys.column("time").to_numpy(), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return EncodedCandidates(keys, _ordered(samples, model.contract, order.to_numpy().astype(np.int64)), pairs(users, times))
 
 
 def _ordered(samples: EncodedSamples, contract: Contract, order: IntArray) -> Columns:
