@@ -47,7 +47,7 @@ class Reloader:
         self._state = state
         self._files = files
         self._stop = threading.Event()
-        self._said: str | None = None
+        self._said: tuple[str, str | None] | None = None
         self._broken: str | None = None
         self._pause = FIRST_PAUSE
         self._retry = 0.0
@@ -94,6 +94,6 @@ class Reloader:
             self._pause = min(2 * self._pause, LONGEST_PAUSE) if error.version == self._broken else FIRST_PAUSE
             self._broken = error.version
             self._retry = time.monotonic() + self._pause
-        if str(error) != self._said:
+        if (error.reason, error.version) != self._said:
             log.error("reload: %s; version %s answers on", error, self._state.model.version)
-        self._said = str(error)
+        self._said = (error.reason, error.version)
