@@ -143,7 +143,7 @@ def measured(
     days = candidate_days(spark, candidates)
     events = CandidateLogs(spark, config, candidates, days[0]).read(days[0], days[-1])
     blobs = packed_candidates(spark, candidates, events, days).where(f"kind = '{SAMPLES}'").persist(StorageLevel.DISK_ONLY)
-    plan = ScorePlan(give_to_workers(spark, model), model.factory, model.version, 0, smallest_group)
+    plan = ScorePlan(give_to_workers(spark, model), model.factory, model.version, 0, smallest_group, {})
     parts = encoded_files(blobs, load_model(model.folder, model.factory))
     count = sum(len(part.moments) for part in parts)
     scored = score_files(blobs, plan, TASKS_PER_FILE * len(parts))

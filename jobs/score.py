@@ -13,6 +13,8 @@ import mlflow
 from jobs import command
 from jobs.configuration import ConfigError, load_config
 from mian.contract import ContractError
+from mian.scoring.servable_files import read_description
+from mian.scoring.stand_ins import position_stand_ins
 from mian.serving import ServableError
 from mian.serving.batch_scorer import load_batch_scorer
 from mian.serving.servable import servable_digest, servable_files
@@ -55,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--to", dest="last", type=command.day, metavar="DAY", help="last day; the last of the candidates by default"
     )
     parser.add_argument(
+        "--position",
+        choices=["logged", "serving"],
+        default="logged",
+        help="serving: candidates that are not ranked yet. They need no column for fields that are known only after ranking "
+        "(position_fields of the training); the model reads what it reads where a request to the server leaves them out",
+    )
+    parser.add_argument(
         "--scored-at",
         type=_moment,
         metavar="TIME",
@@ -80,9 +89,10 @@ def _score(options: argparse.Namespace) -> None:
         raise ConfigError(f"--to {options.last} is before --from {options.first}")
     mlflow.set_tracking_uri(tracking_uri(options.tracking_uri))
     names = ("impressions", "output", "first", "last", "scored_at", "overwrite", "wait")
-    request = ScoringRequest(**{name: getattr(options, name) for name in names})
     with tempfile.TemporaryDirectory() as copy:
         folder, version = fetch_model(options.model, copy)
+        stand_ins = position_stand_ins(read_description(folder).stand_ins, options.position)
+        request = ScoringRequest(**{name: getattr(options, name) for name in names}, stand_ins=stand_ins)
         files, digest = servable_files(folder), servable_digest(folder)
         spark = spark_session(f"score {config.name}", SETTINGS)
         try:

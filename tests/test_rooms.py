@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.metrics",
         "mian.models",
         "mian.reports",
+        "mian.scoring",
         "mian.serving",
         "mian.stream",
     },

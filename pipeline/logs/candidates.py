@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -18,11 +19,12 @@ from pipeline.logs.recorded import take_histories
 from pipeline.logs.rules import LogFacts, count, mark
 from pipeline.logs.sources import LABEL_TIME, read_source
 
+_NULL = {"categorical": "cast(null as string)", "numeric": "cast(null as double)"}
 #: What a log of impressions says of a row after it was shown: a candidate has none of it.
 LATER_COLUMNS = (LABEL_COLUMN, LABEL_TIME, "arrived")
 
 
-def candidates_config(config: DataConfig, path: str) -> DataConfig:
+def candidates_config(config: DataConfig, path: str, unknown: Collection[str] = ()) -> DataConfig:
     """A data set with candidates in the place of its impressions, and with behaviors of a source of their own.
 
     Behaviors come from where they came before: logs of behaviors, clicks, the log's positives, or the candidates' own lists. No label
@@ -31,13 +33,20 @@ def candidates_config(config: DataConfig, path: str) -> DataConfig:
     Args:
         config: the data set that the model was trained on.
         path: the candidates; their format, options and columns are those of ``log.impressions``.
+        unknown: columns of the context, such as ``context_position``, that the candidates need not have; they are null.
     """
     log = config.log
-    columns = {name: text for name, text in log.impressions.columns.items() if name not in LATER_COLUMNS}
+    later = {name for name, field in config.fields.context.items() if f"context_{name}" in unknown and field.expression is None}
+    columns = {name: text for name, text in log.impressions.columns.items() if name not in {*LATER_COLUMNS, *later}}
     candidates = log.impressions.model_copy(update={"path": path, "table": None, "columns": columns})
     behaviors = log.behaviors if log.has_behaviors else {"click": log.clicks or log.impressions}
     changes = {"kind": "labeled", "impressions": candidates, "clicks": None, "negatives": None, "behaviors": behaviors}
-    return config.model_copy(update={"log": log.model_copy(update=changes), "sampling": Sampling()})
+    context = {
+        name: field.model_copy(update={"expression": _NULL[field.kind]}) if f"context_{name}" in unknown else field
+        for name, field in config.fields.context.items()
+    }
+    fields = config.fields.model_copy(update={"context": context})
+    return config.model_copy(update={"log": log.model_copy(update=changes), "sampling": Sampling(), "fields": fields})
 
 
 def candidate_days(

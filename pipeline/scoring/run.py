@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -68,6 +68,9 @@ class ScoringRequest:
     scored_at: dt.datetime | None = None
     overwrite: bool = False
     wait: float = 0.0
+    stand_ins: Mapping[str, int | float] = field(default_factory=dict)
+    """By column of the context, what the model reads in the place of the candidates' values: an id, or a transformed number. The
+    candidates need no such column."""
     smallest_group: int = SMALLEST_GROUP
     """See :func:`pipeline.scoring.moments.score_moments`."""
 
@@ -98,7 +101,7 @@ def score_days(spark: SparkSession, config: DataConfig, model: ScoringModel, req
             by something else, or another run is at work in the folder.
     """
     refuse_other_settings(config, read_contract(model.folder), model.version)
-    candidates = candidates_config(config, request.impressions)
+    candidates = candidates_config(config, request.impressions, request.stand_ins)
     refuse_unreachable(spark, candidates.model_copy(update={"samples": request.output}))
     with log_errors(candidates):
         refuse_overlap(spark, candidates.model_copy(update={"samples": request.output}))
@@ -196,6 +199,7 @@ class _Run:
             model_version=self._model.version,
             scored_at=microseconds(moment - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)),
             smallest_group=self._request.smallest_group,
+            stand_ins=self._request.stand_ins,
         )
         logs = CandidateLogs(self._spark, self._config, self._candidates, first)
         for run in runs(days):

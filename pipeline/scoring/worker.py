@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ class ScorePlan:
     """Microseconds since 1970-01-01 UTC."""
     smallest_group: int
     """See :func:`pipeline.scoring.moments.score_moments`."""
+    stand_ins: Mapping[str, int | float]
+    """See :class:`pipeline.scoring.run.ScoringRequest`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ def scored(payloads: list[pa.Buffer], model: WorkerModel, plan: ScorePlan) -> pa
         Columns ``impression_id``, ``user_id``, ``item_id``, ``time``, ``score``, ``model_version`` and ``scored_at``.
     """
     candidates = encoded(payloads, model)
-    scores = score_moments(model.scorer, model.contract, candidates.columns, candidates.moments, plan.smallest_group)
+    columns = candidates.columns
+    columns |= {name: np.full_like(columns[name], value) for name, value in plan.stand_ins.items()}
+    scores = score_moments(model.scorer, model.contract, columns, candidates.moments, plan.smallest_group)
     return pa.table(
         {
             **{name: candidates.keys.column(name) for name in IDS},

@@ -105,10 +105,25 @@ def raw(folder: Path) -> pd.DataFrame:
     return rows
 
 
+def score_days(folder: Path, impressions: str, output: str, *options: str) -> None:
+    """Run batch scoring on the days of the test split."""
+    paths = ["--impressions", impressions, "--output", output]
+    days = ["--from", "2026-01-04", "--to", "2026-01-05"]
+    run(folder, "score.py", "--config", "odd.yaml", "--model", "model", *paths, *days, *options)
+
+
+def scores_of(folder: Path) -> pd.Series:
+    """What batch scoring wrote, by impression."""
+    scores = ds.dataset(folder, format="parquet").to_table(columns=["impression_id", "score"]).to_pandas()
+    return scores.set_index("impression_id")["score"]
+
+
 def difference(found: pd.Series, right: pd.Series) -> float:
     """The largest difference of all impressions."""
     assert sorted(found.index) == sorted(right.index)
-    return float((found.reindex(right.index) - right).abs().max())
+    largest = float((found.reindex(right.index) - right).abs().max())
+    print(f"{len(right):,} impressions, largest difference {largest:.1e}")
+    return largest
 
 
 def test_the_registered_model_scores_as_the_evaluation(folder: Path, raw: pd.DataFrame, right: pd.Series, tmp_path: Path) -> None:
@@ -123,11 +138,25 @@ def test_the_registered_model_scores_as_the_evaluation(folder: Path, raw: pd.Dat
 
 
 def test_batch_scoring_scores_as_the_evaluation(folder: Path, right: pd.Series) -> None:
-    paths = ["--impressions", "logs/impressions", "--output", "scores"]
-    days = ["--from", "2026-01-04", "--to", "2026-01-05"]
-    run(folder, "score.py", "--config", "odd.yaml", "--model", "model", *paths, *days)
-    scores = ds.dataset(folder / "scores", format="parquet").to_table(columns=["impression_id", "score"]).to_pandas()
-    assert difference(scores.set_index("impression_id")["score"], right) <= TOLERANCE
+    score_days(folder, "logs/impressions", "scores")
+    assert difference(scores_of(folder / "scores"), right) <= TOLERANCE
+
+
+def test_candidates_that_have_no_position_yet_are_scored_as_the_evaluation_does_with_what_stands_for_it(
+    folder: Path, right: pd.Series
+) -> None:
+    (folder / "logs" / "candidates").mkdir()
+    shown = pq.read_table(folder / "logs" / "impressions" / "part.parquet")
+    pq.write_table(shown.drop(["position"]), folder / "logs" / "candidates" / "part.parquet")
+    score_days(folder, "logs/candidates", "unranked", "--position", "serving")
+    found = scores_of(folder / "unranked")
+
+    samples, predictions = str(folder / "samples"), str(folder / "serving.parquet")
+    arguments = ["--model", str(folder / "model"), "--samples", samples, "--predictions", predictions]
+    assert evaluate.main([*arguments, "--position", "serving"]) == 0
+    evaluated = pd.read_parquet(predictions).set_index("impression_id")["probability"]
+    assert difference(found, evaluated) <= TOLERANCE
+    assert difference(found, right) > 0.01, "positions matter"
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
