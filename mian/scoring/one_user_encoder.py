@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,9 @@ class OneUserEncoder:
                 candidate.
         """
         self._check_names("candidate", candidates)
+        candidates, context = _lists("candidates", candidates), _lists("candidate_context", context or {})
         lengths = {f"candidates.{name}": len(values) for name, values in candidates.items()}
-        lengths |= {f"candidate_context.{name}": len(values) for name, values in (context or {}).items()}
+        lengths |= {f"candidate_context.{name}": len(values) for name, values in context.items()}
         count = _one_length(lengths, "candidates")
         if not count:
             raise ServingInputError("candidates: there is none; give at least one", "candidates")
@@ -106,6 +107,7 @@ class OneUserEncoder:
         length = 0
         if behaviors:
             self._check_names("behaviors", behaviors)
+            behaviors = _lists("behaviors", behaviors)
             length = _one_length({f"behaviors.{name}": len(values) for name, values in behaviors.items()}, "behaviors")
         real = min(length, longest)
         columns: Columns = {LENGTH_COLUMN: np.full(1, real, np.int32)}
@@ -144,6 +146,20 @@ _NAMES: dict[Group, str] = {"candidate": "candidates", "behaviors": "behaviors",
 
 def _filled(field: Field, count: int, value: int | float) -> Column:
     return np.full(count, value, np.int32) if field.is_categorical else np.full(count, value, np.float32)
+
+
+def _lists(where: str, values_by_name: Lists) -> dict[str, list[Any]]:
+    """Lists of whatever has values in an order: NumPy's arrays, a pandas column whatever its index.
+
+    Raises:
+        ServingInputError: a single value stands in the place of a list.
+    """
+    lists: dict[str, list[Any]] = {}
+    for name, values in values_by_name.items():
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            raise ServingInputError(f"{where}.{name}: a list is needed, got {type(values).__name__}", f"{where}.{name}")
+        lists[name] = values if isinstance(values, list) else list(values)
+    return lists
 
 
 def _one_length(lengths: Mapping[str, int], where: str) -> int:

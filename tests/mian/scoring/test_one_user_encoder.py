@@ -133,6 +133,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"candidates": {"item_id": ["i1", "i2"], "brand": ["b"], "price": [1]}}, "candidates", "of one length"),
     ({"candidates": {"item_id": [], "brand": [], "price": []}}, "candidates", "there is none"),
     ({"candidates": {"item_id": ["i1", ["i2"]], "brand": ["b", "b"], "price": [1, 2]}}, "candidates.item_id", "row 1"),
+    ({"candidates": {"item_id": "i1", "brand": ["b", "b"], "price": [1, 2]}}, "candidates.item_id", "a list is needed, got str"),
+    ({"behaviors": {"item_id": None, "gap": [1.0], "price": [1.0]}}, "behaviors.item_id", "a list is needed, got NoneType"),
     ({"candidate_context": {"slot": ["i1"]}}, "candidate_context.slot", "no field 'slot'"),
     ({"candidate_context": {"position": ["i1", "i2"]}}, "candidates", "of one length"),
 ]  # fmt: skip
@@ -152,6 +154,24 @@ def test_what_is_wrong_is_said_with_its_field(encoder: OneUserEncoder, changed: 
         user = encoder.user(request["user"], request["context"], request["behaviors"])
         encoder.candidates(user, request["candidates"], request["candidate_context"])
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    "kind", [np.array, tuple, lambda values: pd.Series(values, index=range(len(values))[::-1], dtype=object)]
+)
+def test_values_are_taken_in_their_order_whatever_holds_them(encoder: OneUserEncoder, kind: Any) -> None:
+    request = request_of(np.random.default_rng(1), 1, 0)
+    user = encoder.user(request["user"], request["context"], {})
+    lists = {"item_id": ["i39", "i1", "new", "i7"], "brand": ["a", "b", "c", "d"], "price": [4.0, 3.0, 2.0, 1.0]}
+    right = encoder.candidates(user, lists)
+    found = encoder.candidates(user, {name: kind(values) for name, values in lists.items()})
+    for name, column in right.items():
+        np.testing.assert_array_equal(found[name], column)
+    histories = [{"item_id": kind(["i39", "i1"]), "gap": kind([1.0, 70.0]), "price": kind([2.0, 1.0])}, {}]
+    for lists, history in zip(({"item_id": ["i39", "i1"], "gap": [1.0, 70.0], "price": [2.0, 1.0]}, {}), histories, strict=True):
+        right, found = (encoder.user(request["user"], request["context"], behaviors) for behaviors in (lists, history))
+        for name, column in right.items():
+            np.testing.assert_array_equal(found[name], column)
 
 
 def test_a_model_without_behaviors_refuses_them() -> None:
