@@ -11,8 +11,8 @@ that divided by the candidates a second of the other two, the last without HTTP 
 Poisson times at half of saturation, from when each was due; ``rss_mb``, the server's resident memory afterwards; ``ready_s``, from its
 start to the first 200 of ``/ready``, the model's download included.
 
-With ``--reloads`` the line is of another benchmark, ``serving_reloads``: 10,000 requests at half of saturation without reloads and with
-so many, ``failed`` of both and ``p99_ratio``.
+With ``--reloads`` the line is of another benchmark, ``serving_reloads``: ``--requests`` at half of saturation without reloads and with so
+many, ``failed`` of both and ``p99_ratio``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ BODIES = 50
 NAME = "ranking"
 PORT, MLFLOW_PORT = 18080, 18081
 WARM_SECONDS = 2.0
-RELOADED_REQUESTS = 10_000
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NO_PROXY": "*"}
 
 
@@ -53,6 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="scoring threads of the server")
     parser.add_argument("--items", type=int, default=ITEMS, help="values of the largest vocabulary")
     parser.add_argument("--reloads", type=int, help="measure reloads instead")
+    parser.add_argument("--requests", type=int, default=10_000, help="while it reloads, and as many while it does not")
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
@@ -105,7 +105,7 @@ def measure_reloads(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     with server(folder, str(folder / "model"), given.threads, None, "--reload-seconds", "0.5") as (_, process):
         load(folder / "bodies.json", address, WARM_SECONDS, given.connections)
         rate = saturate(folder / "bodies.json", address, given.seconds, given.connections) / 2
-        seconds = RELOADED_REQUESTS / rate
+        seconds = given.requests / rate
         without = load(folder / "bodies.json", address, seconds, given.connections, rate)
         toucher = subprocess.Popen(
             [sys.executable, "-c", TOUCH, str(folder / "model" / "model.json"), str(given.reloads), str(seconds)]
