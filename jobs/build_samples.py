@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import sys
 from collections.abc import Sequence
 
@@ -25,8 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "samples are makes a new generation, which takes the place of the published one when it has all its days.",
         config="conf/data/demo.yaml",
     )
-    parser.add_argument("--from", dest="first", type=_date, metavar="DAY", help="first day; the first of all splits by default")
-    parser.add_argument("--to", dest="last", type=_date, metavar="DAY", help="last day; the last of all splits by default")
+    parser.add_argument(
+        "--from", dest="first", type=command.day, metavar="DAY", help="first day; the first of all splits by default"
+    )
+    parser.add_argument("--to", dest="last", type=command.day, metavar="DAY", help="last day; the last of all splits by default")
     parser.add_argument(
         "--extend-vocabularies",
         action="store_true",
@@ -87,13 +88,6 @@ def _build(options: argparse.Namespace) -> None:
             print(build_text(config, report))
     finally:
         spark.stop()
-
-
-def _date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as in 2026-01-31") from error
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import io
 import logging
 import os
@@ -62,6 +63,18 @@ def parser(description: str, *, config: str | None = None) -> argparse.ArgumentP
             help="values that replace those of the file; dots reach inside: history.length=50",
         )
     return result
+
+
+def day(text: str) -> dt.date:
+    """A day as an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as in 2026-01-31") from error
 
 
 def refuse_other_launchers(ranks: int) -> None:

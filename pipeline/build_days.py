@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 
-import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,9 +24,9 @@ from pipeline.dataset.vocabulary_store import VocabularyStore
 from pipeline.days import ONE_DAY, day_number, microseconds
 from pipeline.encoding.sample_files import EncodePlan, encode_files
 from pipeline.encoding.statistics import total
-from pipeline.io.arrow_ipc import ipc_bytes
-from pipeline.join.outputs import MATCHES, NO_FILE, OUTPUT, REJECTED, SAMPLES
+from pipeline.join.outputs import MATCHES, REJECTED, SAMPLES
 from pipeline.join.plan import files_of
+from pipeline.join.quarantine import packed_quarantine
 from pipeline.join.spark_join import join_days
 from pipeline.join.unmatched import refuse_unmatched
 from pipeline.logs.errors import LogError
@@ -139,7 +138,7 @@ class SparkBuilder:
         broadcast = self._spark.sparkContext.broadcast(tables)
         blobs = joined.where(F.col("kind").isin(SAMPLES, REJECTED, MATCHES))
         if any(facts.broken for facts in events.facts.values()):
-            blobs = blobs.unionByName(_packed(events.quarantine))
+            blobs = blobs.unionByName(packed_quarantine(events.quarantine))
         files = sum(files_of(config, events.rows, day) for day in days)
         cores = self._spark.sparkContext.defaultParallelism
         partitions = min(files, max(cores, -(-files // FILES_PER_PARTITION)))
@@ -211,21 +210,3 @@ def is_final(config: DataConfig, events: Events | None, day: dt.date) -> bool:
         return end <= calendar.start(config.log.complete_to + ONE_DAY)
     # a click at or after the end of the window says that the log has got there; one earlier on that day does not
     return events is not None and any(last >= end for last in events.facts["log.clicks"].latest.values())
-
-
-def _packed(quarantine: DataFrame) -> DataFrame:
-    """Rows that break a rule, as the join gives its own."""
-
-    def pack(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        for batch in batches:
-            days = batch.column("day")
-            for day in days.unique():
-                rows = pa.Table.from_batches([batch]).filter(pa.compute.equal(days, day)).select(["reason", "row"])
-                columns = {
-                    "kind": [REJECTED],
-                    "day": pa.array([day.as_py()], pa.date32()),
-                    "file": pa.array([NO_FILE], pa.int32()),
-                }
-                yield pa.RecordBatch.from_pydict({**columns, "payload": [ipc_bytes(rows)]})
-
-    return quarantine.mapInArrow(pack, OUTPUT)

@@ -23,6 +23,7 @@ from mian.evaluation.split_columns import impression_ids, ordered_stream, read_c
 from mian.evaluation.truth import ATTAINABLE, true_probabilities
 from mian.metrics import evaluate
 from mian.models import ClickModel
+from mian.scoring.stand_ins import Position, position_stand_ins
 from mian.serving import Servable, ServableError, read_vocabularies
 from mian.stream import SampleStream
 from mian.stream.schema import Tensors
@@ -33,7 +34,6 @@ _DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "posi
 FORMATS = {name: f"{{:,.{digits}f}}".format for name, digits in _DIGITS.items()}
 """By metric, what shows a value of it."""
 BaselineName = Literal["logistic_regression", "popularity"]
-Position = Literal["logged", "serving"]
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,7 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
         for field in contract.fields
         if field.vocabulary is not None and field.vocabulary in extended
     }
-    stand_ins = servable.stand_ins if position == "serving" else {}
-    if position == "serving" and not stand_ins:
-        raise ContractError(
-            "the model has nothing that stands for a position: none of its context fields is named in position_fields of its training; "
-            "evaluate it with --position logged, or train it again with position_fields"
-        )
+    stand_ins = position_stand_ins(servable.stand_ins, position)
     return score(servable.model, ordered_stream(contract, samples, split), sizes, stand_ins)
 
 

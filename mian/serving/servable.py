@@ -164,10 +164,46 @@ def load_servable(folder: str | Path) -> Servable:
         ServableError: a file is missing or damaged.
         ContractError: the contract cannot be read.
     """
-    folder = Path(folder)
+    contract, model = load_click_model(folder)
+    return Servable(contract, model, vocabulary_tables(contract, str(folder)), read_description(Path(folder)).stand_ins)
+
+
+def load_click_model(folder: str | Path) -> tuple[Contract, ClickModel]:
+    """Read the contract and the model of a servable folder, without the vocabularies; see :func:`load_servable`.
+
+    Raises:
+        ServableError: a file is missing or damaged.
+        ContractError: the contract cannot be read.
+    """
     contract = read_contract(str(folder))
-    model = _load_model(folder, contract)
-    return Servable(contract, model, vocabulary_tables(contract, str(folder)), read_description(folder).stand_ins)
+    return contract, _load_model(Path(folder), contract)
+
+
+def servable_files(folder: str | Path) -> tuple[str, ...]:
+    """The files that make up a servable model, relative to its folder.
+
+    Raises:
+        ContractError: the contract cannot be read.
+    """
+    vocabularies = (vocabulary.path for vocabulary in read_contract(str(folder)).vocabularies)
+    return (CONTRACT_FILE, MODEL_FILE, WEIGHTS_FILE, *(path for path in vocabularies if path is not None))
+
+
+def servable_digest(folder: str | Path) -> str:
+    """SHA-256, hexadecimal, of the files of a servable model and their names.
+
+    Raises:
+        ServableError: a file is missing.
+        ContractError: the contract cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in servable_files(folder):
+        try:
+            content = hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest()
+        except FileNotFoundError as error:
+            raise ServableError(f"{Path(folder) / name}: no such file; the model is damaged") from error
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def _load_model(folder: Path, contract: Contract) -> ClickModel:

@@ -67,6 +67,11 @@ def parse_model_uri(uri: str) -> ModelUri:
     return ModelUri(match["name"], match["alias"], match["version"])
 
 
+def is_registered(uri: str) -> bool:
+    """Whether it is the address of a registered model, see :func:`parse_model_uri`."""
+    return _REGISTERED.fullmatch(uri) is not None
+
+
 def find_version(uri: str) -> RegisteredVersion:
     """Ask MLflow which version a model's address means now.
 
@@ -109,10 +114,24 @@ def download_servable(version: RegisteredVersion, destination: Path) -> Path:
     import mlflow
 
     uri = f"models:/{version.name}/{version.version}"
-    model = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(destination)))
+    return servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(destination))), uri)
+
+
+def servable_in(model: Path, uri: str) -> Path:
+    """The servable folder within a model that MLflow copied.
+
+    Args:
+        model: the copy.
+        uri: where it is from, for errors.
+
+    Raises:
+        ServableError: there is none.
+    """
     found = sorted(path.parent for path in model.rglob(MODEL_FILE))
     if not found:
-        raise ServableError(f"{uri}: no model that mian trained, it has no {MODEL_FILE}")
+        raise ServableError(
+            f"{uri}: no model that mian trained, it has no {MODEL_FILE}; give the folder that a training named, or models:/NAME/VERSION"
+        )
     return found[0]
 
 

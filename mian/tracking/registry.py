@@ -8,19 +8,21 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import pandas as pd
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model
 
 from mian.config import TrackingConfig
 from mian.scoring.servable_files import MODEL_FILE
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
+from mian.serving.servable import servable_digest
 from mian.tracking.mlflow_store import check_store, uploading
-from mian.tracking.records import TRAINING_TAG, read_training
+from mian.tracking.model_source import find_version, is_registered, servable_in
+from mian.tracking.records import TRAINING_FILE, TRAINING_TAG, read_training
 
 UPLOAD_BYTES_PER_SECOND = 1_000_000
 """A server that passes files on to its own storage answers when all of a file is there; slower than this is a failure."""
@@ -142,22 +144,54 @@ def load_model(uri: str) -> Servable:
         ServableError: it is no such model, or is damaged.
         TrackingError: MLflow can never answer there.
     """
-    folder = Path(uri)
+    with tempfile.TemporaryDirectory() as copy:
+        return load_servable(_fetched(uri, copy)[0])
+
+
+class FetchedModel(NamedTuple):
+    """A servable folder of this machine, and which version it is: see :func:`fetch_model`."""
+
+    folder: Path
+    version: str
+
+
+def fetch_model(uri: str, copy: str | Path) -> FetchedModel:
+    """Bring a model to this machine.
+
+    An alias is resolved first, so that the version is that of the files, also where the alias is moved meanwhile.
+
+    Args:
+        uri: a folder that a training kept, which stays where it is, or a model of MLflow, see :func:`load_model`.
+        copy: an empty folder that MLflow's files are put into.
+
+    Returns:
+        The servable folder, and its version: ``mian/3`` of a registered model; else the id of its training, or the first digits of the
+        SHA-256 of its files where it does not say.
+
+    Raises:
+        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+        ServableError: it is no such model.
+        TrackingError: MLflow can never answer there, or ``training.json`` cannot be read.
+    """
+    folder, version = _fetched(uri, copy)
+    return FetchedModel(folder, version or _training_or_digest(folder))
+
+
+def _fetched(uri: str, copy: str | Path) -> tuple[Path, str | None]:
+    """A model's servable folder, and its version if it is registered; see :func:`fetch_model`."""
+    folder, version = Path(uri), None
     if ":" in uri and not folder.exists():
         check_store(mlflow.get_tracking_uri())
-        with tempfile.TemporaryDirectory() as copy:
-            return _load(_servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=copy))), uri)
-    return _load(folder, uri)
-
-
-def _load(folder: Path, uri: str) -> Servable:
+        if is_registered(uri):
+            found = find_version(uri)
+            uri, version = f"models:/{found.name}/{found.version}", f"{found.name}/{found.version}"
+        folder = servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(copy))), uri)
     if not (folder / MODEL_FILE).exists():
         raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
-    return load_servable(folder)
+    return folder, version
 
 
-def _servable_in(model: Path) -> Path:
-    """Where in a model of MLflow the servable folder is; the model itself where it has none."""
-    flavor = Model.load(str(model)).flavors.get(mlflow.pyfunc.FLAVOR_NAME, {})
-    artifacts = flavor.get("artifacts", {})
-    return model / artifacts["servable"]["path"] if "servable" in artifacts else model
+def _training_or_digest(folder: Path) -> str:
+    if (folder / TRAINING_FILE).exists():
+        return read_training(folder).training
+    return servable_digest(folder)[:16]

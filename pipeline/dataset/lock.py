@@ -50,14 +50,18 @@ class DatasetLock:
         folder: the data set.
         wait: seconds to wait for another build before giving up.
         after: a fencing token that this lock's is to be greater than, also where the files of earlier locks were removed.
+        activity: what holders of this kind of lock do, in words.
     """
 
-    def __init__(self, files: Files, folder: str, wait: float = 0.0, *, after: int = 0) -> None:
+    def __init__(
+        self, files: Files, folder: str, wait: float = 0.0, *, after: int = 0, activity: str = "builds this data set"
+    ) -> None:
         self._files = files
         self._folder = folder.rstrip("/")
         self._locks = f"{self._folder}/{LOCKS}"
         self._wait = wait
         self._after = after
+        self._activity = activity
         self._made_folder = False
         self._number = 0
         process = psutil.Process()
@@ -89,11 +93,11 @@ class DatasetLock:
         while (holder := self._claim()) is not None:
             if time.monotonic() >= deadline:
                 raise DatasetLockedError(
-                    f"{self._path(holder['number'])}: {_who(holder)} builds this data set now; wait until it has ended, or let this "
-                    "build wait with --wait SECONDS"
+                    f"{self._path(holder['number'])}: {_who(holder)} {self._activity} now; wait until it has ended, or "
+                    "wait for it with --wait SECONDS"
                 )
             if not said:
-                log.info("waiting for %s, which builds this data set", _who(holder))
+                log.info("waiting for %s, which %s", _who(holder), self._activity)
                 said = True
             time.sleep(1.0)
         self._renewer.start()

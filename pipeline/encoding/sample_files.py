@@ -16,13 +16,13 @@ from pyspark.sql import DataFrame
 
 from mian.contract import Contract, Encoder, Vocabulary
 from mian.contract.document import ID_COLUMN, LABEL_COLUMN, LENGTH_COLUMN, TIME_COLUMN, USER_COLUMN
-from mian.contract.encoder import missing_numbers, padded, padding
+from mian.contract.encoder import padded, padding
 from pipeline.arrays import IntArray
+from pipeline.encoding.encoded import EncodedSamples
 from pipeline.encoding.statistics import Counts, measure, total
 from pipeline.hashing import uniform
 from pipeline.io.arrow_ipc import ipc_table
 from pipeline.io.parquet_files import FILES, file_row
-from pipeline.join.blobs import unpack, widened
 from pipeline.join.matches import merged
 from pipeline.join.outputs import HASH_COLUMN, MATCHES, NO_FILE, REJECTED, SAMPLES, SEEN_COLUMN
 
@@ -60,7 +60,7 @@ def encode_files(blobs: DataFrame, plan: EncodePlan, tables: Broadcast[dict[str,
         for kind, payload in zip(group.column("kind").to_pylist(), group.column("payload"), strict=True):
             payloads[kind].append(payload.as_buffer())
         if file == NO_FILE:
-            files, facts = _of_the_day(payloads)
+            files, facts = files_of_the_day(payloads)
         else:
             rows = _Samples(payloads[SAMPLES], plan.contract, worker_encoder(plan.contract.vocabularies, tables))
             number = group.column("day")[0].cast(pa.int32()).as_py()
@@ -79,37 +79,23 @@ class _Samples:
 
     def __init__(self, payloads: list[pa.Buffer], contract: Contract, encoder: Encoder) -> None:
         self._contract = contract
-        self._encoder = encoder
-        tables, ages = zip(*(unpack(payload) for payload in payloads), strict=True)
-        self._tables: tuple[pa.Table, ...] = tables
-        self._ages = np.zeros(max(map(len, ages)), np.int64)
-        for part in ages:
-            self._ages[: len(part)] += part
-        self._hashes: IntArray = self._plain(HASH_COLUMN)
-        self._order = np.lexsort((self._plain(USER_COLUMN), self._hashes))
-        self._lengths = self._list_lengths()
-        self._places = padding(self._lengths, contract.history.length, self._order)
-        self._columns: dict[str, npt.NDArray[Any]] = {LABEL_COLUMN: self._plain(LABEL_COLUMN), LENGTH_COLUMN: self._lengths}
-        self._behaviors: dict[str, npt.NDArray[Any]] = {}
-        self._missing: dict[str, int] = {}
-        for field in contract.fields:
-            is_behavior = field.group == "behaviors"
-            raw = self._values(field.column, is_behavior)
-            if not field.is_categorical:
-                self._missing[field.column] = missing_numbers(raw)
-            values = encoder.encode(field, raw)
-            (self._behaviors if is_behavior else self._columns)[field.column] = values
+        self._samples = samples = EncodedSamples(payloads, contract, encoder)
+        self._hashes: IntArray = samples.plain(HASH_COLUMN)
+        self._order = np.lexsort((samples.plain(USER_COLUMN), self._hashes))
+        self._places = padding(samples.lengths, contract.history.length, self._order)
 
     def files(self, examples: float) -> dict[str, pa.Table]:
         """The samples in order, and a share of them as raw values."""
-        order = pa.array(self._order)
-        columns = {name: self._text(name).take(order) if name == ID_COLUMN else self._plain(name)[self._order] for name in _KEPT}
+        order, samples = pa.array(self._order), self._samples
+        columns = {
+            name: samples.text(name).take(order) if name == ID_COLUMN else samples.plain(name)[self._order] for name in _KEPT
+        }
         for field in self._contract.fields:
             if field.group == "behaviors":
-                columns[field.column] = self._padded(self._behaviors[field.column])
+                columns[field.column] = self._padded(samples.behaviors[field.column])
             else:
-                columns[field.column] = self._columns[field.column][self._order]
-        columns[LENGTH_COLUMN] = self._lengths[self._order]
+                columns[field.column] = samples.columns[field.column][self._order]
+        columns[LENGTH_COLUMN] = samples.lengths[self._order]
         files = {PART: pa.table(columns)}
         chosen = self._order[uniform(self._hashes.astype(np.uint64), 3)[self._order] < examples]
         if len(chosen):
@@ -118,28 +104,10 @@ class _Samples:
 
     def counts(self) -> Counts:
         """The statistics of the samples of a file."""
-        seen = self._plain(SEEN_COLUMN)
-        return measure(self._contract, self._columns, self._behaviors, seen, self._ages, self._missing)
-
-    def _values(self, name: str, is_list: bool) -> pa.Array:
-        """A column's raw values, those of lists one after the other; of text with each value once."""
-        parts = [table.column(name).combine_chunks() for table in self._tables]
-        column = pa.chunked_array([widened(part.flatten() if is_list else part) for part in parts])
-        return (column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column).combine_chunks()
-
-    def _plain(self, name: str) -> npt.NDArray[Any]:
-        return np.concatenate([table.column(name).to_numpy() for table in self._tables])
-
-    def _text(self, name: str) -> pa.Array:
-        return pa.chunked_array([chunk for table in self._tables for chunk in table.column(name).chunks]).combine_chunks()
-
-    def _list_lengths(self) -> npt.NDArray[np.int32]:
-        fields = self._contract.group("behaviors")
-        if not fields:
-            return np.zeros(len(self._hashes), np.int32)
-        lengths = [pa.compute.list_value_length(table.column(fields[0].column)).to_numpy() for table in self._tables]
-        together: npt.NDArray[np.int32] = np.concatenate(lengths).astype(np.int32)
-        return together
+        samples = self._samples
+        columns = {LABEL_COLUMN: samples.plain(LABEL_COLUMN), LENGTH_COLUMN: samples.lengths, **samples.columns}
+        seen = samples.plain(SEEN_COLUMN)
+        return measure(self._contract, columns, samples.behaviors, seen, samples.ages, samples.missing)
 
     def _padded(self, values: npt.NDArray[Any]) -> pa.ListArray:
         rows = padded(values, self._places)
@@ -147,11 +115,12 @@ class _Samples:
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.reshape(-1)))
 
     def _raw(self, rows: pa.Array) -> pa.Table:
-        columns = {name: self._text(name).take(rows) if name == ID_COLUMN else self._plain(name)[rows] for name in _KEPT}
+        samples = self._samples
+        columns = {name: samples.text(name).take(rows) if name == ID_COLUMN else samples.plain(name)[rows] for name in _KEPT}
         for field in self._contract.fields:
             kind = pa.string() if field.is_text else pa.float64()
             kind = pa.list_(kind) if field.group == "behaviors" else kind
-            parts = [_decoded(table.column(field.column).combine_chunks()).cast(kind) for table in self._tables]
+            parts = [_decoded(table.column(field.column).combine_chunks()).cast(kind) for table in samples.tables]
             columns[field.column] = pa.chunked_array(parts).take(rows)
         return pa.table(columns)
 
@@ -175,8 +144,15 @@ def _null_for_nan(column: pa.Array) -> pa.Array:
     return pa.array(column.to_numpy(zero_copy_only=False), from_pandas=True)
 
 
-def _of_the_day(payloads: Mapping[str, list[pa.Buffer]]) -> tuple[dict[str, pa.Table], Counts]:
-    """What is of no file of samples: a day's rows that were left out, and how many of its rows found their partner."""
+def files_of_the_day(payloads: Mapping[str, list[pa.Buffer]]) -> tuple[dict[str, pa.Table], Counts]:
+    """What is of no file of samples: a day's rows that were left out, and how many of its rows found their partner.
+
+    Args:
+        payloads: of the join, by kind.
+
+    Returns:
+        The file of the rows that were left out, if there are any, and the counts: ``matched``, and ``rejected`` by reason.
+    """
     files: dict[str, pa.Table] = {}
     facts = total([{**total([]), "matched": merged(json.loads(payload.to_pybytes()) for payload in payloads.get(MATCHES, []))}])
     if REJECTED in payloads:

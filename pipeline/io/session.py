@@ -5,20 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 
 from pyspark.sql import SparkSession
 
 
-def spark_session(name: str) -> SparkSession:
+def spark_session(name: str, settings: Mapping[str, str] | None = None) -> SparkSession:
     """Get or start the session; master, memory and the like are ``spark-submit``'s to say.
 
     What is set here is what the data depends on: UTC clocks, errors instead of silent nulls in casts (ANSI), no files beside
     those that are published. Python workers run this same interpreter unless ``PYSPARK_PYTHON`` says otherwise.
+
+    Args:
+        name: what the application is called.
+        settings: others of Spark's that the job needs.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(name)
+    for key, value in (settings or {}).items():
+        builder = builder.config(key, value)
     session = (
-        SparkSession.builder.appName(name)
-        .config("spark.sql.session.timeZone", "UTC")
+        builder.config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.ansi.enabled", "true")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         .config("spark.sql.adaptive.enabled", "true")

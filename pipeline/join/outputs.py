@@ -17,5 +17,7 @@ OUTPUT = "kind string, day date, file int, payload binary"
 #: Columns of packed samples beside those of the contract.
 SEEN_COLUMN = "_seen"  # bool: the candidate item is among the behaviors
 HASH_COLUMN = ORDER_HASH
+#: Text, of candidates to score alone: the ids of the user and the item.
+USER_ID_COLUMN, ITEM_ID_COLUMN = "_user_id", "_item_id"
 
 Output = tuple[str, int | None, int | None, bytes]

@@ -31,6 +31,7 @@ from pipeline.join.outputs import (
     COUNTS,
     DUPLICATE,
     HASH_COLUMN,
+    ITEM_ID_COLUMN,
     MATCHES,
     MOMENTS,
     NO_FILE,
@@ -40,6 +41,7 @@ from pipeline.join.outputs import (
     SAMPLES,
     SEEN_COLUMN,
     UNDRAWN,
+    USER_ID_COLUMN,
     Output,
 )
 from pipeline.join.plan import JoinPlan, RawField
@@ -271,6 +273,11 @@ class Partition:
     def _chance(self, impressions: _Impressions, draw: int) -> npt.NDArray[np.float64]:
         return uniform(self._hash(ORDER_HASH, impressions.rows).astype(np.uint64), draw)
 
+    def _chance_of_moment(self, impressions: _Impressions) -> npt.NDArray[np.float64]:
+        """Numbers that are equal where user and time are."""
+        users = self._hash(USER_COLUMN, impressions.rows).astype(np.uint64)
+        return uniform(users ^ (impressions.times.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)), 4)
+
     def _drawn(self, impressions: _Impressions) -> BoolArray:
         """Some impressions of the training days, whatever their labels."""
         fit = self._plan.fit
@@ -304,7 +311,8 @@ class Partition:
     def _by_file(self, impressions: _Impressions) -> tuple[_Impressions, IntArray, IntArray]:
         """The impressions in the order of days and files, the number of each one's file within its day, and the order."""
         counts = np.array([self._plan.files_of[day] for day in impressions.days.tolist()], np.int64)
-        files = (self._chance(impressions, 2) * counts).astype(np.int64)
+        chance = self._chance_of_moment(impressions) if self._plan.for_scoring else self._chance(impressions, 2)
+        files = (chance * counts).astype(np.int64)
         order = np.lexsort((files, impressions.days))
         return impressions.take(order), files[order], order
 
@@ -351,6 +359,9 @@ class Partition:
             HASH_COLUMN: pa.array(self._hash(ORDER_HASH, impressions.rows)),
             SEEN_COLUMN: pa.array(np.bincount(of[same], minlength=len(impressions.rows)) > 0),
         }
+        if self._plan.for_scoring:
+            for name, column in ((USER_ID_COLUMN, "user_id"), (ITEM_ID_COLUMN, "item_id")):
+                columns[name] = self._table.column(column).take(pa.array(impressions.rows)).combine_chunks()
         for field in self._plan.fields:
             if field.kind == "time_gap":
                 columns[field.column] = pa.ListArray.from_arrays(offsets, pa.array(gaps / 1e6))

@@ -82,6 +82,8 @@ class JoinPlan:
     behaviors_need_items: bool
     """Whether a field of behaviors is made of what ``items`` says."""
     lookups: int
+    for_scoring: bool = False
+    """Whether candidates are joined that are to be scored: those of a user and moment share a file, and keep the ids of user and item."""
 
 
 def join_plan(
@@ -92,6 +94,7 @@ def join_plan(
     *,
     fit_days: Split | None = None,
     samples: bool = True,
+    for_scoring: bool = False,
 ) -> JoinPlan:
     """What to do for some days.
 
@@ -102,6 +105,7 @@ def join_plan(
         table: what is to be joined.
         fit_days: the days that vocabularies are made from; None where there are some already.
         samples: whether to make samples.
+        for_scoring: see :class:`JoinPlan`.
     """
     users, log = config.users, config.log
     missing = {"items": config.items, "users": users}
@@ -124,6 +128,7 @@ def join_plan(
         has_users=users is not None,
         behaviors_need_items=table.behaviors_need_items,
         lookups=len(config.lookups),
+        for_scoring=for_scoring,
     )
 
 

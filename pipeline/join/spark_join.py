@@ -19,7 +19,14 @@ ROWS_PER_PARTITION = 500_000
 
 
 def join_days(
-    spark: SparkSession, config: DataConfig, events: Events, days: Sequence[dt.date], *, fit_days: Split | None, samples: bool
+    spark: SparkSession,
+    config: DataConfig,
+    events: Events,
+    days: Sequence[dt.date],
+    *,
+    fit_days: Split | None,
+    samples: bool,
+    for_scoring: bool = False,
 ) -> DataFrame:
     """Join the events of some days.
 
@@ -30,6 +37,7 @@ def join_days(
         days: without gaps.
         fit_days: those that vocabularies are to be made from, if any.
         samples: whether samples are wanted.
+        for_scoring: whether these are candidates to score, see :class:`pipeline.join.plan.JoinPlan`.
 
     Returns:
         See :func:`pipeline.join.partition.join_by_user`.
@@ -38,7 +46,7 @@ def join_days(
         LogError: a table cannot be used, or an expression cannot be evaluated.
     """
     rows = all_rows(spark, config, events)
-    plan = join_plan(config, events.rows, days, rows, fit_days=fit_days, samples=samples)
+    plan = join_plan(config, events.rows, days, rows, fit_days=fit_days, samples=samples, for_scoring=for_scoring)
     impressions = sum(events.facts["log.impressions"].rows.values())
     cores = spark.sparkContext.defaultParallelism
     # as many for each core, so that none waits for another's last one

@@ -56,7 +56,7 @@ class Events:
     """``users`` and ``items``, as far as they are needed, see :func:`pipeline.logs.sources.read_source`."""
 
 
-class _Reading:
+class Reading:
     """What is found out while the logs of some days are read."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class EventLogs:
         """
         config, log = self._config, self._config.log
         back = reach_back(config)
-        reading = _Reading()
+        reading = Reading()
 
         def events(name: str, source: Source, begin: dt.date, end: dt.date, days: list[dt.date]) -> DataFrame:
             return self._events(reading, name, source, (begin, end), days, (first, last))
@@ -131,7 +131,7 @@ class EventLogs:
 
     def _events(
         self,
-        reading: _Reading,
+        reading: Reading,
         name: str,
         source: Source,
         reach: tuple[dt.date, dt.date],
@@ -163,7 +163,7 @@ class EventLogs:
         good = marked.where(F.col(REASON).isNull()) if found.broken else frame
         return _during(good.drop(DAY, REASON, CORRUPT, PARTITION_DAY, LIST_FAULT), begin, end, config.calendar)
 
-    def _checked_tables(self, reading: _Reading, first: dt.date, last: dt.date) -> dict[str, DataFrame]:
+    def _checked_tables(self, reading: Reading, first: dt.date, last: dt.date) -> dict[str, DataFrame]:
         """The tables of users and items, checked."""
         tables = self._tables(first, last)
         for name, table in tables.items():

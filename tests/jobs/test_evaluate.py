@@ -147,6 +147,38 @@ def test_scores_are_those_of_the_training(run: Callable[..., int], beside: Finis
         assert table[name] == pytest.approx(metrics[f"test_{name}"], abs=1e-6)
 
 
+def test_a_position_as_in_serving_is_what_the_model_reads_where_a_request_leaves_it_out(
+    run: Callable[..., int], beside: Finished, capsys: Any
+) -> None:
+    shutil.copytree(beside.models[0], "positions")
+    description = json.loads(Path("positions/model.json").read_text())
+    Path("positions/model.json").write_text(json.dumps(description | {"stand_ins": {"context_slot": 0.0}}))
+    assert run("--position", "serving", "--predictions", "serving.parquet", model="positions") == 0
+    assert "known only after ranking as in serving" in capsys.readouterr().out
+
+    shutil.copytree(beside.samples, "replaced")
+    contract = beside.contract
+    for file in [file for day in contract.split("test") for file in day.files]:
+        contract = rewrite(Path("replaced"), contract, file.path, without_slots)
+    assert run("--predictions", "replaced.parquet", samples="replaced") == 0
+    assert run("--predictions", "logged.parquet", model="positions") == 0
+    found, right, logged = (pd.read_parquet(f"{name}.parquet")["probability"] for name in ("serving", "replaced", "logged"))
+    pd.testing.assert_series_equal(found, right, check_exact=True)
+    assert (found != logged).mean() > 0.3, "with the positions of the log the scores are others"
+
+
+def without_slots(rows: pa.Table) -> pa.Table:
+    place = rows.column_names.index("context_slot")
+    return rows.set_column(place, rows.schema.field(place), pa.array(np.zeros(len(rows), np.float32)))
+
+
+def test_a_model_without_a_position_cannot_be_evaluated_as_in_serving(
+    run: Callable[..., int], beside: Finished, capsys: Any
+) -> None:
+    assert run("--position", "serving") == 1
+    assert "train it again with position_fields" in one_error(capsys)
+
+
 def test_samples_of_other_fields_are_an_error_that_names_them(run: Callable[..., int], beside: Finished, capsys: Any) -> None:
     kept = [field for field in beside.contract.fields if field.column != "user_visits"]
     other = NumericTransform(kind="log", mean=0.0, std=1.0)

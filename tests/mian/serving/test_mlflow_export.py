@@ -154,7 +154,8 @@ def test_it_loads_where_the_project_is_not_installed(registered: Any, store: str
     assert modules, "the model's code was imported"
     assert not {name: file for name, file in modules.items() if Path(file).is_relative_to(ROOT)}
     used = {".".join(name.split(".")[:2]) for name in modules}
-    assert used == {"mian", "mian.kernels", "mian.layers", "mian.models", "mian.serving", "mian.contract", "mian.fingerprint"}
+    rooms = ("contract", "fingerprint", "kernels", "layers", "models", "scoring", "serving")
+    assert used == {"mian", *(f"mian.{room}" for room in rooms)}
 
 
 def test_code_that_differs_from_what_is_imported_is_refused(registered: Any, raw: pd.DataFrame, tmp_path: Path) -> None:
