@@ -39,6 +39,7 @@ class ValueEncoder:
     def __init__(self, contract: Contract, vocabularies: Mapping[str, pa.Array]) -> None:
         self._encoder = Encoder(contract.vocabularies, vocabularies)
         self._ids: dict[str, dict[str | None, int]] = {}
+        self._whole: set[str] = set()
         self._edges: dict[str, npt.NDArray[np.float64]] = {}
         for vocabulary in contract.vocabularies:
             if vocabulary.kind == "buckets":
@@ -46,6 +47,8 @@ class ValueEncoder:
             else:
                 table = vocabularies[vocabulary.name] if vocabulary.kind == "table" else pa.array([], pa.string())
                 self._ids[vocabulary.name] = {None: UNKNOWN_ID, **_first_ids(table)}
+                if vocabulary.kind == "table" and len(table) <= _FREQUENT:
+                    self._whole.add(vocabulary.name)
 
     def encode(self, field: Field, values: Sequence[Any]) -> Column:
         """Encode single values.
@@ -81,7 +84,8 @@ class ValueEncoder:
             ids = np.zeros(len(values), np.int32)
         (others,) = np.nonzero(ids == 0)  # padding, which no value is
         if len(others):
-            ids[others] = [_whole_number_id(known, values[place]) for place in others.tolist()]
+            absent = UNKNOWN_ID if field.vocabulary in self._whole else 0
+            ids[others] = [_other_id(known, absent, values[place]) for place in others.tolist()]
             (others,) = np.nonzero(ids == 0)
         if len(others):
             missed = [values[place] for place in others.tolist()]
@@ -93,9 +97,17 @@ class ValueEncoder:
         return ids
 
 
-def _whole_number_id(known: Mapping[str | None, int], value: Any) -> int:
-    """The id of a whole number by its text; 0 for what is none, or not frequent."""
-    return known.get(str(value), 0) if type(value) is int and abs(value) < _WORD else 0
+def _other_id(known: Mapping[str | None, int], absent: int, value: Any) -> int:
+    """The id of text or of a whole number that is no key of a dictionary.
+
+    Args:
+        known: the dictionary.
+        absent: the id of text that it lacks; 0 where it does not hold all of the vocabulary.
+        value: of any type; 0 for all that has to be looked at more closely.
+    """
+    if type(value) is str:
+        return absent if value.isascii() else 0  # other text may be half of a surrogate pair
+    return known.get(str(value), absent) if type(value) is int and abs(value) < _WORD else 0
 
 
 def _first_ids(table: pa.Array) -> dict[str | None, int]:

@@ -38,6 +38,8 @@ def example_request(
 def _values(field: Field, vocabularies: Mapping[str, pa.Array], count: int) -> list[Any]:
     if not field.is_text:
         return [float(place) for place in range(count)]
-    known = vocabularies.get(field.vocabulary or "", pa.array([f"value {place}" for place in range(count)]))
+    known = vocabularies.get(field.vocabulary or "")
+    if known is None:  # of a hashed field any text is a value
+        return [f"value {place}" for place in range(count)]
     frequent = known.slice(0, count).to_pylist() or [None]
     return [frequent[place % len(frequent)] for place in range(count)]

@@ -20,7 +20,7 @@ from mian.scoring.one_user_encoder import Columns, OneUserEncoder
 from mian.scoring.raw_values import ServingInputError
 from mian.scoring.scorer import CandidateScorer
 from mian.scoring.servable_files import ServableError, read_description, vocabulary_tables
-from mian.server.example_request import example_request
+from mian.server.example_request import CANDIDATES, example_request
 from mian.server.score_request import ScoreRequest
 from mian.server.settings import Engine
 
@@ -157,15 +157,16 @@ def _raw_stand_ins(contract: Contract, vocabularies: Mapping[str, pa.Array], sta
 
 
 def _try(model: LoadedModel) -> None:
-    """Score requests with a history and without.
+    """Score requests with a history and without, and one of values that no vocabulary has, which is encoded another way.
 
     Raises:
         ServableError: scores are not finite, or no probabilities.
         ServingInputError: the request is not taken.
     """
-    histories: tuple[dict[str, Any], ...] = (model.example["behaviors"], {})
-    for history in histories:
-        request = ScoreRequest(**{**model.example, "behaviors": history})
+    unknown = {part.name: ["\u00fcnknown" if part.is_text else None] * CANDIDATES for part in model.contract.group("candidate")}
+    changes: tuple[dict[str, Any], ...] = ({}, {"behaviors": {}}, {"candidates": unknown})
+    for change in changes:
+        request = ScoreRequest(**{**model.example, **change})
         scores = model.score(request)
         count = len(next(iter(request.candidates.values())))
         if scores.shape != (count,) or not np.isfinite(scores).all() or (scores < 0).any() or (scores > 1).any():

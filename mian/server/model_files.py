@@ -175,6 +175,8 @@ class RegistryFiles(ModelFiles):
             self._process.communicate()
             raise SourceError(f"{self._uri}: its files were not copied after {FETCH_SECONDS:g} s", "store") from error
         finally:
+            if self._process.poll() is None:  # a signal ends this process
+                self._process.kill()
             self._process = None
         try:
             answer: Mapping[str, str] = json.loads(output.splitlines()[-1])

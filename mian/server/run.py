@@ -43,6 +43,8 @@ def serve(settings: ServerSettings) -> None:
         ServerError: the port is taken, or the model cannot be loaded.
         TrackingError: the model's address is none.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     _keep_memory_small()
     files = model_files(settings.model, settings.tracking_uri)
     with _listening(settings.host, settings.port) as listener:
@@ -63,6 +65,11 @@ def serve(settings: ServerSettings) -> None:
             reloader.stop()
             state.close()
     log.info("all requests are answered; the end")
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End before the first request."""
+    sys.exit(0)
 
 
 class _Server(uvicorn.Server):
@@ -90,14 +97,10 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle both signals while the server runs."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        """Handle both signals from now on; while waiting log rows are written, another one changes nothing."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; at a second signal at once."""

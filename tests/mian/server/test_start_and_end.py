@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import requests
 
 from tests.mian.server.conftest import as_json
-from tests.support.ranking_server import RankingServer, ranking_server, start_server, wait_for
+from tests.support.ranking_server import PATIENCE, RankingServer, ranking_server, start_server, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -61,7 +60,6 @@ def test_begun_requests_are_answered_and_no_others_are_taken(
 
 def test_requests_under_load_are_all_answered_or_refused_at_the_door(servable: Path, request_body: dict[str, Any]) -> None:
     statuses: list[int] = []
-    broken: list[str] = []
 
     def ask(server: RankingServer) -> None:
         while True:
@@ -85,7 +83,18 @@ def test_requests_under_load_are_all_answered_or_refused_at_the_door(servable: P
         for thread in threads:
             thread.join()
     assert set(statuses) == {200}
-    assert broken == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_it_is_ready_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with start_server("models:/ctr@champion", "--tracking-uri", uri) as server:
+            silent.settimeout(PATIENCE)
+            with silent.accept()[0]:  # it asks for the model, and waits
+                server.process.send_signal(number)
+                assert server.wait() == 0
+        assert "Traceback" not in server.said
 
 
 def test_while_it_drains_it_is_not_ready_and_answers(servable: Path, request_body: dict[str, Any]) -> None:
@@ -172,4 +181,3 @@ def test_arguments_that_make_no_sense_are_refused(servable: Path, arguments: lis
 def test_the_address_is_the_loopback_one_unless_another_is_given(server: RankingServer) -> None:
     assert server.url.startswith("http://127.0.0.1:")
     assert requests.get(server.url + "/ready", timeout=10).json() == {"status": "ready"}
-    time.sleep(0)
