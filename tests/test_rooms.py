@@ -122,6 +122,17 @@ ROOMS: dict[str, set[str]] = {
         "pipeline.join",
         "pipeline.logs",
     },
+    "pipeline/scoring": {
+        "mian.contract",
+        "pipeline.arrays",
+        "pipeline.config",
+        "pipeline.dataset",
+        "pipeline.days",
+        "pipeline.encoding",
+        "pipeline.io",
+        "pipeline.join",
+        "pipeline.logs",
+    },
     "pipeline/describe": {"mian.contract", "pipeline.days", "pipeline.encoding", "pipeline.io"},
     # its rules of time are written a second time, so nothing of the join and none of the logs' own rules of time
     "pipeline/audit": {
