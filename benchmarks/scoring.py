@@ -3,7 +3,7 @@
     python benchmarks/scoring.py --impressions 300000 --moments 2000 --rounds 5
 
 In a simulated world, a model of ``conf/train/mian.yaml`` with drawn weights scores two logs: ``user``, moments of users with 200 candidates
-each, whose user's part is computed once; and ``rows``, the impressions of the test days as whole rows. Each round runs both sides in turn.
+each, whose user's part is computed once; and ``rows``, the impressions of all days as whole rows. Each round runs both sides in turn.
 
 - Spark: the scoring stage of ``jobs/score.py`` in a local session of two cores: candidates that are joined and packed are distributed,
   unpacked, encoded, scored, and made into the bytes of Parquet files, which nobody stores. The join, the start of Spark and the loading
@@ -51,7 +51,7 @@ from pipeline.io.session import spark_session
 from pipeline.join.outputs import SAMPLES
 from pipeline.logs.candidates import CandidateLogs, candidate_days, candidates_config
 from pipeline.scoring.moments import SMALLEST_GROUP, score_moments
-from pipeline.scoring.run import TASKS_PER_FILE, give_to_workers, packed_candidates
+from pipeline.scoring.run import give_to_workers, packed_candidates, task_count
 from pipeline.scoring.scorer import ScoringModel
 from pipeline.scoring.worker import EncodedCandidates, ScorePlan, WorkerModel, encoded, load_model, score_files
 
@@ -60,6 +60,8 @@ DATA = ROOT / "conf" / "data" / "demo.yaml"
 TRAINING = ROOT / "conf" / "train" / "mian.yaml"
 CANDIDATES = 200
 CORES = 2
+FIRST_DAY = "day=2026-01-01"
+PAGE_DAYS = 4
 #: Smallest groups of candidates whose user's part is computed once; 0: whole rows.
 MODES = {"user": SMALLEST_GROUP, "rows": 0}
 
@@ -111,28 +113,31 @@ def prepared(folder: Path, impressions: int) -> tuple[DataConfig, ScoringModel]:
 
 
 def write_pages(folder: Path, moments: int) -> None:
-    """``shown/``: the impressions of the test days. ``pages/``: some of their moments with :data:`CANDIDATES` drawn items each."""
+    """``shown/``: the impressions of the samples' days. ``pages/``: some moments of the last days with :data:`CANDIDATES` items each."""
     rng = np.random.default_rng(0)
     items = pq.read_table(folder / "logs" / "items", columns=["item_id"])["item_id"].combine_chunks()
-    days = sorted(path.name for path in (folder / "logs" / "impressions").glob("day=*"))[-4:]
-    for day in days:
+    days = sorted(path.name for path in (folder / "logs" / "impressions").glob("day=*") if path.name >= FIRST_DAY)
+    for number, day in enumerate(days):
         shown = pa.concat_tables(
             pq.read_table(path, partitioning=None) for path in sorted((folder / "logs" / "impressions" / day).glob("*.parquet"))
         )
+        (folder / "shown" / day).mkdir(parents=True)
+        pq.write_table(shown, folder / "shown" / day / "part-0.parquet")
+        if number < len(days) - PAGE_DAYS:
+            continue
         times = shown.group_by(["user_id", "event_time"]).aggregate([("impression_id", "min")])
         firsts = pc.index_in(times["impression_id_min"], shown["impression_id"])
-        chosen = shown.take(firsts.take(pa.array(rng.permutation(len(firsts))[: moments // len(days)])))
+        chosen = shown.take(firsts.take(pa.array(rng.permutation(len(firsts))[: moments // PAGE_DAYS])))
         pages = chosen.take(pa.array(np.repeat(np.arange(len(chosen)), CANDIDATES)))
-        place = np.tile(np.arange(CANDIDATES), len(chosen))
-        ids = pc.binary_join_element_wise(pages["impression_id"].cast(pa.string()), pa.array(map(str, place)), "-")
+        numbers = np.tile(np.arange(CANDIDATES), len(chosen))
+        ids = pc.binary_join_element_wise(pages["impression_id"].cast(pa.string()), pa.array(map(str, numbers)), "-")
         drawn = items.take(pa.array(rng.integers(0, len(items), len(pages))))
-        for name, values in (("impression_id", ids), ("item_id", drawn), ("position", pa.array(place + 1))):
-            number = pages.schema.get_field_index(name)
-            kind = pa.string() if name == "impression_id" else pages.schema.field(number).type
-            pages = pages.set_column(number, name, values.cast(kind))
-        for name, table in (("shown", shown), ("pages", pages)):
-            (folder / name / day).mkdir(parents=True)
-            pq.write_table(table, folder / name / day / "part-0.parquet")
+        for name, values in (("impression_id", ids), ("item_id", drawn), ("position", pa.array(numbers + 1))):
+            place = pages.schema.get_field_index(name)
+            kind = pa.string() if name == "impression_id" else pages.schema.field(place).type
+            pages = pages.set_column(place, name, values.cast(kind))
+        (folder / "pages" / day).mkdir(parents=True)
+        pq.write_table(pages, folder / "pages" / day / "part-0.parquet")
 
 
 def measured(
@@ -146,7 +151,7 @@ def measured(
     plan = ScorePlan(give_to_workers(spark, model), model.factory, model.version, 0, smallest_group, {})
     parts = encoded_files(blobs, load_model(model.folder, model.factory))
     count = sum(len(part.moments) for part in parts)
-    scored = score_files(blobs, plan, TASKS_PER_FILE * len(parts))
+    scored = score_files(blobs, plan, task_count(len(parts), count, CORES))
     stage(scored)  # workers start, and load the model
     plain = Plain(model, parts, smallest_group)
     try:

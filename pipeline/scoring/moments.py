@@ -12,8 +12,9 @@ from mian.contract.document import LENGTH_COLUMN
 from pipeline.arrays import IntArray
 from pipeline.scoring.scorer import Columns, Scorer
 
-#: Moments with fewer candidates are scored as whole rows, many moments at a time: ``docs/how-to/score-in-batch.md`` has the figures.
-SMALLEST_GROUP = 4
+#: Moments with fewer candidates are scored as whole rows, many moments at a time. A call for one user costs about as much as so many
+#: rows of a large batch: ``docs/how-to/score-in-batch.md`` has the figures.
+SMALLEST_GROUP = 48
 #: So many rows, or candidates, are scored at a time: what memory is taken for.
 ROWS_PER_BATCH = 4096
 

@@ -44,8 +44,10 @@ from pipeline.scoring.worker import ScorePlan, score_files
 
 log = logging.getLogger(__name__)
 
-#: Tasks for each file of scores: with as many as files, some tasks would have several and others none.
-TASKS_PER_FILE = 4
+#: Tasks for each file of scores, or each core: with as many as files, some would have several and others none.
+TASKS_PER_FILE = TASKS_PER_CORE = 4
+#: Of days with fewer rows, a task has several files: each task costs a worker about 0.1 s.
+ROWS_PER_TASK = 50_000
 MOST_TASKS = 4000
 
 #: Parts of the configuration that decide how samples are written, and not which scores they have.
@@ -216,7 +218,8 @@ class _Run:
         try:
             blobs = packed_candidates(self._spark, self._candidates, events, days)
             files = sum(files_of(self._candidates, events.rows, day) for day in days)
-            scored = score_files(blobs, plan, min(TASKS_PER_FILE * files, MOST_TASKS))
+            rows = sum(events.rows.get(day, 0) for day in days)
+            scored = score_files(blobs, plan, task_count(files, rows, self._spark.sparkContext.defaultParallelism))
             staged = stage_files(self._spark, scored, f"{staging}/written")
             written = {day: staged.days.get(day, WrittenDay()) for day in days}
             matched = {
@@ -252,6 +255,11 @@ class _Run:
                 f"{day}: {good_rows(facts, day)} candidates keep the rules, and {rows} were scored and {left_out} left out; did the log "
                 "change while it was read? Score the day again"
             )
+
+
+def task_count(files: int, rows: int, cores: int) -> int:
+    """How many tasks score some files of so many rows together."""
+    return min(TASKS_PER_FILE * files, max(TASKS_PER_CORE * cores, TASKS_PER_FILE * rows // ROWS_PER_TASK), MOST_TASKS)
 
 
 def packed_candidates(spark: SparkSession, candidates: DataConfig, events: Events, days: list[dt.date]) -> DataFrame:

@@ -33,8 +33,9 @@ def model_of(folder: Path, version: str = "mian/3") -> ScoringModel:
     return ScoringModel(str(folder), servable_files(folder), version, servable_digest(folder), load_batch_scorer)
 
 
+# Pages of the shop show up to nine items, so that with groups of three some moments are scored together and some are not.
 def score(spark: SparkSession, shop: Shop, output: Path, model: ScoringModel | None = None, **changes: Any) -> ScoringReport:
-    values = {"impressions": str(shop.candidates), "output": str(output), "scored_at": MOMENT} | changes
+    values = {"impressions": str(shop.candidates), "output": str(output), "scored_at": MOMENT, "smallest_group": 3} | changes
     return score_days(spark, shop.config, model or model_of(shop.model), ScoringRequest(**values))
 
 
