@@ -16,6 +16,7 @@ from torch import nn
 from mian.contract import Contract, Field, History, Label, NumericTransform, Vocabulary, vocabulary_to_parquet
 from mian.contract.document import fingerprint
 from mian.models import build
+from mian.scoring.stand_ins import serving_stand_ins
 from mian.serving import load_servable, save_servable
 from mian.serving.onnx_export import export_onnx
 
@@ -51,7 +52,7 @@ def write_servable(folder: Path, items: int = ITEMS, seed: int = 0) -> Path:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.1)
-    save_servable(folder, model, "mian", options, contract, files, position_fields=("position",))
+    save_servable(folder, model, "mian", options, contract, files, serving_stand_ins(contract, {"position": None}, files))
     export_onnx(load_servable(folder), folder)
     return folder
 

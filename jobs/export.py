@@ -53,7 +53,8 @@ def _export(values: dict[str, Any]) -> str:
         with tempfile.TemporaryDirectory() as folder:
             difference = export_onnx(servable, Path(folder))
             attach_files(uri, exported_files(Path(folder)))
-    return f"{uri}: model.onnx is written; its probabilities differ from the model's by at most {difference:.1e}"
+    place = f"{uri}/model.onnx" if Path(uri).is_dir() else f"{uri}: model.onnx in the version's files in the registry"
+    return f"{place} is written; its probabilities differ from the model's by at most {difference:.1e}"
 
 
 if __name__ == "__main__":

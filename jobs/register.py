@@ -16,10 +16,10 @@ from mian.contract import ContractError
 from mian.models import ModelError
 from mian.scoring.servable_files import MODEL_FILE, ModelDescription
 from mian.serving import ServableError
-from mian.tracking.errors import TrackingError
+from mian.tracking.errors import HIDDEN, TrackingError
 from mian.tracking.late_registration import record_and_register, refuse_other_settings
 from mian.tracking.mlflow_store import STORE_ERRORS
-from mian.tracking.records import HIDDEN, TRAINING_FILE, read_training
+from mian.tracking.records import TRAINING_FILE, read_training
 from mian.tracking.registry import load_model
 
 log = logging.getLogger(__name__)

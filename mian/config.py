@@ -252,12 +252,22 @@ class TrainConfig(Strict):
     process that is frozen, or a host that is cut off, ``horovodrun --gloo-timeout-seconds`` says so, 30 where it does not."""
     profile: Neutral[bool] = False
     """Whether each rank writes a trace of some steps, which Perfetto opens, into ``profiles`` of ``output``; also ``--profile``."""
-    position_fields: Neutral[tuple[str, ...]] = ("position",)
-    """Fields of the context that are known only after ranking; those that the samples lack are ignored. The model learns from them as from
-    any other. It keeps the most frequent value of each, of a number the mean, and reads that where a request leaves the field out."""
+    position_fields: Neutral[dict[str, str | int | float | None]] = {"position": None}
+    """Fields of the context that are known only after ranking, and for each the value that the model reads where a request leaves it out:
+    ``{slot: 4}``. Null, or a list of names, takes the most frequent value of the training days, of a number the mean. The model learns from
+    these fields as from any other. A field ``position`` need not be there."""
     output: Neutral[str] = "models"
     """Local folder; the trained model is kept in a new folder inside, whatever happens to the tracking server. Checkpoints are there too,
     in ``checkpoints``; and, while it is evaluated, what a rank scores of a split beyond 2 million rows, 16 bytes a row."""
+
+    @field_validator("position_fields", mode="before")
+    @classmethod
+    def _names_alone(cls, fields: Any) -> Any:
+        return (
+            dict.fromkeys(fields)
+            if isinstance(fields, (list, tuple)) and all(isinstance(name, str) for name in fields)
+            else fields
+        )
 
     @model_validator(mode="after")
     def _passes_are_of_one_size(self) -> TrainConfig:

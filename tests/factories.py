@@ -36,6 +36,7 @@ from mian.contract import (
     vocabulary_values,
 )
 from mian.models import ClickModel, build
+from mian.scoring.stand_ins import serving_stand_ins
 from mian.serving import Servable, read_vocabularies, save_servable
 from mian.stream import SampleStream
 
@@ -482,7 +483,7 @@ def write_servable(
     samples: Path | str,
     name: str = "mian",
     options: Mapping[str, Any] = SMALL_MODEL,
-    position_fields: Sequence[str] = (),
+    position_fields: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model with the vocabularies of its samples as a servable folder; the folder.
 
@@ -492,7 +493,9 @@ def write_servable(
         contract: What it was trained on.
         samples: The folder that the contract is of.
         name: See ``model``; likewise ``options``.
-        position_fields: Of the context, known only after ranking.
+        position_fields: Of the context, known only after ranking, with what stands for them.
     """
-    save_servable(folder, model, name, options, contract, read_vocabularies(contract, str(samples)), position_fields)
+    vocabularies = read_vocabularies(contract, str(samples))
+    stand_ins = serving_stand_ins(contract, position_fields or {}, vocabularies)
+    save_servable(folder, model, name, options, contract, vocabularies, stand_ins)
     return folder

@@ -87,6 +87,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.models",
         "mian.optim",
         "mian.reports",
+        "mian.scoring",
         "mian.seeds",
         "mian.serving",
         "mian.tracking",

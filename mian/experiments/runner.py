@@ -19,6 +19,7 @@ from mian.contract import Contract
 from mian.distributed.collectives import RankError, Ranks
 from mian.experiments.trials import Experiment, ExperimentError, Result, Trial, shown
 from mian.models import ClickModel
+from mian.scoring.stand_ins import serving_stand_ins
 from mian.serving import read_vocabularies, save_servable
 from mian.tracking.errors import TrackingError
 from mian.tracking.records import Outcome
@@ -164,7 +165,8 @@ def _keep_model(
     """
     choice = trial.config.model
     try:
-        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies, trial.config.position_fields)
+        stand_ins = serving_stand_ins(contract, trial.config.position_fields, vocabularies)
+        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies, stand_ins)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         why = " ".join(str(error).split())
         raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error

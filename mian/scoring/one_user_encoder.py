@@ -62,7 +62,7 @@ class OneUserEncoder:
             if name in context:
                 columns[field.column] = self._encode(field, [context[name]])
             else:
-                columns[field.column] = _filled(field, 1, self.stand_ins[field.column])
+                columns[field.column] = filled(field, 1, self.stand_ins[field.column])
         if self._fields["behaviors"]:
             columns |= self._history(behaviors)
         elif behaviors:
@@ -112,7 +112,7 @@ class OneUserEncoder:
         real = min(length, longest)
         columns: Columns = {LENGTH_COLUMN: np.full(1, real, np.int32)}
         for name, field in fields.items():
-            column = _filled(field, longest, 0)
+            column = filled(field, longest, 0)
             if real:
                 column[:real] = self._encode(field, behaviors[name][:real])
             columns[field.column] = column[np.newaxis]
@@ -144,7 +144,8 @@ _GROUPS: tuple[Group, ...] = ("candidate", "behaviors", "user", "context")
 _NAMES: dict[Group, str] = {"candidate": "candidates", "behaviors": "behaviors", "user": "user", "context": "context"}
 
 
-def _filled(field: Field, count: int, value: int | float) -> Column:
+def filled(field: Field, count: int, value: int | float) -> Column:
+    """A column of one encoded value, ``(count,)``."""
     return np.full(count, value, np.int32) if field.is_categorical else np.full(count, value, np.float32)
 
 

@@ -17,6 +17,7 @@ from mian.contract import Contract, Encoder, Field
 from mian.contract.canonical import canonical_text
 from mian.contract.document import LENGTH_COLUMN
 from mian.contract.encoder import padded, padding
+from mian.scoring.one_user_encoder import filled
 from mian.scoring.raw_values import ServingInputError, convert, drop_long_texts, is_missing, raw_type
 
 Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
@@ -35,10 +36,15 @@ class RowEncoder:
     Args:
         contract: what the samples are.
         vocabularies: for each vocabulary that is a table its values in the order of their ids.
+        stand_ins: by column of the context what is read where the rows have no such column, see
+            :func:`mian.scoring.stand_ins.serving_stand_ins`.
     """
 
-    def __init__(self, contract: Contract, vocabularies: Mapping[str, pa.Array]) -> None:
+    def __init__(
+        self, contract: Contract, vocabularies: Mapping[str, pa.Array], stand_ins: Mapping[str, int | float] | None = None
+    ) -> None:
         self._contract = contract
+        self._stand_ins = dict(stand_ins or {})
         self._encoder = Encoder(contract.vocabularies, vocabularies)
 
     def batches(self, raw: pd.DataFrame, rows: int) -> Iterator[Columns]:
@@ -65,12 +71,14 @@ class RowEncoder:
             raw: raw rows; columns beside those of the contract are ignored.
 
         Returns:
-            Arrays of N values by column; a missing list is an empty one.
+            Arrays of N values by column; a missing list is an empty one. Columns that something stands for may be missing here too.
 
         Raises:
             ServingInputError: a column is missing, there twice or of a wrong type, or a row's lists are of different lengths.
         """
         missing = [field.column for field in self._contract.fields if field.column not in raw.columns]
+        left_out = [column for column in missing if column in self._stand_ins]
+        missing = [column for column in missing if column not in self._stand_ins]
         if missing:
             raise ServingInputError(
                 f"the input lacks the column {', '.join(missing)}; give every field of the contract a column, "
@@ -82,6 +90,7 @@ class RowEncoder:
         columns = {
             field.column: _lists(field, raw[field.column]) if field.group == "behaviors" else _values(field, raw[field.column])
             for field in self._contract.fields
+            if field.column not in left_out
         }
         self._check_lengths(columns)
         return columns
@@ -103,8 +112,10 @@ class RowEncoder:
     def _encode(self, columns: Mapping[str, pa.Array], rows: int) -> Columns:
         encoded: Columns = {LENGTH_COLUMN: np.zeros(rows, np.int32)}
         for field in self._contract.fields:
-            column = columns[field.column]
-            if field.group == "behaviors":
+            column = columns.get(field.column)
+            if column is None:
+                encoded[field.column] = filled(field, rows, self._stand_ins[field.column])
+            elif field.group == "behaviors":
                 encoded[field.column], encoded[LENGTH_COLUMN] = self._encode_lists(field, column)
             else:
                 encoded[field.column] = self._encoder.encode(field, column)

@@ -8,7 +8,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from torch import nn
 from mian.contract import CONTRACT_FILE, Contract, read_contract
 from mian.models import ClickModel, restore
 from mian.scoring.servable_files import MODEL_FILE, ModelDescription, ServableError, read_description, vocabulary_tables
-from mian.scoring.stand_ins import serving_stand_ins
 from mian.serving.request_encoder import RowEncoder
 
 WEIGHTS_FILE = "weights.pt"
@@ -59,7 +58,7 @@ class Servable:
         self.stand_ins = dict(stand_ins or {})
         self.vocabularies = dict(vocabularies)
         self.model = model.eval()
-        self._rows = RowEncoder(contract, vocabularies)
+        self._rows = RowEncoder(contract, vocabularies, self.stand_ins)
 
     def values(self, raw: pd.DataFrame) -> list[dict[str, Any]]:
         """Raw rows as the model reads them, by column: ids as text, numbers, lists of these, None where nothing is known.
@@ -117,7 +116,7 @@ def save_servable(
     options: Mapping[str, Any],
     contract: Contract,
     vocabularies: Mapping[str, bytes],
-    position_fields: Collection[str] = (),
+    stand_ins: Mapping[str, int | float] | None = None,
 ) -> None:
     """Write a trained model as a servable folder, and build it once of what was written, to see that it can be.
 
@@ -132,8 +131,8 @@ def save_servable(
         contract: what it was trained on.
         vocabularies: their files, see :func:`mian.scoring.servable_files.read_vocabularies`; read them before training, for the data set
             may be built anew meanwhile.
-        position_fields: fields of the context that are known only after ranking, see
-            :func:`mian.scoring.stand_ins.serving_stand_ins`; those that the contract lacks are ignored.
+        stand_ins: what is read where a request leaves out a field of the context, see
+            :func:`mian.scoring.stand_ins.serving_stand_ins`.
 
     Raises:
         ServableError: the weights are not those of such a model.
@@ -142,8 +141,7 @@ def save_servable(
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    stand_ins = serving_stand_ins(contract, position_fields)
-    description = ModelDescription(name=model_name, options=dict(options), stand_ins=stand_ins)
+    description = ModelDescription(name=model_name, options=dict(options), stand_ins=dict(stand_ins or {}))
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         _write(staging, model, description, contract, vocabularies)

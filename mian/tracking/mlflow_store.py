@@ -26,8 +26,8 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
-from mian.tracking.errors import ArtifactStoreError, TrackingError
-from mian.tracking.records import TRAINING_TAG, hide_passwords
+from mian.tracking.errors import ArtifactStoreError, TrackingError, hide_passwords
+from mian.tracking.records import TRAINING_TAG
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -77,8 +77,12 @@ def refuses(error: Exception) -> bool:
     return isinstance(error, MlflowException) and error.error_code in _REFUSALS
 
 
-def check_store(uri: str) -> None:
+def check_store(uri: str, is_read: bool = False) -> None:
     """Look once whether a tracking store answers; MLflow itself would ask again for minutes, of a database for most of an hour.
+
+    Args:
+        uri: of the store.
+        is_read: whether nothing is written there, so that a database has to be there already.
 
     Raises:
         TrackingError: no such store can ever answer.
@@ -94,10 +98,10 @@ def check_store(uri: str) -> None:
                 f"{hide_passwords(uri)} is no address of a tracking server ({hide_passwords(str(error))}); give one such as http://host:5000"
             ) from error
     if _is_database(uri):
-        _check_database(uri)
+        _check_database(uri, is_read)
 
 
-def _check_database(uri: str) -> None:
+def _check_database(uri: str, is_read: bool) -> None:
     remedy = "give a tracking URI such as sqlite:///mlflow.db or postgresql://user@host/database"
     try:
         url = make_url(uri)
@@ -113,6 +117,10 @@ def _check_database(uri: str) -> None:
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise TrackingError(f"{uri} is a database in memory, which ends with the process; {remedy}")
+        if is_read and not pathlib.Path(url.database).exists():
+            raise TrackingError(
+                f"{uri}: there is no such store; give --tracking-uri, or set MLFLOW_TRACKING_URI, to the one that has the model"
+            )
         pathlib.Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     try:
         with engine.connect() as connection:

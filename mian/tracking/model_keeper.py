@@ -17,6 +17,7 @@ from mian.contract import Contract
 from mian.distributed.collectives import Ranks
 from mian.metrics import plot_reliability
 from mian.models import ClickModel
+from mian.scoring.stand_ins import described, serving_stand_ins
 from mian.serving import input_example, read_vocabularies, save_servable
 from mian.tracking.records import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
 from mian.training import Trainer, TrainingError, TrainingResult
@@ -35,15 +36,24 @@ class SampleAttachments:
     """By name, each as a Parquet file."""
     example: pd.DataFrame
     """Raw rows; see :func:`mian.serving.input_example`."""
+    stand_ins: dict[str, int | float]
+    """What is read where a request leaves out a field of the context; see :func:`mian.scoring.stand_ins.serving_stand_ins`."""
 
     @classmethod
-    def read(cls, contract: Contract, samples: str) -> SampleAttachments:
+    def read(cls, contract: Contract, config: TrainConfig) -> SampleAttachments:
         """Read them before the training starts, since the samples may be built anew meanwhile.
 
         Raises:
             ServableError: A vocabulary is missing or damaged.
+            ContractError: ``position_fields`` names a field or a value that the samples lack.
         """
-        return cls(read_vocabularies(contract, samples), input_example(contract, samples))
+        vocabularies = read_vocabularies(contract, config.samples)
+        stand_ins = serving_stand_ins(contract, config.position_fields, vocabularies)
+        for column, value in stand_ins.items():
+            log.info(
+                "%s: where a request leaves it out, the model reads %s", column, described(contract, column, value, vocabularies)
+            )
+        return cls(vocabularies, input_example(contract, config.samples), stand_ins)
 
 
 class ModelKeeper:
@@ -150,7 +160,7 @@ class ModelKeeper:
         try:
             vocabularies = self._attachments.vocabularies
             save_servable(
-                folder, model, config.model.name, config.model.options, self._contract, vocabularies, config.position_fields
+                folder, model, config.model.name, config.model.options, self._contract, vocabularies, self._attachments.stand_ins
             )
             write_record(Path(folder), record)
             _write_metrics(folder, trained)

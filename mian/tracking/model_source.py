@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mian.scoring.servable_files import MODEL_FILE, ServableError
-from mian.tracking.errors import TrackingError
+from mian.tracking.errors import TrackingError, hide_passwords
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -92,7 +92,9 @@ def find_version(uri: str) -> RegisteredVersion:
             found = client.get_model_version(parts.name, str(parts.version))
     except MlflowException as error:
         if error.error_code in _MISSING:
-            raise MissingModelError(f"{uri}: {error.message}") from error
+            raise MissingModelError(
+                f"{uri}: {error.message} (the store is {hide_passwords(mlflow.get_tracking_uri())})"
+            ) from error
         raise
     return RegisteredVersion(parts.name, str(found.version))
 
@@ -169,7 +171,7 @@ def _use_store() -> None:
         from mian.tracking.mlflow_store import check_store, tracking_uri
 
         uri = tracking_uri(uri)
-        check_store(uri)
+        check_store(uri, is_read=True)
     mlflow.set_tracking_uri(uri)
 
 

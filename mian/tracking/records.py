@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,15 +16,12 @@ from mian.atomic_write import write_atomically
 from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.fingerprint import package_fingerprint
-from mian.tracking.errors import TrackingError
+from mian.tracking.errors import TrackingError, hide_passwords
 
 Record = TypeVar("Record", bound=BaseModel)
 
 TRAINING_FILE = "training.json"
 METRICS_FILE = "metrics.json"
-HIDDEN = "***"
-"""In the place of a password."""
-_PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s/@]+@")
 TRAINING_TAG = "mian.training"
 """Tag of a run: the id of its training, by which a later process finds the run."""
 
@@ -160,11 +156,6 @@ def quality_table(contract: Contract) -> pd.DataFrame:
     ]
     columns = ["day", "rows", "positives", "quarantined", "final", "column", "unknown", "drift"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def hide_passwords(text: str) -> str:
-    """A text with ``***`` in the place of the password of each URL in it."""
-    return _PASSWORD.sub(rf"\g<1>{HIDDEN}@", text)
 
 
 def recorded_settings(config: TrainConfig) -> dict[str, Any]:

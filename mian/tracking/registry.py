@@ -181,7 +181,7 @@ def _fetched(uri: str, copy: str | Path) -> tuple[Path, str | None]:
     """A model's servable folder, and its version if it is registered; see :func:`fetch_model`."""
     folder, version = Path(uri), None
     if ":" in uri and not folder.exists():
-        check_store(mlflow.get_tracking_uri())
+        check_store(mlflow.get_tracking_uri(), is_read=True)
         if is_registered(uri):
             found = find_version(uri)
             uri, version = f"models:/{found.name}/{found.version}", f"{found.name}/{found.version}"

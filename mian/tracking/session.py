@@ -64,7 +64,7 @@ def train(config: TrainConfig, session: ElasticSession, started: Callable[[], No
         lock = TrainingLock(lock_path(checkpoints.folder))
         ranks.run_on_all_ranks(lambda: stack.enter_context(lock) if ranks.is_first else None, TRAINING_ERRORS)
         attachments = ranks.run_on_all_ranks(
-            lambda: SampleAttachments.read(contract, config.samples) if ranks.is_first else None, TRAINING_ERRORS
+            lambda: SampleAttachments.read(contract, config) if ranks.is_first else None, TRAINING_ERRORS
         )
         tracker = _tracker(config, key) if ranks.is_first else None
         if ranks.broadcast_object(tracker is not None and _has_ended(tracker, checkpoints)):

@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from mian.config import TrackingConfig
 from mian.contract import CONTRACT_FILE, Contract
-from mian.tracking.errors import TrackingError
+from mian.tracking.errors import TrackingError, hide_passwords
 from mian.tracking.journal import Journal
 from mian.tracking.mlflow_store import (
     STORE_ERRORS,
@@ -31,7 +31,7 @@ from mian.tracking.mlflow_store import (
     tracking_uri,
     uploading,
 )
-from mian.tracking.records import TRAINING_TAG, Outcome, flatten, hide_passwords, quality_table, tags
+from mian.tracking.records import TRAINING_TAG, Outcome, flatten, quality_table, tags
 from mian.tracking.registry import register
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from mian.contract import Contract, read_contract
 from mian.models import build
 from mian.scoring.one_user_encoder import OneUserEncoder
 from mian.scoring.onnx_scorer import OnnxScorer
+from mian.scoring.stand_ins import serving_stand_ins
 from mian.server.replay import read_log, replay
 from mian.serving import input_example, load_servable, read_vocabularies, save_servable
 from mian.serving.mlflow_export import log_servable
@@ -72,7 +73,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build("mian", contract, {})
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
-    save_servable(folder / "model", model, "mian", {}, contract, read_vocabularies(contract, samples), ["position"])
+    vocabularies = read_vocabularies(contract, samples)
+    stand_ins = serving_stand_ins(contract, {"position": 5}, vocabularies)
+    save_servable(folder / "model", model, "mian", {}, contract, vocabularies, stand_ins)
     export_onnx(load_servable(folder / "model"), folder / "model")
     return folder
 

@@ -139,11 +139,14 @@ def test_a_missing_or_damaged_graph_is_named(tmp_path: Path, content: bytes | No
 def test_a_model_keeps_what_stands_for_its_positions(world: Any, tmp_path: Path) -> None:
     folder, contract, raw = world
     model = make_model(contract)
-    write_servable(tmp_path / "model", model, contract, folder, position_fields=["slot", "hour"])
+    write_servable(tmp_path / "model", model, contract, folder, position_fields={"slot": None, "hour": None})
     servable = load_servable(tmp_path / "model")
     assert servable.stand_ins == {"context_slot": 0.0, "context_hour": 2}
     one = OneUser(servable)
     user, _, behaviors = request_of(raw, contract, 0)
     found = one.candidates(one.user(user, {}, behaviors), candidates_of(raw, contract))
-    rows = whole_rows(raw, contract, 0).assign(context_slot=4.5, context_hour="0")  # the mean, and the first of the vocabulary
-    np.testing.assert_allclose(found, servable.predict_proba(rows), atol=1e-6)
+    rows = whole_rows(raw, contract, 0)
+    replaced = rows.assign(context_slot=4.5, context_hour="0")  # the mean, and the first of the vocabulary
+    np.testing.assert_allclose(found, servable.predict_proba(replaced), atol=1e-6)
+    left_out = rows.drop(columns=["context_slot", "context_hour"])
+    np.testing.assert_array_equal(servable.predict_proba(left_out), servable.predict_proba(replaced))
