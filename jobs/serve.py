@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,14 +71,21 @@ def _settings(given: argparse.Namespace) -> ServerSettings:
         ("log_rows", given.log_rows),
         ("log_seconds", given.log_seconds),
     ):
-        if value <= 0 and name != "waiting":
-            raise ConfigError(
-                f"--{'max-' if name in most else ''}{name.replace('_', '-')}: {value} is too small; give more than 0"
-            )
+        least = "0 or more" if name == "waiting" else "more than 0"
+        if not 0 <= value < math.inf or (value == 0 and name != "waiting"):
+            raise ConfigError(f"--{'max-' if name in most else ''}{name.replace('_', '-')}: {value} is no limit; give {least}")
+    for name in ("reload_seconds", "drain_seconds"):
+        if not 0 <= vars(given)[name] < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')}: {vars(given)[name]} is no time; give 0 or more seconds")
     if not 0 <= given.log_requests <= 1:
         raise ConfigError(f"--log-requests: {given.log_requests} is no share; give a number between 0 and 1")
     if given.log_requests and given.log_folder is None:
         raise ConfigError("--log-requests: there is nowhere to write them; give --log-folder")
+    if given.log_requests:
+        try:
+            given.log_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--log-folder: {error}; give a folder that can be written") from error
     log = LogSettings(given.log_requests, given.log_folder if given.log_requests else None, given.log_rows, given.log_seconds)
     return ServerSettings(
         given.model,

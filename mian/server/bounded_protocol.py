@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_ERROR = b'{"error":"too many connections; try again","field":null}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_ERROR), _ERROR)
+)
 
 
 class BoundedProtocol(H11Protocol):
@@ -16,18 +23,29 @@ class BoundedProtocol(H11Protocol):
 
     Attributes:
         arrival_seconds: how long a request may take to arrive.
+        most_connections: open at a time; a further one is answered by 503 and closed, and those that are open keep on.
+        refused: called for each connection that is not taken.
     """
 
     arrival_seconds = 15.0
+    most_connections = 1_000
+    refused: Callable[[], None] = staticmethod(lambda: None)
     _arrival: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection begins."""
         super().connection_made(transport)
-        self._watch()
+        if len(self.connections) > self.most_connections:
+            self.refused()
+            transport.write(_FULL)
+            transport.close()
+        else:
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Some bytes arrived."""
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         self._watch()
 

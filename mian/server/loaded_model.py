@@ -36,7 +36,7 @@ class LoadedModel:
 
     Attributes:
         name: of the model in the registry, or of its folder.
-        version: in the registry; of a folder when its ``model.json`` was written.
+        version: in the registry; of a folder when its latest file was written, and some digits of all.
         engine: ``onnx`` or ``torch``.
         contract: what the model was trained on.
         stand_ins: by field of the context the raw value that is read where a request leaves the field out.

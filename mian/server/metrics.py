@@ -37,6 +37,12 @@ class ServerMetrics:
             "mian_request_seconds", "From a request's head to its answer, of those scored", buckets=_SECONDS, registry=registry
         )
         self.candidates = Counter("mian_candidates", "Candidates scored", registry=registry)
+        self.refused_connections = Counter(
+            "mian_refused_connections", "Connections beyond those that may be open", registry=registry
+        )
+        self.last_look = Gauge(
+            "mian_last_look_timestamp_seconds", "When the place of the model last answered which one it has", registry=registry
+        )
         self.reloads = Counter("mian_reloads", "Models that took the place of another one", registry=registry)
         self.reload_failures = Counter("mian_reload_failures", "Looks and reloads that failed", ["reason"], registry=registry)
         self.last_reload = Gauge("mian_last_reload_timestamp_seconds", "When the present model was loaded", registry=registry)

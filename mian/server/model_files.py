@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -75,7 +77,10 @@ class ModelFiles(ABC):
 
 
 class FolderFiles(ModelFiles):
-    """A servable folder. Another ``model.json`` in it is another version, whose name is the time when that was written.
+    """A servable folder. Its version is the time of its latest file and some digits of the names, sizes and times of all of them.
+
+    The files are copied before they are read: weights that are mapped into memory would change, or end the process, with their file.
+    Another version counts once two looks in a row have found it, so that a folder which is written file by file is whole.
 
     Args:
         folder: the servable.
@@ -83,25 +88,36 @@ class FolderFiles(ModelFiles):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._seen: str | None = None
 
     @contextmanager
     def fetch(self, unless: Collection[str] = ()) -> Iterator[Fetched | None]:
         """See :class:`ModelFiles`."""
         version = self._version()
-        yield None if version in unless else Fetched(self._folder, self._folder.resolve().name, version)
-        if self._version() != version:
-            raise SourceError(f"{self._folder}: the model was replaced while it was read", "broken", version)
+        is_settled = not unless or version == self._seen
+        self._seen = version
+        if version in unless or not is_settled:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix="mian-serve-", ignore_cleanup_errors=True) as copy:
+            try:
+                folder = Path(shutil.copytree(self._folder, Path(copy) / "model"))
+            except (OSError, shutil.Error) as error:
+                raise SourceError(f"{self._folder}: {error}", "broken", version) from error
+            if self._version() != version:
+                raise SourceError(f"{self._folder}: the model was replaced while it was read", "broken", version)
+            yield Fetched(folder, self._folder.resolve().name, version)
 
     def _version(self) -> str:
+        if not (self._folder / MODEL_FILE).is_file():
+            raise SourceError(f"{self._folder}: no model that mian trained; give the folder that a training named", "missing")
         try:
-            written = (self._folder / MODEL_FILE).stat().st_mtime_ns
-        except FileNotFoundError as error:
-            raise SourceError(
-                f"{self._folder}: no model that mian trained; give the folder that a training named", "missing"
-            ) from error
+            files = sorted(path for path in self._folder.rglob("*") if path.is_file())
+            found = [(str(path.relative_to(self._folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         except OSError as error:
             raise SourceError(f"{self._folder}: {error}", "store") from error
-        return f"{dt.datetime.fromtimestamp(written / 1e9, dt.timezone.utc):%Y%m%dT%H%M%S.%f}"
+        written = dt.datetime.fromtimestamp(max(time for *_, time in found) / 1e9, dt.timezone.utc)
+        return f"{written:%Y%m%dT%H%M%S}-{hashlib.sha256(repr(found).encode()).hexdigest()[:8]}"
 
 
 class RegistryFiles(ModelFiles):

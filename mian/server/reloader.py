@@ -72,10 +72,14 @@ class Reloader:
             known.add(self._broken)
         try:
             model = fetch_model(self._files, self._state.settings.engine, known)
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001 - a full disk, an answer of another form: the thread looks again
             if not self._stop.is_set():
-                self._note(error)
+                known_error = (
+                    error if isinstance(error, SourceError) else SourceError(f"{type(error).__name__}: {error}", "store")
+                )
+                self._note(known_error)
             return
+        self._state.metrics.last_look.set_to_current_time()
         if model is not None:
             self._state.use(model)
             self._state.metrics.reloads.inc()

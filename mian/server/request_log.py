@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import itertools
 import logging
-import os
 import random
+import secrets
 import threading
 import time
 from typing import Any
@@ -49,7 +50,8 @@ PAUSE_SECONDS = 60.0
 class RequestLog:
     """Draws requests and writes them, in a thread of its own.
 
-    A file appears under its name when it is whole: ``day=YYYY-MM-DD/requests-TIME-PROCESS-NUMBER.parquet``, the day in UTC. A process
+    A file appears under its name when it is whole: ``day=YYYY-MM-DD/requests-TIME-PROCESS-NUMBER.parquet``, the day in UTC and
+    the process a drawn number: servers of several containers may share a folder. A process
     that is killed loses the rows that wait, at most those of :attr:`LogSettings.seconds`. A disk that is full stops the log for
     :data:`PAUSE_SECONDS`, never the server.
 
@@ -67,6 +69,7 @@ class RequestLog:
         self._bytes = 0
         self._first = 0.0
         self._number = 0
+        self._process = secrets.token_hex(4)
         self._paused_until = 0.0
         self._changed = threading.Condition()
         self._closing = False
@@ -130,14 +133,18 @@ class RequestLog:
         return self._closing or old or len(self._rows) >= self._settings.rows
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
+        for _, day in itertools.groupby(rows, lambda row: row["time"].date()):
+            self._write_file(list(day))
+
+    def _write_file(self, rows: list[dict[str, Any]]) -> None:
         self._number += 1
         now = rows[0]["time"]
-        name = f"day={now:%Y-%m-%d}/requests-{now:%Y%m%dT%H%M%S}-{os.getpid()}-{self._number:06}.parquet"
-        content = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content, compression="zstd")
+        name = f"day={now:%Y-%m-%d}/requests-{now:%Y%m%dT%H%M%S}-{self._process}-{self._number:06}.parquet"
         try:
+            content = io.BytesIO()
+            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content, compression="zstd")
             write_atomically(self._folder / name, content.getvalue())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the log, requests are answered
             log.error(
                 "request log: %s: %s; %d requests are not in it, nor are those of the next %g s",
                 name,

@@ -77,7 +77,12 @@ class _Server(uvicorn.Server):
 
     def __init__(self, state: ServerState) -> None:
         limits = state.settings.limits
-        protocol = type("Protocol", (BoundedProtocol,), {"arrival_seconds": limits.seconds + 1})
+        bounds = {
+            "arrival_seconds": limits.seconds + 1,
+            "most_connections": limits.connections,
+            "refused": staticmethod(state.metrics.refused_connections.inc),
+        }
+        protocol = type("Protocol", (BoundedProtocol,), bounds)
         config = uvicorn.Config(
             application(state),
             http=protocol,
@@ -86,7 +91,6 @@ class _Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=limits.connections,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(limits.seconds) + 5,

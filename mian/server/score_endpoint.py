@@ -102,26 +102,62 @@ class ScoreEndpoint:
         finally:
             state.in_progress -= 1
         state.metrics.requests.labels(str(status)).inc()
+        if state.draining:
+            headers = (*headers, (b"connection", b"close"))
         if status != CLIENT_GONE:
             await respond(send, status, body, headers)
 
     async def _answer(self, scope: Scope, receive: Receive, started: float) -> bytes:
         state, limits = self._state, self._state.settings.limits
         check_head(scope, limits.body_bytes)
-        if state.in_progress > limits.waiting + state.settings.threads:
-            raise RequestRefusedError(503, f"{limits.waiting} requests are waiting already; try again", headers=RETRY)
+        self._check_room()
         model = state.model
         try:
             with anyio.fail_after(limits.seconds):
-                body = await read_body(receive, limits.body_bytes)
+                body = await self._read_body(receive)
         except TimeoutError as error:
             raise RequestRefusedError(408, f"the body took longer than {limits.seconds:g} s") from error
+        self._check_room()
+        state.waiting += 1
+        try:
+            return await self._wait_for_score(model, body, receive, started + limits.seconds)
+        finally:
+            state.waiting -= 1
+
+    def _check_room(self) -> None:
+        limits = self._state.settings.limits
+        if self._state.waiting >= limits.waiting + self._state.settings.threads:
+            raise RequestRefusedError(503, f"{limits.waiting} requests are waiting already; try again", headers=RETRY)
+
+    async def _read_body(self, receive: Receive) -> bytes:
+        """The whole body; those of all requests that arrive are no larger together than those that may wait."""
+        limits = self._state.settings.limits
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message: Message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientGoneError
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                self._state.body_bytes += len(parts[-1])
+                if size > limits.body_bytes:
+                    raise RequestRefusedError(413, f"the body has more than {limits.body_bytes} bytes")
+                if self._state.body_bytes > (limits.waiting + 1) * limits.body_bytes:
+                    raise RequestRefusedError(503, "too many long bodies arrive at a time; try again", headers=RETRY)
+                if not message.get("more_body"):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._state.body_bytes -= size
+
+    async def _wait_for_score(self, model: LoadedModel, body: bytes, receive: Receive, end: float) -> bytes:
+        state, limits = self._state, self._state.settings.limits
         loop = asyncio.get_running_loop()
         scored = loop.run_in_executor(state.scoring, self._score, model, body)
         gone = asyncio.ensure_future(receive())  # nothing comes behind the body but the end of the connection
         try:
-            rest = started + limits.seconds - time.monotonic()
-            await asyncio.wait((scored, gone), timeout=max(rest, 0), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((scored, gone), timeout=max(end - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED)
             if scored.done():
                 return scored.result()
             if gone.done():
@@ -166,27 +202,6 @@ def check_head(scope: Scope, most_bytes: int) -> None:
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most_bytes:
         raise RequestRefusedError(413, f"the body has {int(length)} bytes; at most {most_bytes} are taken")
-
-
-async def read_body(receive: Receive, most_bytes: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        RequestRefusedError: it is too long.
-        ClientGoneError: the connection ended within.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message: Message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most_bytes:
-            raise RequestRefusedError(413, f"the body has more than {most_bytes} bytes")
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def respond(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -22,9 +22,9 @@ class Limits:
         candidates: of a request; more is answered by 400.
         history: entries of each list of behaviors; more is answered by 400. Of fewer, those beyond the model's history are left out.
         explained: candidates of a request that asks for an explanation; more is answered by 400.
-        waiting: requests beside those that are scored; one more is answered by 503.
+        waiting: requests that have arrived, beside those that are scored; one more is answered by 503.
         seconds: from a request's first byte to its answer: a body that takes longer is answered by 408, a score by 503.
-        connections: open at a time; requests of more are answered by 503.
+        connections: open at a time; a further one is answered by 503 and closed, whatever it asks for.
     """
 
     body_bytes: int = 1_048_576

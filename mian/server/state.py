@@ -21,7 +21,9 @@ class ServerState:
         settings: see above.
         model: another model takes its place by one assignment; a request keeps the one that it began with.
         draining: whether the server is about to end.
-        in_progress: requests that are read, waiting or scored; changed by the event loop alone.
+        in_progress: requests that are read, waiting or scored; changed by the event loop alone, as are the next two.
+        waiting: requests that are read, and wait or are scored.
+        body_bytes: of bodies that arrive.
         metrics: what is counted.
         scoring: the threads that score; a request waits for one.
         log: of requests; None writes none.
@@ -30,7 +32,7 @@ class ServerState:
     def __init__(self, settings: ServerSettings, model: LoadedModel) -> None:
         self.settings = settings
         self.draining = False
-        self.in_progress = 0
+        self.in_progress = self.waiting = self.body_bytes = 0
         self.metrics = ServerMetrics(lambda: self.in_progress)
         self.scoring = ThreadPoolExecutor(settings.threads, thread_name_prefix="scoring")
         self.log = RequestLog(settings.log, self.metrics) if settings.log.folder is not None else None

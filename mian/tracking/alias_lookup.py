@@ -49,8 +49,13 @@ def look_up_version(tracking_uri: str, name: str, alias: str, environment: Mappi
         document = answer.json()
     except (requests.RequestException, ValueError) as error:
         raise LookupFailedError(f"the tracking server does not answer: {error}") from error
+    if not isinstance(document, dict):
+        raise LookupFailedError("the tracking server answers as none does")
     if answer.status_code == requests.codes.ok:
-        return str(document["model_version"]["version"])
+        try:
+            return str(document["model_version"]["version"])
+        except (KeyError, TypeError) as error:
+            raise LookupFailedError("the tracking server answers as none does") from error
     if document.get("error_code") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         raise UnknownModelError(document.get("message", "no such model or alias"))
     raise LookupFailedError(f"the tracking server answers {answer.status_code}: {document.get('message', '')}")

@@ -13,6 +13,10 @@ import mlflow
 import numpy as np
 import pytest
 
+from mian.server.model_files import FolderFiles
+from mian.server.reloader import Reloader, fetch_model
+from mian.server.settings import ServerSettings
+from mian.server.state import ServerState
 from tests.mian.server.conftest import World, expected
 from tests.support.ranking_server import RankingServer, ranking_server, wait_for
 from tests.support.stores import new_store
@@ -67,6 +71,42 @@ def test_a_model_that_cannot_be_used_is_named_once_and_the_old_one_answers(
         shutil.copytree(good, folder, copy_function=shutil.copyfile)
         wait_for(lambda: version(server) != before["version"])
         assert server.post(request_body).json()["probabilities"] == before["probabilities"]
+
+
+def test_weights_that_change_under_a_running_server_change_no_score(
+    world: World, tmp_path: Path, request_body: dict[str, Any]
+) -> None:
+    folder = world.write(tmp_path / "model")
+    with ranking_server(folder, "--engine", "torch", "--reload-seconds", "0") as server:
+        before = server.post(request_body).json()["probabilities"]
+        weights = folder / "weights.pt"
+        with weights.open("r+b") as file:
+            file.write(b"\xff" * weights.stat().st_size)
+            file.truncate(10)
+        assert server.post(request_body).json()["probabilities"] == before
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_looks(
+    servable: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = FolderFiles(servable)
+    model = fetch_model(files, "torch")
+    assert model is not None
+    state = ServerState(ServerSettings(str(servable), engine="torch", reload_seconds=3_600), model)
+    reloader = Reloader(state, files)
+
+    def fail(unless: Any = ()) -> Any:
+        raise KeyError("model_version")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "fetch", fail)
+        reloader.look()
+    reloader.look()
+    text = state.metrics.text().decode()
+    assert 'mian_reload_failures_total{reason="store"} 1.0' in text
+    assert "mian_last_look_timestamp_seconds 0.0" not in text
+    assert state.model is model
+    state.close()
 
 
 def break_model(case: str, folder: Path, world: World, tmp_path: Path) -> None:

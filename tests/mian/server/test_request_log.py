@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import os
 import signal
@@ -138,10 +139,27 @@ def test_a_crash_leaves_whole_files_alone(servable: Path, tmp_path: Path, reques
 
 
 @pytest.mark.e2e
-def test_a_folder_that_cannot_be_written_stops_no_answer(servable: Path, tmp_path: Path, request_body: dict[str, Any]) -> None:
-    (tmp_path / "file").write_text("")
-    with ranking_server(servable, "--log-requests", "1", "--log-folder", str(tmp_path / "file"), "--log-rows", "1") as server:
-        assert [server.post(request_body).status_code for _ in range(3)] == [200] * 3
+def test_a_folder_that_can_no_longer_be_written_stops_no_answer(
+    servable: Path, tmp_path: Path, request_body: dict[str, Any]
+) -> None:
+    folder = tmp_path / "log"
+    with ranking_server(servable, "--log-requests", "1", "--log-folder", str(folder), "--log-rows", "1") as server:
+        folder.rmdir()
+        folder.write_text("a file in its place")
+        assert server.post(request_body).status_code == 200
         wait_for(lambda: server.metrics()["mian_log_failures_total"] == 1)
         assert server.post(request_body).status_code == 200
         assert server.end() == 0
+
+
+def test_servers_of_one_folder_write_no_file_twice_and_rows_lie_under_their_day(tmp_path: Path) -> None:
+    logs = [make_log(tmp_path)[0] for _ in range(2)]
+    for log in logs:
+        log.add(request(0), "a", SERVED_BY, ScoresOf)
+        log.add(request(1), "b", SERVED_BY, ScoresOf)
+        log._rows[0]["time"] -= dt.timedelta(days=1)
+        log.close()
+    assert len(files(tmp_path)) == 4
+    for path in files(tmp_path):
+        (time,) = pq.ParquetFile(path).read(["time"])["time"].to_pylist()
+        assert path.parent.name == f"day={time:%Y-%m-%d}"

@@ -102,25 +102,48 @@ def test_while_it_drains_it_is_not_ready_and_answers(servable: Path, request_bod
         assert server.get("/ready").status_code == 200
         server.process.terminate()
         wait_for(lambda: server.get("/ready").status_code == 503)
-        assert server.post(request_body).status_code == 200
+        answer = server.post(request_body)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert server.end() == 0, "a second signal does not wait"
 
 
 def test_more_requests_than_may_wait_are_told_to_come_again(servable: Path, request_body: dict[str, Any]) -> None:
-    body = as_json(request_body)
-    with ranking_server(servable, "--max-waiting", "2") as server:
-        begun = [connect(server) for _ in range(3)]
-        for connection in begun:
-            connection.sendall(head(body) + body[:10])
-        wait_for(lambda: server.metrics()["mian_requests_in_progress"] == 3)
-        refused = server.post(request_body)
-        assert refused.status_code == 503
-        assert refused.headers["retry-after"] == "1"
-        assert server.get("/health").status_code == 200
-        for connection in begun:
-            connection.sendall(body[10:])
-        assert [connection.recv(12) for connection in begun] == [b"HTTP/1.1 200"] * 3
+    many = request_body | {"candidates": {name: values * 3_000 for name, values in request_body["candidates"].items()}}
+    with ranking_server(servable, "--max-waiting", "1", "--max-candidates", "10000") as server:
+        answers: list[requests.Response] = []
+        threads = [threading.Thread(target=lambda: answers.append(server.post(many))) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {answer.status_code for answer in answers} == {200, 503}
+        assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 503} == {"1"}
         assert server.post(request_body).status_code == 200
+
+
+def test_slow_bodies_keep_no_other_request_from_its_answer(servable: Path, request_body: dict[str, Any]) -> None:
+    body = as_json(request_body)
+    with ranking_server(servable, "--max-waiting", "2", "--max-seconds", "60") as server:
+        slow = [connect(server) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(head(body) + body[:10])
+        wait_for(lambda: server.metrics()["mian_requests_in_progress"] == 20)
+        assert server.post(request_body).status_code == 200
+        for connection in slow:
+            connection.close()
+
+
+def test_a_connection_too_many_is_refused_and_those_that_are_open_keep_on(servable: Path, request_body: dict[str, Any]) -> None:
+    with ranking_server(servable, "--max-connections", "3") as server, requests.Session() as session:
+        assert session.get(server.url + "/health", timeout=60).status_code == 200
+        silent = [connect(server) for _ in range(2)]
+        refused = server.post(request_body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert session.get(server.url + "/health", timeout=60).status_code == 200
+        assert session.post(server.url + "/v1/score", json=request_body, timeout=60).status_code == 200
+        assert "mian_refused_connections_total 1.0" in session.get(server.url + "/metrics", timeout=60).text
+        for connection in silent:
+            connection.close()
 
 
 def test_the_server_answers_while_a_request_is_scored(servable: Path, request_body: dict[str, Any]) -> None:
@@ -166,8 +189,14 @@ def test_what_cannot_start_says_why_in_one_line(servable: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-candidates", "0"], "--max-candidates: 0 is too small"),
-        (["--threads", "0"], "--threads: 0 is too small"),
+        (["--max-candidates", "0"], "--max-candidates: 0 is no limit; give more than 0"),
+        (["--threads", "0"], "--threads: 0 is no limit"),
+        (["--max-seconds", "nan"], "--max-seconds: nan is no limit"),
+        (["--max-seconds", "inf"], "--max-seconds: inf is no limit"),
+        (["--max-waiting", "-1"], "--max-waiting: -1 is no limit; give 0 or more"),
+        (["--reload-seconds", "nan"], "--reload-seconds: nan is no time"),
+        (["--drain-seconds", "-5"], "--drain-seconds: -5.0 is no time"),
+        (["--log-requests", "1", "--log-folder", "/dev/null/log"], "--log-folder: "),
         (["--log-requests", "2"], "--log-requests: 2.0 is no share"),
         (["--log-requests", "0.1"], "give --log-folder"),
     ],
