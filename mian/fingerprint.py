@@ -1,4 +1,4 @@
-"""Fingerprints of source code."""
+"""Fingerprints of source code and of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.abc import Traversable
+from pathlib import Path
 
 SUFFIXES = (".py", ".cpp", ".h")
 
@@ -44,3 +45,12 @@ def _source_files(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]
             yield from _source_files(entry, f"{path}{entry.name}/")
         elif entry.name.endswith(SUFFIXES):
             yield f"{path}{entry.name}", entry.read_bytes()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

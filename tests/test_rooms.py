@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "mian/distributed": {"mian.execution", "mian.kernels"},
     "mian/checkpoint": {
         "mian.atomic_write", "mian.config",
-        "mian.contract", "mian.distributed", "mian.layers", "mian.models", "mian.stream"},
+        "mian.contract", "mian.distributed", "mian.fingerprint", "mian.layers", "mian.models", "mian.stream"},
     "mian/scoring": {"mian.contract"},
     "mian/server": {
         "mian.atomic_write",

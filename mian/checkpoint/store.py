@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 from mian.atomic_write import part_of, write_atomically
 from mian.checkpoint.keys import code_versions
-from mian.checkpoint.manifest import Manifest, file_sha256, sync_folder
+from mian.checkpoint.manifest import Manifest, sync_folder
 from mian.checkpoint.notes import NOTES, absolute_samples, noted_config
 from mian.config import TrainConfig
 from mian.contract import Contract
+from mian.fingerprint import file_sha256
 from mian.models import current_names
 
 log = logging.getLogger(__name__)

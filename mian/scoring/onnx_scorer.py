@@ -9,11 +9,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from mian.scoring.one_user_encoder import Columns
-from mian.scoring.servable_files import ServableError
+from mian.scoring.servable_files import MODEL_FILE, ServableError, read_description
 
 GRAPH_FILE = "model.onnx"
 #: The graph's output, and what the names of inputs that are the user's begin with; the others are columns of candidates and context.
 OUTPUT, USER_INPUTS = "probability", "user."
+#: The graph's property that says of which weights it was made, see :class:`mian.scoring.servable_files.ModelDescription`.
+WEIGHTS_KEY = "weights_sha256"
 
 
 class OnnxScorer:
@@ -24,7 +26,7 @@ class OnnxScorer:
         threads: compute threads of one call.
 
     Raises:
-        ServableError: there is no graph, or it cannot be read.
+        ServableError: there is no graph, it cannot be read, or it was made of other weights than those of the folder.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
@@ -39,6 +41,9 @@ class OnnxScorer:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many, of no common base
             raise ServableError(f"{path}: cannot be read ({error}); make it anew with jobs/export.py --to onnx") from error
+        made_of = self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, "")
+        if (folder / MODEL_FILE).exists() and made_of != read_description(folder).weights_sha256:
+            raise ServableError(f"{path}: made of other weights than those beside it; make it anew with jobs/export.py --to onnx")
         self._inputs = [put.name for put in self._session.get_inputs()]
 
     def score(self, user: Columns, candidates: Columns) -> npt.NDArray[np.float64]:

@@ -27,12 +27,14 @@ class ModelDescription(BaseModel):
 
     format: Literal["mian-servable"] = "mian-servable"
     version: Literal[3, 4] = 4
-    """Documents of version 3 have no ``stand_ins``."""
+    """Documents of version 3 have no ``stand_ins`` and no ``weights_sha256``."""
     name: str
     options: dict[str, Any]
     stand_ins: dict[str, int | float] = {}
     """By column of the context what the model reads where a request leaves the field out: an id, or a transformed number; see
     :func:`mian.scoring.stand_ins.serving_stand_ins`."""
+    weights_sha256: str = ""
+    """SHA-256 of the file of weights, hexadecimal. A graph says of which weights it was made."""
 
 
 def read_description(folder: Path) -> ModelDescription:

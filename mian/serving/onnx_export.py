@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 from torch.export import Dim
@@ -19,7 +20,7 @@ from mian.contract import UNKNOWN_ID, Contract, Field
 from mian.contract.document import LENGTH_COLUMN
 from mian.models import ClickModel
 from mian.scoring.one_user_encoder import Columns
-from mian.scoring.onnx_scorer import GRAPH_FILE, OUTPUT, USER_INPUTS, OnnxScorer
+from mian.scoring.onnx_scorer import GRAPH_FILE, OUTPUT, USER_INPUTS, WEIGHTS_KEY, OnnxScorer
 from mian.scoring.value_encoder import Column
 from mian.serving.servable import Servable
 
@@ -70,6 +71,7 @@ def export_onnx(servable: Servable, folder: Path) -> float:
     staging = Path(tempfile.mkdtemp(prefix=".export.", dir=folder))
     try:
         _write_graph(servable.model, servable.contract, staging / GRAPH_FILE)
+        _note_weights(staging / GRAPH_FILE, servable.weights_sha256)
         difference = max(_differences(servable, OnnxScorer(staging)))
         if not difference <= TOLERANCE:
             raise ExportError(
@@ -108,6 +110,13 @@ def _write_graph(model: ClickModel, contract: Contract, path: Path) -> None:
     except Exception as error:  # of many types; a model of one's own may have any operator
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"the model cannot be exported to ONNX: {first}") from error
+
+
+def _note_weights(path: Path, digest: str) -> None:
+    """Write into a graph of which weights it was made."""
+    graph = onnx.load(str(path), load_external_data=False)
+    onnx.helper.set_model_props(graph, {WEIGHTS_KEY: digest})
+    onnx.save(graph, str(path))
 
 
 @contextmanager

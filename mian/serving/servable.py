@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from mian.contract import CONTRACT_FILE, Contract, read_contract
+from mian.fingerprint import file_sha256
 from mian.models import ClickModel, restore
 from mian.scoring.servable_files import MODEL_FILE, ModelDescription, ServableError, read_description, vocabulary_tables
 from mian.serving.request_encoder import RowEncoder
@@ -38,7 +39,8 @@ class Servable:
         model: the model, on the CPU.
         vocabularies: for each vocabulary that is a table its values in the order of their ids.
         stand_ins: what is read where a request leaves out a field of the context, see
-            :class:`mian.scoring.servable_files.ModelDescription`.
+            :class:`mian.scoring.servable_files.ModelDescription`, likewise ``weights_sha256``.
+        weights_sha256: of the file of weights.
 
     Attributes:
         contract: what the model was trained on.
@@ -53,8 +55,10 @@ class Servable:
         model: ClickModel,
         vocabularies: Mapping[str, pa.Array],
         stand_ins: Mapping[str, int | float] | None = None,
+        weights_sha256: str = "",
     ) -> None:
         self.contract = contract
+        self.weights_sha256 = weights_sha256
         self.stand_ins = dict(stand_ins or {})
         self.vocabularies = dict(vocabularies)
         self.model = model.eval()
@@ -163,7 +167,9 @@ def load_servable(folder: str | Path) -> Servable:
         ContractError: the contract cannot be read.
     """
     contract, model = load_click_model(folder)
-    return Servable(contract, model, vocabulary_tables(contract, str(folder)), read_description(Path(folder)).stand_ins)
+    description = read_description(Path(folder))
+    vocabularies = vocabulary_tables(contract, str(folder))
+    return Servable(contract, model, vocabularies, description.stand_ins, description.weights_sha256)
 
 
 def load_click_model(folder: str | Path) -> tuple[Contract, ClickModel]:
@@ -223,8 +229,9 @@ def _write(
     copies = tuple(v.model_copy(update={"path": paths[v.name]}) if v.name in vocabularies else v for v in contract.vocabularies)
     own = contract.model_copy(update={"vocabularies": copies, "days": ()})  # the folder holds no samples
     (folder / CONTRACT_FILE).write_text(own.to_json(), encoding="utf-8")
-    (folder / MODEL_FILE).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
     torch.save({name: weight.detach().cpu() for name, weight in model.state_dict().items()}, folder / WEIGHTS_FILE)
+    described = description.model_copy(update={"weights_sha256": file_sha256(folder / WEIGHTS_FILE)})
+    (folder / MODEL_FILE).write_text(described.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _file_name(name: str) -> str:

@@ -370,7 +370,8 @@ def test_code_in_a_checkpoint_is_not_run(store: CheckpointStore, tmp_path: Path)
     path = store.folder / "step-000000030"
     torch.save({"weight": Stranger()}, path / CONTENT)
     manifest = (path / MANIFEST).read_text()
-    from mian.checkpoint.manifest import Manifest, file_sha256
+    from mian.checkpoint.manifest import Manifest
+    from mian.fingerprint import file_sha256
 
     changed = Manifest.model_validate_json(manifest).model_copy(update={"sha256": file_sha256(path / CONTENT)})
     (path / MANIFEST).write_text(changed.model_dump_json())

@@ -136,6 +136,17 @@ def test_a_missing_or_damaged_graph_is_named(tmp_path: Path, content: bytes | No
         OnnxScorer(tmp_path)
 
 
+def test_a_graph_of_other_weights_is_refused(world: Any, tmp_path: Path) -> None:
+    folder, contract, _ = world
+    for name, seed in (("one", 0), ("other", 1)):
+        write_servable(tmp_path / name, make_model(contract, "lr", {}, seed), contract, folder, "lr", {})
+        export_onnx(load_servable(tmp_path / name), tmp_path / name)
+        OnnxScorer(tmp_path / name)
+    (tmp_path / "other" / "model.onnx").replace(tmp_path / "one" / "model.onnx")
+    with pytest.raises(ServableError, match="made of other weights"):
+        OnnxScorer(tmp_path / "one")
+
+
 def test_a_model_keeps_what_stands_for_its_positions(world: Any, tmp_path: Path) -> None:
     folder, contract, raw = world
     model = make_model(contract)
