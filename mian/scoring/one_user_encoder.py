@@ -122,7 +122,9 @@ class OneUserEncoder:
         try:
             return self._encoder.encode(field, values)
         except ServingInputError as error:
-            raise ServingInputError(str(error), _NAMES[field.group] + "." + field.name) from error
+            where = f"{_NAMES[field.group]}.{field.name}"
+            place = f"{where}[{error.row}]" if field.group in ("candidate", "behaviors") else where
+            raise ServingInputError(f"{place}: {error.reason}", where) from error
 
     def _check_names(self, group: Group, values: Mapping[str, Any], optional: Any = (), where: str | None = None) -> None:
         where = where or _NAMES[group]

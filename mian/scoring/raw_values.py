@@ -22,14 +22,20 @@ class ServingInputError(ValueError):
     Args:
         message: what is wrong, where, and what to do.
         field: where in a request: ``context.device``; None where that is not known.
+        reason: what is wrong with a value, without where it is; the message where it is not given.
+        row: of that value.
 
     Attributes:
-        field: see above.
+        field: where in a request, or None.
+        reason: what is wrong.
+        row: of the value, from 0.
     """
 
-    def __init__(self, message: str, field: str | None = None) -> None:
+    def __init__(self, message: str, field: str | None = None, reason: str | None = None, row: int = 0) -> None:
         super().__init__(message)
         self.field = field
+        self.reason = message if reason is None else reason
+        self.row = row
 
 
 def raw_type(field: Field) -> pa.DataType:
@@ -64,7 +70,7 @@ def convert(field: Field, values: list[Any], ends: npt.NDArray[np.int32] | None 
     except (TypeError, ValueError, OverflowError) as error:
         place = len(converted)
         row = place if ends is None else int(np.searchsorted(ends, place, "right"))
-        raise ServingInputError(f"column {field.column}, row {row}: {error}") from error
+        raise ServingInputError(f"column {field.column}, row {row}: {error}", None, str(error), row) from error
     return pa.array(converted, raw_type(field))
 
 
