@@ -11,6 +11,8 @@ from mian.scoring.raw_values import ServingInputError
 from mian.server.settings import Limits
 
 LONGEST_ID = 200
+_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`")
+_OF_MLFLOW = {"dataframe_split", "dataframe_records", "instances", "inputs", "params"}
 """Characters of a request's id."""
 _PLACE = re.compile(r" - at `\$\.?(?P<field>\w*)")
 
@@ -53,6 +55,9 @@ def read_request(body: bytes, limits: Limits) -> ScoreRequest:
     try:
         request = _decoder.decode(body)
     except msgspec.ValidationError as error:
+        unknown = _UNKNOWN.search(str(error))
+        if unknown is not None:
+            raise ServingInputError(_unknown_key(unknown["key"]), unknown["key"]) from error
         place = _PLACE.search(str(error))
         raise ServingInputError(str(error), place["field"] if place is not None and place["field"] else None) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -66,6 +71,12 @@ def read_request(body: bytes, limits: Limits) -> ScoreRequest:
     _check_lists("candidate_context", request.candidate_context or {}, most)
     _check_lists("behaviors", request.behaviors, limits.history)
     return request
+
+
+def _unknown_key(key: str) -> str:
+    keys = ", ".join(ScoreRequest.__struct_fields__)
+    hint = "; that is a request to `mlflow models serve`" if key in _OF_MLFLOW else ""
+    return f"{key}: a request has no such key{hint}; it has {keys}"
 
 
 def _check_lists(group: str, lists: dict[str, Any], most: int) -> None:
