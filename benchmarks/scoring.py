@@ -51,7 +51,7 @@ from pipeline.io.session import spark_session
 from pipeline.join.outputs import SAMPLES
 from pipeline.logs.candidates import CandidateLogs, candidate_days, candidates_config
 from pipeline.scoring.moments import SMALLEST_GROUP, score_moments
-from pipeline.scoring.run import give_to_workers, packed_candidates, task_count
+from pipeline.scoring.run import file_tasks, give_to_workers, packed_candidates
 from pipeline.scoring.scorer import ScoringModel
 from pipeline.scoring.worker import EncodedCandidates, ScorePlan, WorkerModel, encoded, load_model, score_files
 
@@ -151,7 +151,7 @@ def measured(
     plan = ScorePlan(give_to_workers(spark, model), model.factory, model.version, 0, smallest_group, {})
     parts = encoded_files(blobs, load_model(model.folder, model.factory))
     count = sum(len(part.moments) for part in parts)
-    scored = score_files(blobs, plan, task_count(len(parts), count, CORES))
+    scored = score_files(blobs, plan, file_tasks(candidates, events, days, CORES))
     stage(scored)  # workers start, and load the model
     plain = Plain(model, parts, smallest_group)
     try:

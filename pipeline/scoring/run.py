@@ -27,7 +27,7 @@ from pipeline.dataset.start import refuse_overlap
 from pipeline.days import microseconds
 from pipeline.io.storage import Storage
 from pipeline.join.matches import merged
-from pipeline.join.outputs import DUPLICATE, MATCHES, REJECTED, SAMPLES
+from pipeline.join.outputs import DUPLICATE, MATCHES, NO_FILE, REJECTED, SAMPLES
 from pipeline.join.plan import files_of
 from pipeline.join.quarantine import packed_quarantine
 from pipeline.join.spark_join import join_days
@@ -40,15 +40,10 @@ from pipeline.scoring.manifest import Manifest, ScoredBy, ScoredDay, run_identit
 from pipeline.scoring.moments import SMALLEST_GROUP
 from pipeline.scoring.scorer import ScoringModel
 from pipeline.scoring.settings import refuse_other_settings
+from pipeline.scoring.tasks import FileTasks, deal_out
 from pipeline.scoring.worker import ScorePlan, score_files
 
 log = logging.getLogger(__name__)
-
-#: Tasks for each file of scores, or each core: with as many as files, some would have several and others none.
-TASKS_PER_FILE = TASKS_PER_CORE = 4
-#: Of days with fewer rows, a task has several files: each task costs a worker about 0.1 s.
-ROWS_PER_TASK = 50_000
-MOST_TASKS = 4000
 
 #: Parts of the configuration that decide how samples are written, and not which scores they have.
 _OF_SAMPLES = ("vocabularies", "examples_per_day", "seed")
@@ -217,9 +212,8 @@ class _Run:
         staging = self._folder.staging(this_process())
         try:
             blobs = packed_candidates(self._spark, self._candidates, events, days)
-            files = sum(files_of(self._candidates, events.rows, day) for day in days)
-            rows = sum(events.rows.get(day, 0) for day in days)
-            scored = score_files(blobs, plan, task_count(files, rows, self._spark.sparkContext.defaultParallelism))
+            tasks = file_tasks(self._candidates, events, days, self._spark.sparkContext.defaultParallelism)
+            scored = score_files(blobs, plan, tasks)
             staged = stage_files(self._spark, scored, f"{staging}/written")
             written = {day: staged.days.get(day, WrittenDay()) for day in days}
             matched = {
@@ -257,9 +251,20 @@ class _Run:
             )
 
 
-def task_count(files: int, rows: int, cores: int) -> int:
-    """How many tasks score some files of so many rows together."""
-    return min(TASKS_PER_FILE * files, max(TASKS_PER_CORE * cores, TASKS_PER_FILE * rows // ROWS_PER_TASK), MOST_TASKS)
+def file_tasks(candidates: DataConfig, events: Events, days: list[dt.date], cores: int) -> FileTasks:
+    """Which task scores which file.
+
+    Args:
+        candidates: see :func:`pipeline.logs.candidates.candidates_config`.
+        events: of these days.
+        days: see :func:`packed_candidates`.
+        cores: how many tasks run at a time.
+    """
+    rows: dict[tuple[dt.date, int], float] = {(day, NO_FILE): 0.0 for day in days}
+    for day in days:
+        count = files_of(candidates, events.rows, day)
+        rows |= {(day, file): events.rows.get(day, 0) / count for file in range(count)}
+    return deal_out(rows, cores)
 
 
 def packed_candidates(spark: SparkSession, candidates: DataConfig, events: Events, days: list[dt.date]) -> DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import pathlib
@@ -26,6 +27,7 @@ from pipeline.io.parquet_files import FILES, file_row
 from pipeline.join.outputs import ITEM_ID_COLUMN, NO_FILE, SAMPLES, USER_ID_COLUMN
 from pipeline.scoring.moments import score_moments
 from pipeline.scoring.scorer import Columns, Scorer, ScorerFactory
+from pipeline.scoring.tasks import TASK, FileTasks, spread
 
 MOMENT = pa.timestamp("us", tz="UTC")
 #: The columns of ids, and where packed candidates have them.
@@ -57,13 +59,13 @@ class WorkerModel:
     scorer: Scorer
 
 
-def score_files(blobs: DataFrame, plan: ScorePlan, partitions: int) -> DataFrame:
+def score_files(blobs: DataFrame, plan: ScorePlan, tasks: FileTasks) -> DataFrame:
     """Score packed candidates, a file at a time.
 
     Args:
         blobs: see :func:`pipeline.join.partition.join_by_user`; only samples, rejected rows and matches.
         plan: by which model.
-        partitions: how many tasks.
+        tasks: which task scores which file.
 
     Returns:
         Columns of :data:`pipeline.io.parquet_files.FILES`: scores, rejected rows, and for each file a row of facts.
@@ -82,8 +84,7 @@ def score_files(blobs: DataFrame, plan: ScorePlan, partitions: int) -> DataFrame
         files[FACTS] = pa.table({"facts": [json.dumps(facts)]})
         return pa.concat_tables(file_row(name, day, file, table) for name, table in files.items())
 
-    keys = ["day", "file"]
-    return blobs.repartition(partitions, *keys).groupBy(*keys).applyInArrow(work, FILES)
+    return spread(blobs, tasks).groupBy(TASK, "day", "file").applyInArrow(work, FILES)
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,15 @@ _latest: tuple[str, ScorerFactory, WorkerModel] | None = None
 
 
 def worker_model(plan: ScorePlan) -> WorkerModel:
-    """One model a worker process, loaded at its first file: Spark uses workers again."""
+    """One model a worker process, loaded at its first file: Spark uses workers again.
+
+    Spark's workers look for garbage after each task, among all that a model's libraries made too: that is left out from then on.
+    """
     global _latest
     if _latest is None or _latest[:2] != (plan.archive, plan.factory):
         _latest = plan.archive, plan.factory, load_model(SparkFiles.get(plan.archive), plan.factory)
+        gc.collect()
+        gc.freeze()
     return _latest[2]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -115,9 +116,9 @@ def killed_and_completed(command: list[str], output: Path, when: Callable[[float
     return f"{published} days" if killed else "ended"
 
 
-def around_a_publication(output: Path, draw: random.Random) -> Callable[[float], bool]:
-    """The moment when one of the days appears, or up to 0.3 s later."""
-    folder, late = output / f"day={draw.choice(DAYS[2:])}", draw.uniform(0.0, 0.3)
+def around_a_publication(output: Path, day: dt.date, draw: random.Random) -> Callable[[float], bool]:
+    """The moment when a day appears, or up to 0.3 s later."""
+    folder, late = output / f"day={day}", draw.uniform(0.0, 0.3)
     seen: list[float] = []
 
     def when(seconds: float) -> bool:
@@ -136,6 +137,7 @@ def test_the_next_run_completes_what_a_killed_one_began(command: list[str], tmp_
     found = []
     for attempt in range(KILLS):
         output, after = tmp_path / f"killed-{attempt}", draw.uniform(0.1, 1.0) * took
-        when = (lambda seconds, after=after: seconds > after) if attempt % 2 else around_a_publication(output, draw)
+        day = DAYS[2 + attempt // 2 % 4]
+        when = (lambda seconds, after=after: seconds > after) if attempt % 2 else around_a_publication(output, day, draw)
         found.append(killed_and_completed(command, output, when, whole))
     print(f"published when killed: {found}, a whole run took {took:.0f} s")
