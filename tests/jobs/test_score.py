@@ -50,7 +50,8 @@ def job(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(SparkSession, "stop", lambda session: None)  # it is that of all tests
 
     def run(*more: str, model: str = "models:/mian@champion", impressions: Path = shop.candidates) -> int:
-        place = ["--config", str(shop.folder / "data.yaml"), "--impressions", str(impressions), "--output", "scores"]
+        place = ["--config", str(shop.folder / "data.yaml"), "--impressions", str(impressions)]
+        place += ["--output", str(tmp_path / "scores")]  # Spark's own folder is that of the first test
         uri = ["--tracking-uri", f"sqlite:///{shop.folder}/mlflow.db"]
         return score.main(["--model", model, *place, *uri, "--from", str(DAYS[-1]), *more])
 
@@ -58,18 +59,18 @@ def job(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield run
 
 
-def test_the_champion_scores_candidates_and_says_its_version(job: Any, capsys: Any) -> None:
+def test_the_champion_scores_candidates_and_says_its_version(job: Any, tmp_path: Path, capsys: Any) -> None:
     assert job("--scored-at", "2026-03-07T05:00:00+01:00") == 0
     printed = capsys.readouterr().out
     found = pd.read_parquet("scores")
     assert printed.splitlines() == [
-        "scores: 1 days scored, 0 finished before and unchanged",
+        f"{tmp_path}/scores: 1 days scored, 0 finished before and unchanged",
         f"  {len(found):,} candidates scored by mian/1: {DAYS[-1]}",
     ]
     assert set(found["model_version"]) == {"mian/1"}
     assert set(found["scored_at"]) == {pd.Timestamp("2026-03-07T04:00:00Z")}
     assert job(model="models:/mian/1") == 0, "the alias is that version"
-    assert capsys.readouterr().out.strip() == "scores: 0 days scored, 1 finished before and unchanged"
+    assert capsys.readouterr().out.strip() == f"{tmp_path}/scores: 0 days scored, 1 finished before and unchanged"
 
 
 def test_the_moment_is_that_at_which_the_run_began(job: Any) -> None:
