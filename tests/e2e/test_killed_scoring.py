@@ -35,7 +35,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYSPAR
 
 MOMENT = ("--scored-at", "2026-03-07T04:00:00Z")
 
-pytestmark = [pytest.mark.spark]
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
