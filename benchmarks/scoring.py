@@ -51,8 +51,8 @@ from pipeline.io.session import spark_session
 from pipeline.join.outputs import SAMPLES
 from pipeline.logs.candidates import CandidateLogs, candidate_days, candidates_config
 from pipeline.scoring.moments import SMALLEST_GROUP, score_moments
-from pipeline.scoring.run import file_tasks, give_to_workers, packed_candidates
 from pipeline.scoring.scorer import ScoringModel
+from pipeline.scoring.stage import file_tasks, give_to_workers, packed_candidates
 from pipeline.scoring.worker import EncodedCandidates, ScorePlan, WorkerModel, encoded, load_model, score_files
 
 ROOT = Path(__file__).resolve().parents[1]
