@@ -21,7 +21,7 @@ from tests.support.standalone import python_without_project, standalone_cluster,
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.spark]
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 def test_scores_of_a_cluster_are_those_of_local_mode(spark: SparkSession, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = int(os.environ.get("MIAN_PARITY_ROWS", "2000"))
 TOLERANCE = 1e-5
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 
 def run(folder: Path, *command: str) -> str:

@@ -99,7 +99,7 @@ def test_a_folder_of_something_else_is_refused(spark: SparkSession, shop: Shop, 
     (tmp_path / "full" / "notes.txt").touch()
     with pytest.raises(ContractError, match=r"not empty, and holds no scores \(notes.txt\)"):
         score(spark, shop, tmp_path / "full")
-    with pytest.raises(ContractError, match="lie in one another"):
+    with pytest.raises(ContractError, match="or one is inside the other"):
         score(spark, shop, shop.candidates / "scores")
     renamed = Shop(shop.folder, shop.config.model_copy(update={"name": "others"}), shop.contract, shop.model)
     with pytest.raises(ContractError, match="holds scores of the data set 'pages', and the configuration is of 'others'"):

@@ -56,6 +56,7 @@ def test_each_candidate_has_the_score_that_evaluation_gives_to_its_sample(shop: 
         assert 0 < np.sum(samples[column].to_numpy() == 1) < len(found), f"{column}: some are unknown or missing"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["labels", "lists"])
 def test_so_it_is_where_histories_come_from_the_impressions(spark: SparkSession, pages: Path, tmp_path: Path, kind: str) -> None:
     shop = build_shop(spark, pages, kind)
@@ -96,6 +97,7 @@ def test_whole_rows_have_the_scores_of_rows_of_a_user(spark: SparkSession, shop:
         pd.testing.assert_frame_equal(read(tmp_path / str(smallest)), read(scores), check_exact=False, rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_files_do_not_depend_on_how_the_logs_and_the_work_are_spread(
     spark: SparkSession, shop: Shop, scores: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +157,7 @@ def test_rows_that_break_a_rule_lie_in_the_quarantine_and_all_others_are_scored(
     assert pq.read_table(tmp_path / "out" / scored.quarantine.path, partitioning=None).num_rows == 5
 
 
+@pytest.mark.long
 def test_days_between_two_others_that_have_no_candidates_are_none(spark: SparkSession, shop: Shop, tmp_path: Path) -> None:
     for day in (DAYS[2], DAYS[5]):
         target = tmp_path / "candidates" / f"day={day}"
@@ -168,6 +171,7 @@ def test_days_between_two_others_that_have_no_candidates_are_none(spark: SparkSe
     assert score(spark, shop, tmp_path / "others", impressions=impressions, last=DAYS[3]).scored == (DAYS[2],)
 
 
+@pytest.mark.long
 def test_models_of_one_session_are_kept_apart(spark: SparkSession, shop: Shop, scores: Path, tmp_path: Path) -> None:
     other = make_model(shop.contract, options=OPTIONS, seed=1)
     folder = write_servable(tmp_path / "model", other, shop.contract, shop.config.samples, options=OPTIONS)
