@@ -130,13 +130,16 @@ def difference(found: pd.Series, right: pd.Series) -> float:
 
 
 def test_the_registered_model_scores_as_the_evaluation(folder: Path, raw: pd.DataFrame, right: pd.Series, tmp_path: Path) -> None:
+    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.create_experiment("parity", artifact_location=(tmp_path / "artifacts").as_uri())
-    mlflow.set_experiment("parity")
-    contract = read_contract(str(folder / "samples"))
-    with mlflow.start_run():
-        uri = log_servable(folder / "model", input_example(contract, str(folder / "samples"))).model_uri
-    found = mlflow.pyfunc.load_model(uri).predict(raw)["probability"]
+    try:
+        experiment = mlflow.create_experiment("parity", artifact_location=(tmp_path / "artifacts").as_uri())
+        contract = read_contract(str(folder / "samples"))
+        with mlflow.start_run(experiment_id=experiment):  # set_experiment would count for all tests that follow
+            uri = log_servable(folder / "model", input_example(contract, str(folder / "samples"))).model_uri
+        found = mlflow.pyfunc.load_model(uri).predict(raw)["probability"]
+    finally:
+        mlflow.set_tracking_uri(before)
     assert difference(pd.Series(found.to_numpy(), raw["impression_id"]), right) <= TOLERANCE
 
 
