@@ -37,7 +37,7 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     uri = new_store(folder / "mlflow.db")
     with working_in(folder):
         mlflow.set_tracking_uri(uri)
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id="0"):  # trainings of other tests set one of another store
             example = read_examples(Path(shop.config.samples), shop.contract, "test").head(3)
             log_servable(shop.model, example[[field.column for field in shop.contract.fields]], "mian")
         mlflow.MlflowClient().set_registered_model_alias("mian", "champion", "1")

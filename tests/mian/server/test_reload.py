@@ -176,11 +176,11 @@ def store_uri() -> Iterator[None]:
     mlflow.set_tracking_uri(before)
 
 
-def register(uri: str, folder: Path) -> str:
-    """Put a servable folder into the registry; the version."""
+def register(uri: str, folder: Path, experiment: str = "0") -> str:
+    """Put a servable folder into the registry; the version. The experiment is named, for others may have set one of another store."""
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient()
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id=experiment) as run:
         mlflow.log_artifacts(str(folder), "model/artifacts/servable")
     if not client.search_registered_models("name = 'ctr'"):
         client.create_registered_model("ctr")
@@ -243,9 +243,8 @@ def test_a_version_in_a_database_is_served(world: World, tmp_path: Path, request
     folder = world.write(tmp_path / "model")
     uri = new_store(tmp_path / "mlflow.db")
     mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("served", artifact_location=(tmp_path / "artifacts").as_uri())
-    mlflow.set_experiment("served")
-    found = register(uri, folder)
+    experiment = mlflow.create_experiment("served", artifact_location=(tmp_path / "artifacts").as_uri())
+    found = register(uri, folder, experiment)
     with ranking_server(f"models:/ctr/{found}", environment={"MLFLOW_TRACKING_URI": uri}) as server:
         assert server.get("/version").json()["uri"] == f"models:/ctr/{found}"
         np.testing.assert_allclose(server.post(request_body).json()["probabilities"], expected(folder, request_body), atol=1e-7)
