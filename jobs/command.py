@@ -11,17 +11,10 @@ import sys
 from collections.abc import Callable
 
 from jobs.errors import ConfigError
+from mian.tracking.client_defaults import CLIENT_DEFAULTS
 
 #: What libraries say at a job's terminal; MLflow's and Petastorm's daily words would hide the job's own.
 QUIET = {"py4j": logging.ERROR, "petastorm": logging.ERROR, "mlflow": logging.WARNING, "alembic": logging.WARNING}
-
-#: MLflow's own defaults wait several minutes for a server that is not there.
-MLFLOW_DEFAULTS = {
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
-
 
 #: How launchers tell a process how many there are, and which one it is: torchrun, Open MPI's mpirun, other MPIs', srun.
 LAUNCHERS = (
@@ -105,7 +98,7 @@ def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for chatty, level in QUIET.items():
         logging.getLogger(chatty).setLevel(level)
-    for name, value in MLFLOW_DEFAULTS.items():
+    for name, value in CLIENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         job()

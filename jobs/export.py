@@ -18,7 +18,7 @@ from mian.serving import ServableError
 from mian.serving.onnx_export import ExportError, export_onnx, exported_files
 from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import DEFAULT_URI, STORE_ERRORS, tracking_uri
-from mian.tracking.registry import attach_files, load_model
+from mian.tracking.registry import attach_files, load_model, pinned
 
 ERRORS = (ContractError, ExportError, ModelError, ServableError, TrackingError, *STORE_ERRORS)
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(values: dict[str, Any]) -> str:
     mlflow.set_tracking_uri(tracking_uri(values["tracking_uri"]))
-    uri = values["model"]
+    uri = pinned(values["model"])  # the alias may move while the model is exported
     servable = load_model(uri)
     if Path(uri).is_dir():
         try:

@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
         "mian.scoring",
         "mian.serving",
         "mian.tracking.alias_lookup",
+        "mian.tracking.client_defaults",
         "mian.tracking.model_source",
     },
     "mian/serving": {"mian.contract", "mian.fingerprint", "mian.layers", "mian.models", "mian.reports.palette", "mian.scoring"},

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from mian.scoring.one_user_encoder import Columns
-from mian.scoring.servable_files import MODEL_FILE, ServableError, read_description
+from mian.scoring.servable_files import GRAPH_FILE, MODEL_FILE, ServableError, read_description
 
-GRAPH_FILE = "model.onnx"
 #: The graph's output, and what the names of inputs that are the user's begin with; the others are columns of candidates and context.
 OUTPUT, USER_INPUTS = "probability", "user."
 #: The graph's property that says of which weights it was made, see :class:`mian.scoring.servable_files.ModelDescription`.

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mian.contract import Contract, vocabulary_values
 
 MODEL_FILE = "model.json"
+GRAPH_FILE = "model.onnx"
 
 
 class ServableError(ValueError):

@@ -19,12 +19,11 @@ from mian.contract.decoder import decode_value
 from mian.scoring.one_user_encoder import Columns, OneUserEncoder
 from mian.scoring.raw_values import ServingInputError
 from mian.scoring.scorer import CandidateScorer
-from mian.scoring.servable_files import ServableError, read_description, vocabulary_tables
+from mian.scoring.servable_files import GRAPH_FILE, ServableError, read_description, vocabulary_tables
 from mian.server.example_request import CANDIDATES, example_request
 from mian.server.score_request import ScoreRequest
 from mian.server.settings import Engine
 
-GRAPH_FILE = "model.onnx"
 Explanation = list[list[dict[str, Any]]]
 Explain = Callable[[Columns, Columns, list[dict[str, Any]]], Explanation]
 _Parts = tuple[str, OneUserEncoder, Mapping[str, pa.Array], CandidateScorer, Explain | None]

@@ -20,15 +20,11 @@ from typing import Literal
 
 from mian.scoring.servable_files import MODEL_FILE
 from mian.tracking.alias_lookup import LookupFailedError, UnknownModelError, look_up_version
+from mian.tracking.client_defaults import CLIENT_DEFAULTS
 from mian.tracking.model_source import parse_model_uri
 
 FETCH_SECONDS = 600.0
 """How long a version's files may take to be copied."""
-CLIENT_DEFAULTS = {
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
 Reason = Literal["store", "missing", "broken"]
 
 

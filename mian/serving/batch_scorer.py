@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mian.models import ClickModel
-from mian.serving.request_encoder import Columns
+from mian.scoring.one_user_encoder import Columns
 from mian.serving.servable import load_click_model
+from mian.serving.tensors import probabilities, tensors
 
 
 class BatchScorer:
@@ -33,7 +32,7 @@ class BatchScorer:
             Shape ``(B,)``: the sigmoid of the model's float32 logits.
         """
         with torch.inference_mode():
-            return _probabilities(self._model(_tensors(columns)))
+            return probabilities(self._model(tensors(columns)))
 
     def candidates(self, user: Columns, candidates: Columns) -> npt.NDArray[np.float64]:
         """The probabilities of a click of candidates of one user, whose part is computed once.
@@ -46,8 +45,8 @@ class BatchScorer:
             Shape ``(N,)``.
         """
         with torch.inference_mode():
-            encoded = self._model.encode_user(_tensors(user))
-            return _probabilities(self._model.score_candidates(encoded, _tensors(candidates)))
+            encoded = self._model.encode_user(tensors(user))
+            return probabilities(self._model.score_candidates(encoded, tensors(candidates)))
 
 
 def load_batch_scorer(folder: str) -> BatchScorer:
@@ -64,12 +63,3 @@ def load_batch_scorer(folder: str) -> BatchScorer:
     """
     torch.set_num_threads(1)
     return BatchScorer(load_click_model(folder)[1])
-
-
-def _tensors(columns: Columns) -> Mapping[str, torch.Tensor]:
-    return {name: torch.from_numpy(column) for name, column in columns.items()}
-
-
-def _probabilities(logits: torch.Tensor) -> npt.NDArray[np.float64]:
-    probabilities: npt.NDArray[np.float64] = torch.sigmoid(logits.float()).double().numpy()
-    return probabilities

@@ -14,6 +14,7 @@ import torch
 from mian.scoring.one_user_encoder import Columns
 from mian.scoring.raw_values import ServingInputError
 from mian.serving.servable import Servable
+from mian.serving.tensors import tensors
 
 #: Attentions by the name of their weights, in the order of the paper: its module's name, and what it weighs.
 MODULES = {
@@ -82,9 +83,8 @@ def explain_candidates(
     Raises:
         ServingInputError: The model has no attention.
     """
-    batch = {name: torch.from_numpy(column.repeat(len(rows), axis=0)) for name, column in user.items()}
+    batch = tensors({**{name: column.repeat(len(rows), axis=0) for name, column in user.items()}, **candidates})
     with torch.inference_mode():
-        batch |= {name: torch.from_numpy(column) for name, column in candidates.items()}
         weights = {name: weight.double().numpy() for name, weight in servable.model.explain(batch).items()}
     if not weights:
         raise ServingInputError("the model has no attention that could be explained; mian has", "explain")

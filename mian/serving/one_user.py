@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from mian.layers import UserEncoding
 from mian.scoring.one_user_encoder import Columns, Lists, OneUserEncoder, Values
 from mian.serving.servable import Servable
+from mian.serving.tensors import probabilities, tensors
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,13 @@ class OneUser:
     def encode_user(self, columns: Columns) -> EncodedUser:
         """The same as :meth:`user`, of columns that are encoded already."""
         with torch.inference_mode():
-            return EncodedUser(columns, self._model.encode_user(_tensors(columns)))
+            return EncodedUser(columns, self._model.encode_user(tensors(columns)))
 
     def score_candidates(self, user: EncodedUser, columns: Columns) -> npt.NDArray[np.float64]:
         """The same as :meth:`candidates`, of columns that are encoded already."""
         with torch.inference_mode():
-            logits = self._model.score_candidates(user.encoding, _tensors(columns))
-            probabilities: npt.NDArray[np.float64] = torch.sigmoid(logits.float()).double().numpy()
-        return probabilities
+            return probabilities(self._model.score_candidates(user.encoding, tensors(columns)))
 
     def score(self, user: Columns, candidates: Columns) -> npt.NDArray[np.float64]:
         """Both at once; see :class:`mian.scoring.scorer.CandidateScorer`."""
         return self.score_candidates(self.encode_user(user), candidates)
-
-
-def _tensors(columns: Columns) -> Mapping[str, torch.Tensor]:
-    return {name: torch.from_numpy(column) for name, column in columns.items()}

@@ -20,9 +20,11 @@ from mian.contract import UNKNOWN_ID, Contract, Field
 from mian.contract.document import LENGTH_COLUMN
 from mian.models import ClickModel
 from mian.scoring.one_user_encoder import Columns
-from mian.scoring.onnx_scorer import GRAPH_FILE, OUTPUT, USER_INPUTS, WEIGHTS_KEY, OnnxScorer
+from mian.scoring.onnx_scorer import OUTPUT, USER_INPUTS, WEIGHTS_KEY, OnnxScorer
+from mian.scoring.servable_files import GRAPH_FILE
 from mian.scoring.value_encoder import Column
 from mian.serving.servable import Servable
+from mian.serving.tensors import probabilities, tensors
 
 #: The largest difference to the model's own probability at which a graph is written.
 TOLERANCE = 1e-5
@@ -59,7 +61,7 @@ def export_onnx(servable: Servable, folder: Path) -> float:
 
     Args:
         servable: the model.
-        folder: where to; a graph that is there is replaced.
+        folder: where to; a graph that is there is replaced. One process at a time may export into it.
 
     Returns:
         The largest difference of a probability to that of the model's whole rows.
@@ -68,6 +70,8 @@ def export_onnx(servable: Servable, folder: Path) -> float:
         ExportError: the model has an operator that ONNX lacks, or a probability differs by more than :data:`TOLERANCE`.
         OSError: the folder cannot be written.
     """
+    for left in folder.glob(".export.*"):  # by an export that was killed
+        shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=".export.", dir=folder))
     try:
         _write_graph(servable.model, servable.contract, staging / GRAPH_FILE)
@@ -98,7 +102,7 @@ def _write_graph(model: ClickModel, contract: Contract, path: Path) -> None:
         with _without_remarks(), torch.inference_mode():
             torch.onnx.export(
                 graph,
-                tuple(torch.from_numpy(column) for column in columns.values()),
+                tuple(tensors(columns).values()),
                 str(path),
                 input_names=list(columns),
                 output_names=[OUTPUT],
@@ -145,8 +149,8 @@ def _differences(servable: Servable, scorer: OnnxScorer) -> Iterator[float]:
         count = len(next(iter(candidates.values())))
         rows = {name: column.repeat(count, axis=0) for name, column in user.items()} | candidates
         with torch.inference_mode():
-            logits = servable.model({name: torch.from_numpy(column) for name, column in rows.items()})
-        difference = np.abs(scorer.score(user, candidates) - torch.sigmoid(logits.float()).double().numpy()).max()
+            right = probabilities(servable.model(tensors(rows)))
+        difference = np.abs(scorer.score(user, candidates) - right).max()
         yield float(difference)
 
 

@@ -17,11 +17,9 @@ from mian.contract import Contract, Encoder, Field
 from mian.contract.canonical import canonical_text
 from mian.contract.document import LENGTH_COLUMN
 from mian.contract.encoder import padded, padding
-from mian.scoring.one_user_encoder import filled
+from mian.scoring.one_user_encoder import Columns, filled
 from mian.scoring.raw_values import ServingInputError, convert, drop_long_texts, is_missing, raw_type
-
-Column = npt.NDArray[np.int32] | npt.NDArray[np.float32]
-Columns = dict[str, Column]
+from mian.scoring.value_encoder import Column
 
 
 class RowEncoder:

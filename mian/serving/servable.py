@@ -24,6 +24,7 @@ from mian.fingerprint import file_sha256
 from mian.models import ClickModel, restore
 from mian.scoring.servable_files import MODEL_FILE, ModelDescription, ServableError, read_description, vocabulary_tables
 from mian.serving.request_encoder import RowEncoder
+from mian.serving.tensors import probabilities, tensors
 
 WEIGHTS_FILE = "weights.pt"
 VOCABULARIES = "vocabularies"
@@ -88,7 +89,7 @@ class Servable:
         parts: dict[str, list[npt.NDArray[np.float64]]] = {}
         with torch.inference_mode():
             for columns in self._rows.batches(raw, ROWS_PER_BATCH):
-                weights = self.model.explain({name: torch.from_numpy(column) for name, column in columns.items()})
+                weights = self.model.explain(tensors(columns))
                 for name, weight in weights.items():
                     parts.setdefault(name, []).append(weight.double().numpy())
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
@@ -108,8 +109,7 @@ class Servable:
         parts = [np.empty(0, np.float64)]
         with torch.inference_mode():
             for columns in self._rows.batches(raw, ROWS_PER_BATCH):
-                logits = self.model({name: torch.from_numpy(column) for name, column in columns.items()})
-                parts.append(torch.sigmoid(logits.float()).double().numpy())
+                parts.append(probabilities(self.model(tensors(columns))))
         return np.concatenate(parts)
 
 

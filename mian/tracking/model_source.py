@@ -39,6 +39,11 @@ class RegisteredVersion:
     name: str
     version: str
 
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"models:/{self.name}/{self.version}"
+
 
 @dataclass(frozen=True)
 class ModelUri:
@@ -115,8 +120,7 @@ def download_servable(version: RegisteredVersion, destination: Path) -> Path:
     """
     import mlflow
 
-    uri = f"models:/{version.name}/{version.version}"
-    return servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(destination))), uri)
+    return servable_in(Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(destination))), version.uri)
 
 
 def servable_in(model: Path, uri: str) -> Path:

@@ -119,21 +119,35 @@ def _time_for(folder: Path) -> Iterator[None]:
             os.environ[TIMEOUT] = before
 
 
+def pinned(uri: str) -> str:
+    """The address of the version that an alias is at now; any other address as it is.
+
+    Raises:
+        MlflowException, SQLAlchemyError: MLflow does not answer.
+        TrackingError: it has no such model, or can never answer there.
+    """
+    if not is_registered(uri) or Path(uri).exists():
+        return uri
+    check_store(mlflow.get_tracking_uri(), is_read=True)
+    return find_version(uri).uri
+
+
 def attach_files(uri: str, files: Sequence[Path]) -> None:
     """Put files beside those of the servable folder of a registered model, in this order.
 
     Args:
-        uri: of the model, ``models:/mian/1`` or ``models:/mian@champion``.
+        uri: of the version, ``models:/mian/1``; an alias may have moved since the files were made, see :func:`pinned`.
         files: local files.
 
     Raises:
-        MlflowException, SQLAlchemyError: MLflow has no such model, or does not answer.
+        ArtifactStoreError, MlflowException, OSError, SQLAlchemyError: MLflow has no such model, or does not answer.
     """
     model = mlflow.models.get_model_info(uri)
     place = model.flavors[mlflow.pyfunc.FLAVOR_NAME]["artifacts"]["servable"]["path"]
     client = mlflow.MlflowClient()
-    for file in files:
-        client.log_model_artifact(model.model_id, str(file), place)
+    with uploading():
+        for file in files:
+            client.log_model_artifact(model.model_id, str(file), place)
 
 
 def load_model(uri: str) -> Servable:
@@ -184,7 +198,7 @@ def _fetched(uri: str, copy: str | Path) -> tuple[Path, str | None]:
         check_store(mlflow.get_tracking_uri(), is_read=True)
         if is_registered(uri):
             found = find_version(uri)
-            uri, version = f"models:/{found.name}/{found.version}", f"{found.name}/{found.version}"
+            uri, version = found.uri, f"{found.name}/{found.version}"
         folder = servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(copy))), uri)
     if not (folder / MODEL_FILE).exists():
         raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")

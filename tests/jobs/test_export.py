@@ -50,6 +50,27 @@ def test_the_graph_of_a_registered_model_comes_with_it(run: Callable[[object], i
     assert registry.load_model("models:/mian/1").contract.fields == beside.contract.fields, "it is the model that it was"
 
 
+def test_the_graph_goes_to_the_version_that_was_exported_though_the_alias_moves_meanwhile(
+    run: Callable[[object], int], beside: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, places = beside.store(), []
+    source = client.get_model_version("mian", "1").source
+    client.set_registered_model_alias("mian", "moving", "1")
+
+    def export_slowly(servable: Any, folder: Path) -> float:
+        second = client.create_model_version("mian", source)
+        client.set_registered_model_alias("mian", "moving", second.version)
+        return 0.0
+
+    monkeypatch.setattr(export, "export_onnx", export_slowly)
+    monkeypatch.setattr(export, "attach_files", lambda uri, files: places.append(uri))
+    try:
+        assert run("models:/mian@moving") == 0
+    finally:
+        client.delete_model_version("mian", client.get_model_version_by_alias("mian", "moving").version)
+    assert places == ["models:/mian/1"]
+
+
 def test_the_graph_of_a_folder_lies_beside_its_weights(run: Callable[[object], int], beside: Finished) -> None:
     shutil.copytree(beside.models[0], "kept")
     assert run("kept") == 0

@@ -112,6 +112,7 @@ def test_every_model_has_a_graph(world: Any, tmp_path: Path, name: str, options:
 def test_a_graph_with_other_probabilities_is_not_written(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servable = servable_of(world, "lr", {})
     (tmp_path / "model.onnx").write_bytes(b"the graph before")
+    (tmp_path / ".export.killed").mkdir()
     right = OnnxScorer.score
     monkeypatch.setattr(OnnxScorer, "score", lambda *arguments: right(*arguments) + 2e-5)
     with pytest.raises(ExportError, match=r"differ from the model's by up to 2\.0e-05"):
