@@ -129,9 +129,18 @@ def once_trained(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Fin
 
 @pytest.fixture
 def beside(once_trained: Finished, tmp_path: Path) -> Iterator[Finished]:
-    """To run other jobs on what ``once_trained`` left, from an empty folder."""
+    """To run other jobs on what ``once_trained`` left, from an empty folder; the model's registry is to stay as it is."""
+    before = _registry(once_trained)
     with working_in(tmp_path):
         yield once_trained
+    assert _registry(once_trained) == before, "other tests read this store: change a copy"
+
+
+def _registry(place: Workplace) -> tuple[set[str], dict[str, str]]:
+    """The versions of a store's model and its aliases."""
+    client = place.store()
+    versions = {str(version.version) for version in client.search_model_versions("name = 'mian'")}
+    return versions, dict(client.get_registered_model("mian").aliases)
 
 
 def damaged_contracts(contract: Contract) -> dict[str, str]:

@@ -9,20 +9,29 @@ import mlflow
 import numpy as np
 import pytest
 
-from jobs import export
+from jobs import export, register
 from mian.scoring.onnx_scorer import OnnxScorer
 from mian.serving import OneUser, load_servable
 from mian.tracking import registry
 from tests.factories import read_examples
 from tests.jobs.conftest import Finished, one_error
+from tests.support.stores import new_store
 
 
 @pytest.fixture
-def run(beside: Finished) -> Callable[[object], int]:
-    """Exports a model of the store that a training left."""
+def store(beside: Finished) -> str:
+    """A store of this test's own that has the model: an export puts a file into it."""
+    uri = new_store(Path("own.db").absolute())
+    assert register.main(["--model", str(beside.models[0]), f"tracking.uri={uri}"]) == 0
+    return uri
+
+
+@pytest.fixture
+def run(store: str) -> Callable[[object], int]:
+    """Exports a model of that store, or of a folder."""
 
     def export_(model: object) -> int:
-        return export.main(["--model", str(model), "--to", "onnx", "--tracking-uri", f"sqlite:///{beside.folder}/mlflow.db"])
+        return export.main(["--model", str(model), "--to", "onnx", "--tracking-uri", store])
 
     return export_
 
@@ -51,9 +60,9 @@ def test_the_graph_of_a_registered_model_comes_with_it(run: Callable[[object], i
 
 
 def test_the_graph_goes_to_the_version_that_was_exported_though_the_alias_moves_meanwhile(
-    run: Callable[[object], int], beside: Finished, monkeypatch: pytest.MonkeyPatch
+    run: Callable[[object], int], store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, places = beside.store(), []
+    client, places = mlflow.MlflowClient(store), []
     source = client.get_model_version("mian", "1").source
     client.set_registered_model_alias("mian", "moving", "1")
 
@@ -64,10 +73,7 @@ def test_the_graph_goes_to_the_version_that_was_exported_though_the_alias_moves_
 
     monkeypatch.setattr(export, "export_onnx", export_slowly)
     monkeypatch.setattr(export, "attach_files", lambda uri, files: places.append(uri))
-    try:
-        assert run("models:/mian@moving") == 0
-    finally:
-        client.delete_model_version("mian", client.get_model_version_by_alias("mian", "moving").version)
+    assert run("models:/mian@moving") == 0
     assert places == ["models:/mian/1"]
 
 
