@@ -34,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="samples, and impressions of the log, that are drawn; 200 by default",
     )
     parser.add_argument("--seed", type=_seed, default=0, help="of the draw; 0 by default")
+    parser.add_argument(
+        "--no-record",
+        action="store_true",
+        help="do not write the verdict beside the samples, where trainings and promotions find it; for rules that are only tried",
+    )
     options = parser.parse_args(arguments)
     reports: list[Report] = []
     code = command.run(lambda: reports.append(_audit(options)), (AuditError, ContractError, LogError))
@@ -44,7 +49,7 @@ def _audit(options: argparse.Namespace) -> Report:
     config = load_config(DataConfig, options.config, options.overrides)
     spark = spark_session(f"audit_samples {config.name}")
     try:
-        report = audit(spark, config, options.rows, options.seed)
+        report = audit(spark, config, options.rows, options.seed, not options.no_record)
     except (PySparkException, Py4JError) as error:
         raise AuditError(f"Spark could not read the samples or the logs: {spark_words(error)}") from error
     finally:

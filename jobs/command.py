@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from jobs.errors import ConfigError
 from mian.tracking.client_defaults import CLIENT_DEFAULTS
@@ -42,11 +43,27 @@ class _LauncherError(io.TextIOBase):
         return len(text)
 
 
-def parser(description: str, *, config: str | None = None) -> argparse.ArgumentParser:
-    """An argument parser; with ``config`` (an example path) it takes ``--config FILE`` and ``key=value`` overrides."""
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose exit code after wrong arguments can be chosen."""
+
+    usage_exit = 2
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(self.usage_exit if status else 0, message)
+
+
+def parser(description: str, *, config: str | None = None, usage_exit: int = 2) -> argparse.ArgumentParser:
+    """An argument parser; with ``config`` (an example path) it takes ``--config FILE`` and ``key=value`` overrides.
+
+    Args:
+        description: What the job does.
+        config: An example of a path.
+        usage_exit: Exit code after wrong arguments, of a job to which 2 means something else.
+    """
     if "PYSPARK_GATEWAY_PORT" in os.environ and sys.stderr is sys.__stderr__:
         sys.stderr = _LauncherError()
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.usage_exit = usage_exit
     if config is not None:
         result.add_argument("--config", required=True, metavar="FILE", help=f"YAML configuration, such as {config}")
         result.add_argument(

@@ -76,6 +76,16 @@ ROOMS: dict[str, set[str]] = {
         "mian.stream",
         "mian.training",
     },
+    "mian/promotion": {
+        "mian.config",
+        "mian.contract",
+        "mian.evaluation",
+        "mian.metrics",
+        "mian.reports",
+        "mian.scoring",
+        "mian.serving",
+        "mian.tracking",
+    },
     "mian/experiments": {
         "mian.atomic_write",
         "mian.checkpoint",

@@ -18,6 +18,8 @@ class Progress(BaseModel):
     """So many the learning rate's schedule counts on."""
     run_id: str | None = None
     """The MLflow run."""
+    parent: str | None = None
+    """The model that the training began with: a :class:`mian.contract.lineage.Parent` as JSON."""
     step: int = 0
     samples: int = 0
     """Over all ranks."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mian.checkpoint.progress import Progress
 from mian.checkpoint.store import CheckpointStore
 from mian.contract import Contract
 from mian.distributed.collectives import RankError, Ranks
@@ -22,6 +23,7 @@ from mian.models import ClickModel
 from mian.scoring.stand_ins import serving_stand_ins
 from mian.serving import read_vocabularies, save_servable
 from mian.tracking.errors import TrackingError
+from mian.tracking.model_lineage import training_lineage, with_parent
 from mian.tracking.records import Outcome
 from mian.tracking.tracked_run import TRAINING_ERRORS, open_trainer, start_run, tracked_run
 from mian.tracking.tracker import Tracker
@@ -128,7 +130,7 @@ def _train(
         if ranks.is_first:
             kept = Result(ranks=ranks.size, run_id=tracker.run_id, curve=curve.points())
             if isinstance(trained, TrainingResult) and model is not None:
-                kept = _keep_model(trial, contract, vocabularies, model, trained, kept, trainer.progress.samples)
+                kept = _keep_model(trial, contract, vocabularies, model, trained, kept, trainer.progress)
                 metrics = {f"best_validation_{name}": value for name, value in trained.validation.items()}
                 tracker.report(metrics, trained.best_step)
             else:
@@ -156,7 +158,7 @@ def _keep_model(
     model: ClickModel,
     trained: TrainingResult,
     result: Result,
-    samples: int,
+    progress: Progress,
 ) -> Result:
     """Save a trial's model; its result with what is known of the model.
 
@@ -166,7 +168,8 @@ def _keep_model(
     choice = trial.config.model
     try:
         stand_ins = serving_stand_ins(contract, trial.config.position_fields, vocabularies)
-        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies, stand_ins)
+        lineage = with_parent(training_lineage(contract, trial.config), progress.parent, trial.config)
+        save_servable(trial.model, model, choice.name, choice.options, contract, vocabularies, stand_ins, lineage)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         why = " ".join(str(error).split())
         raise ExperimentError(f"{trial.model} cannot be written ({why}); make room there, and start again") from error
@@ -176,7 +179,7 @@ def _keep_model(
             "validation": trained.validation,
             "best_step": trained.best_step,
             "steps": trained.steps,
-            "samples": samples,
+            "samples": progress.samples,
             "dense_parameters": dense,
             "table_parameters": tables,
         }

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mian.contract import Contract, vocabulary_values
+from mian.contract.lineage import Lineage
 
 MODEL_FILE = "model.json"
 GRAPH_FILE = "model.onnx"
@@ -22,13 +23,13 @@ class ServableError(ValueError):
 
 
 class ModelDescription(BaseModel):
-    """What ``model.json`` holds: how to build the model."""
+    """What ``model.json`` holds: how to build the model, and what it was made from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["mian-servable"] = "mian-servable"
     version: Literal[3, 4] = 4
-    """Documents of version 3 have no ``stand_ins`` and no ``weights_sha256``."""
+    """Documents of version 3 have no ``stand_ins``, no ``weights_sha256`` and no ``lineage``."""
     name: str
     options: dict[str, Any]
     stand_ins: dict[str, int | float] = {}
@@ -36,6 +37,8 @@ class ModelDescription(BaseModel):
     :func:`mian.scoring.stand_ins.serving_stand_ins`."""
     weights_sha256: str = ""
     """SHA-256 of the file of weights, hexadecimal. A graph says of which weights it was made."""
+    lineage: Lineage | None = None
+    """What the model was made from; None where that is not known."""
 
 
 def read_description(folder: Path) -> ModelDescription:

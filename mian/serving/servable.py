@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from mian.contract import CONTRACT_FILE, Contract, read_contract
+from mian.contract.lineage import Lineage
 from mian.fingerprint import file_sha256
 from mian.models import ClickModel, restore
 from mian.scoring.servable_files import MODEL_FILE, ModelDescription, ServableError, read_description, vocabulary_tables
@@ -42,12 +43,15 @@ class Servable:
         stand_ins: what is read where a request leaves out a field of the context, see
             :class:`mian.scoring.servable_files.ModelDescription`, likewise ``weights_sha256``.
         weights_sha256: of the file of weights.
+        lineage: what the model was made from.
 
     Attributes:
         contract: what the model was trained on.
         model: the model, on the CPU.
         vocabularies: for each vocabulary that is a table its values in the order of their ids.
         stand_ins: what is read where a request leaves out a field of the context, by column.
+        weights_sha256: of the file of weights; empty where it is not known.
+        lineage: what the model was made from; None where that is not known.
     """
 
     def __init__(
@@ -57,8 +61,10 @@ class Servable:
         vocabularies: Mapping[str, pa.Array],
         stand_ins: Mapping[str, int | float] | None = None,
         weights_sha256: str = "",
+        lineage: Lineage | None = None,
     ) -> None:
         self.contract = contract
+        self.lineage = lineage
         self.weights_sha256 = weights_sha256
         self.stand_ins = dict(stand_ins or {})
         self.vocabularies = dict(vocabularies)
@@ -121,6 +127,7 @@ def save_servable(
     contract: Contract,
     vocabularies: Mapping[str, bytes],
     stand_ins: Mapping[str, int | float] | None = None,
+    lineage: Lineage | None = None,
 ) -> None:
     """Write a trained model as a servable folder, and build it once of what was written, to see that it can be.
 
@@ -137,6 +144,7 @@ def save_servable(
             may be built anew meanwhile.
         stand_ins: what is read where a request leaves out a field of the context, see
             :func:`mian.scoring.stand_ins.serving_stand_ins`.
+        lineage: what it was made from, see :func:`mian.contract.lineage.lineage_of`; None where that is not known.
 
     Raises:
         ServableError: the weights are not those of such a model.
@@ -145,7 +153,7 @@ def save_servable(
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    description = ModelDescription(name=model_name, options=dict(options), stand_ins=dict(stand_ins or {}))
+    description = ModelDescription(name=model_name, options=dict(options), stand_ins=dict(stand_ins or {}), lineage=lineage)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         _write(staging, model, description, contract, vocabularies)
@@ -169,7 +177,7 @@ def load_servable(folder: str | Path) -> Servable:
     contract, model = load_click_model(folder)
     description = read_description(Path(folder))
     vocabularies = vocabulary_tables(contract, str(folder))
-    return Servable(contract, model, vocabularies, description.stand_ins, description.weights_sha256)
+    return Servable(contract, model, vocabularies, description.stand_ins, description.weights_sha256, description.lineage)
 
 
 def load_click_model(folder: str | Path) -> tuple[Contract, ClickModel]:

@@ -15,13 +15,15 @@ import torch
 from mian.checkpoint.notes import NOTES, noted_config, noted_contract
 from mian.checkpoint.store import CheckpointError, CheckpointStore
 from mian.config import TrainConfig
-from mian.contract import Contract, ContractError, vocabulary_values
+from mian.contract import Contract, ContractError, Split, vocabulary_values
+from mian.contract.lineage import Parent, merged
 from mian.evaluation.offline import extended_vocabularies
 from mian.models import ClickModel, restore
 from mian.serving import ServableError, read_vocabularies
 from mian.tracking.errors import TrackingError
 from mian.tracking.mlflow_store import STORE_ERRORS, tracking_uri
-from mian.tracking.registry import load_model
+from mian.tracking.model_source import is_registered
+from mian.tracking.registry import load_model, pinned
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class InitialModel:
     vocabularies: Mapping[str, pa.Array]
     """By name, the values of those that are tables, as far as they are there."""
     moments: Mapping[str, torch.Tensor] | None
+    parent: Parent
+    """What the lineage of a training that begins with it says of it."""
 
 
 def initial_model(config: TrainConfig, contract: Contract) -> InitialModel:
@@ -60,12 +64,6 @@ def initial_model(config: TrainConfig, contract: Contract) -> InitialModel:
     return initial
 
 
-def initial_weights(config: TrainConfig, contract: Contract) -> tuple[ClickModel, Mapping[str, torch.Tensor] | None]:
-    """What :meth:`mian.training.trainer.Trainer.begin_with` takes, of :func:`initial_model`; arguments and errors are the same."""
-    initial = initial_model(config, contract)
-    return initial.model, initial.moments
-
-
 def _loaded(source: str, config: TrainConfig) -> InitialModel:
     if (Path(source) / NOTES).exists():
         return _of_checkpoints(Path(source), config.init_moments)
@@ -76,10 +74,17 @@ def _loaded(source: str, config: TrainConfig) -> InitialModel:
         )
     mlflow.set_tracking_uri(tracking_uri(config.tracking.uri))
     try:
-        servable = load_model(source)
+        version = pinned(source)  # an alias may move between two looks
+        servable = load_model(version)
     except (TrackingError, *STORE_ERRORS) as error:
         raise ServableError(f"init_from: {source} cannot be loaded ({' '.join(str(error).split())})") from error
-    return InitialModel(servable.model, servable.contract, servable.vocabularies, None)
+    parent = Parent(
+        source=version.removeprefix("models:/") if is_registered(source) else source,
+        weights_sha256=servable.weights_sha256,
+        seen=None if servable.lineage is None else servable.lineage.seen,
+        audit="not audited" if servable.lineage is None else servable.lineage.audit,
+    )
+    return InitialModel(servable.model, servable.contract, servable.vocabularies, None, parent)
 
 
 def _of_checkpoints(folder: Path, moments: bool) -> InitialModel:
@@ -94,7 +99,20 @@ def _of_checkpoints(folder: Path, moments: bool) -> InitialModel:
             contents = read_vocabularies(contract.model_copy(update={"vocabularies": (vocabulary,)}), before.samples)
             vocabularies |= {name: vocabulary_values(io.BytesIO(content)) for name, content in contents.items()}
     model = restore(before.model.name, contract, before.model.options, weights)
-    return InitialModel(model, contract, vocabularies, state["optimizer"] if moments else None)
+    seen = _seen(before, contract, state["progress"].get("parent"))
+    parent = Parent(source=str(folder), seen=seen)  # the contract's days, and what was known of them, are not kept there
+    return InitialModel(model, contract, vocabularies, state["optimizer"] if moments else None, parent)
+
+
+def _seen(config: TrainConfig, contract: Contract, parent: str | None) -> tuple[Split, ...] | None:
+    """The days of a training of which there are checkpoints, and those of the model that it began with; whole splits, built or not."""
+    inherited: tuple[Split, ...] | None = ()
+    if config.init_from is not None:
+        inherited = None if parent is None else Parent.model_validate_json(parent).seen
+    if inherited is None:
+        return None
+    splits = contract.splits[config.train_split], contract.splits[config.validation_split]
+    return merged([*splits, *contract.vocabulary_days, *inherited])
 
 
 def _known(initial: InitialModel, contract: Contract, samples: str) -> Contract:

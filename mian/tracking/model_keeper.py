@@ -14,11 +14,13 @@ import pandas as pd
 
 from mian.config import TrainConfig
 from mian.contract import Contract
+from mian.contract.lineage import Lineage
 from mian.distributed.collectives import Ranks
 from mian.metrics import plot_reliability
 from mian.models import ClickModel
 from mian.scoring.stand_ins import described, serving_stand_ins
 from mian.serving import input_example, read_vocabularies, save_servable
+from mian.tracking.model_lineage import training_lineage, with_parent
 from mian.tracking.records import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
 from mian.training import Trainer, TrainingError, TrainingResult
 
@@ -38,6 +40,8 @@ class SampleAttachments:
     """Raw rows; see :func:`mian.serving.input_example`."""
     stand_ins: dict[str, int | float]
     """What is read where a request leaves out a field of the context; see :func:`mian.scoring.stand_ins.serving_stand_ins`."""
+    lineage: Lineage
+    """What the model is made from, but for the model that the training begins with."""
 
     @classmethod
     def read(cls, contract: Contract, config: TrainConfig) -> SampleAttachments:
@@ -45,7 +49,7 @@ class SampleAttachments:
 
         Raises:
             ServableError: A vocabulary is missing or damaged.
-            ContractError: ``position_fields`` names a field or a value that the samples lack.
+            ContractError: ``position_fields`` names a field or a value that the samples lack; a verdict of an audit is damaged.
         """
         vocabularies = read_vocabularies(contract, config.samples)
         stand_ins = serving_stand_ins(contract, config.position_fields, vocabularies)
@@ -53,7 +57,7 @@ class SampleAttachments:
             log.info(
                 "%s: where a request leaves it out, the model reads %s", column, described(contract, column, value, vocabularies)
             )
-        return cls(vocabularies, input_example(contract, config.samples), stand_ins)
+        return cls(vocabularies, input_example(contract, config.samples), stand_ins, training_lineage(contract, config))
 
 
 class ModelKeeper:
@@ -158,9 +162,16 @@ class ModelKeeper:
         )
         why = None
         try:
-            vocabularies = self._attachments.vocabularies
+            attached = self._attachments
             save_servable(
-                folder, model, config.model.name, config.model.options, self._contract, vocabularies, self._attachments.stand_ins
+                folder,
+                model,
+                config.model.name,
+                config.model.options,
+                self._contract,
+                attached.vocabularies,
+                attached.stand_ins,
+                with_parent(attached.lineage, self._trainer.progress.parent, config),
             )
             write_record(Path(folder), record)
             _write_metrics(folder, trained)

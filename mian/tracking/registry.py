@@ -16,11 +16,12 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion
 
 from mian.config import TrackingConfig
-from mian.scoring.servable_files import MODEL_FILE
+from mian.scoring.servable_files import MODEL_FILE, read_description
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
 from mian.serving.servable import servable_digest
 from mian.tracking.mlflow_store import check_store, uploading
+from mian.tracking.model_lineage import lineage_tags
 from mian.tracking.model_source import find_version, is_registered, servable_in
 from mian.tracking.records import TRAINING_FILE, TRAINING_TAG, read_training
 
@@ -66,7 +67,9 @@ def register(folder: str, example: pd.DataFrame, config: TrackingConfig, move_al
     versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     version = next((version for version in versions if (version.name, version.source) == (name, uri)), None)
     if version is None:
-        version = mlflow.register_model(uri, name, tags={ENDED_TAG: str(record.ended or run.info.start_time)})
+        lineage = read_description(Path(folder)).lineage
+        tags = {ENDED_TAG: str(record.ended or run.info.start_time)} | (lineage_tags(lineage) if lineage is not None else {})
+        version = mlflow.register_model(uri, name, tags=tags)
     if move_alias:
         _move_alias(client, config.alias, version)
     return f"models:/{name}/{version.version}"

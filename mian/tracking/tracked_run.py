@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from mian.checkpoint.store import CheckpointError, CheckpointStore
 from mian.checkpoint.training_lock import AlreadyRunningError
 from mian.config import TrainConfig
@@ -16,7 +14,7 @@ from mian.contract import Contract, ContractError
 from mian.distributed.collectives import HungRankError, Ranks
 from mian.evaluation.external_sort import SpillError
 from mian.execution.device import DeviceError
-from mian.models import ClickModel, ModelError
+from mian.models import ModelError
 from mian.serving import ServableError
 from mian.stream import StreamError
 from mian.tracking.errors import TrackingError
@@ -33,6 +31,7 @@ from mian.training import (
 from mian.training.trainer import Report
 
 if TYPE_CHECKING:
+    from mian.tracking.initial_model import InitialModel
     from mian.tracking.tracker import Tracker  # MLflow takes seconds to import, and only the first rank needs it
 
 TRAINING_ERRORS = (
@@ -92,11 +91,9 @@ def open_trainer(
     # no name holds the saved state here: it is as large as everything that is trained
     resumed = trainer.resume(ranks.run_on_all_ranks(saved, TRAINING_ERRORS))
     if config.init_from is not None and not resumed:
-        trainer.begin_with(
-            *ranks.run_on_all_ranks(
-                lambda: _initial_weights(config, contract) if ranks.is_first else (None, None), TRAINING_ERRORS
-            )
-        )
+        initial = ranks.run_on_all_ranks(lambda: _initial_model(config, contract) if ranks.is_first else None, TRAINING_ERRORS)
+        trainer.begin_with(*((initial.model, initial.moments) if initial is not None else (None, None)))
+        trainer.progress.parent = ranks.broadcast_object(initial.parent.model_dump_json() if initial is not None else None)
     return trainer, resumed
 
 
@@ -157,7 +154,7 @@ def tracked_run(end: Callable[[Outcome], None], restart_errors: tuple[type[Excep
         end(outcome)
 
 
-def _initial_weights(config: TrainConfig, contract: Contract) -> tuple[ClickModel | None, Mapping[str, torch.Tensor] | None]:
-    from mian.tracking.initial_model import initial_weights  # as above
+def _initial_model(config: TrainConfig, contract: Contract) -> InitialModel:
+    from mian.tracking.initial_model import initial_model  # as above
 
-    return initial_weights(config, contract)
+    return initial_model(config, contract)

@@ -109,9 +109,9 @@ def scan_recorded(published: Published, tables: Tables, config: DataConfig) -> I
     wanted = F.coalesce("_length", F.lit(0))
     wrong = samples.join(lengths, [USER_KEY, "impression_id", "time"], "left").where(F.col("behavior_length") != wanted)
     rows = wrong.select("day", "_id", "behavior_length", wanted.alias("_wanted")).orderBy("day", "_id")
-    total = wrong.count()
+    totals = {str(row["day"]): row["count"] for row in wrong.groupBy("day").count().collect()}
     for row in rows.limit(SHOWN).collect():
         said = f"{row['_wanted']} behaviors in the impression's own list"
         yield Finding("history", str(row["behavior_length"]), said, str(row["day"]), row["_id"], "behavior_length")
-    if total > SHOWN:
-        yield Finding("history", "", "", count=total - SHOWN)
+        totals[str(row["day"])] -= 1
+    yield from (Finding("history", "", "", day, count=left) for day, left in totals.items() if left)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from mian.contract import Contract
+from mian.contract.audit_verdict import AUDITS
 from pipeline.audit.compare import Comparison
 from pipeline.audit.draw import collect, draw
 from pipeline.audit.findings import Report
@@ -16,12 +19,14 @@ from pipeline.audit.scan_histories import CHECKED, scan_histories
 from pipeline.audit.scan_rows import scan_rows
 from pipeline.audit.scan_vocabularies import VocabularyScan
 from pipeline.audit.tables import Tables, read_tables
+from pipeline.audit.verdicts import record_verdicts
 from pipeline.config import DataConfig
 from pipeline.dataset.fingerprints import settings_fingerprint
+from pipeline.io.storage import Storage
 from pipeline.logs.errors import refuse_unreachable
 
 
-def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 0) -> Report:
+def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 0, is_recorded: bool = True) -> Report:
     """Audit a finished data set against the raw logs and the rules of a configuration.
 
     Args:
@@ -29,6 +34,7 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
         config: the logs, the rules, and where the samples are.
         rows: how many samples, and how many impressions of the log, are drawn and recomputed.
         seed: of the draw.
+        is_recorded: whether the verdict on each day is written beside the samples, see :mod:`pipeline.audit.verdicts`.
 
     Raises:
         AuditError: the data set cannot be audited.
@@ -62,7 +68,20 @@ def audit(spark: SparkSession, config: DataConfig, rows: int = 200, seed: int = 
     if open_days:
         days = ", ".join(sorted(open_days))
         report.notes.append(f"labels of {days} were not final when they were built; build again where clicks came since")
+    if is_recorded:
+        _record(spark, config, contract, report)
     return report
+
+
+def _record(spark: SparkSession, config: DataConfig, contract: Contract, report: Report) -> None:
+    try:
+        record_verdicts(Storage(spark), config.samples, contract, report, settings_fingerprint(config))
+    except (OSError, Py4JJavaError) as error:
+        why = " ".join(str(error).split())[:300]
+        report.notes.append(
+            f"the verdict could not be written beside the samples ({why}): models that are trained on them count as not audited; make "
+            f"{config.samples}/{AUDITS} writable and audit again"
+        )
 
 
 def _scan(report: Report, published: Published, tables: Tables, config: DataConfig, fields: Members) -> None:

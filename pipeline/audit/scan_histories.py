@@ -7,6 +7,7 @@ as many as the user has events of that tuple in the history's window. A behavior
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ class _Group:
         wrong = np.flatnonzero(wanted != self._real)
         for row in wrong[:SHOWN].tolist():
             yield "history", 1, *self._sample(row), "behavior_length", str(self._real[row]), f"{wanted[row]} events in the window"
-        yield from _rest("history", len(wrong))
+        yield from self._rest("history", wrong)
 
     def _padding(self) -> Iterator[tuple[Any, ...]]:
         width = self._lists[0].shape[1]
@@ -181,7 +182,7 @@ class _Group:
             wrong = np.flatnonzero((behind & (lists != 0)).any(axis=1))
             for row in wrong[:SHOWN].tolist():
                 yield "history", 1, *self._sample(row), column, "values behind its behaviors", "padding there"
-            yield from _rest("history", len(wrong))
+            yield from self._rest("history", wrong)
 
     def _behaviors(self) -> Iterator[tuple[Any, ...]]:
         """Behaviors that nothing explains."""
@@ -202,7 +203,7 @@ class _Group:
         for kind, numbers in (("future behavior", wrong[future]), ("behavior", wrong[~future])):
             for number in numbers[:SHOWN].tolist():
                 yield kind, 1, *self._described(int(of[number]), int(place[first[number]]), event == code[first[number]])
-            yield from _rest(kind, len(numbers))
+            yield from self._rest(kind, of[numbers])
 
     def _described(self, row: int, place: int, same: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         held = json.dumps(
@@ -216,6 +217,11 @@ class _Group:
         elif len(earlier):
             said += f", within {self._plan.history.days} days; one older, at {moment(int(earlier.max()))}"
         return *self._sample(row), f"behavior {place}", held, said
+
+    def _rest(self, kind: str, rows: IntArray) -> Iterator[tuple[Any, ...]]:
+        """How many findings are not written out, by day."""
+        for day, count in Counter(self._samples["day"].take(pa.array(rows[SHOWN:])).to_pylist()).items():
+            yield kind, count, day, "", "", "", ""
 
     def _sample(self, row: int) -> tuple[str, str]:
         return self._samples["day"][row].as_py(), self._samples["impression_id"][row].as_py()
@@ -256,8 +262,3 @@ def _before(code: IntArray, moments: IntArray, wanted: IntArray, limits: IntArra
     line = np.sort(code.astype(np.int64) * span + np.searchsorted(distinct, moments))
     found = np.searchsorted(line, wanted * span + np.searchsorted(distinct, limits)) - np.searchsorted(line, wanted * span)
     return found.astype(np.int64)
-
-
-def _rest(kind: str, total: int) -> Iterator[tuple[Any, ...]]:
-    if total > SHOWN:
-        yield kind, total - SHOWN, "", "", "", "", ""

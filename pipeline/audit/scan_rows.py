@@ -23,15 +23,15 @@ def scan_rows(published: Published, tables: Tables, config: DataConfig) -> Itera
     judged = _judged(published, tables, config)
     found = judged.select("day", "impression_id", F.explode(_problems(published, config)).alias("_problem"))
     problems = found.select("day", "impression_id", "_problem.*")
-    totals = {row["kind"]: row["count"] for row in problems.groupBy("kind").count().collect()}
+    totals = {(row["kind"], str(row["day"])): row["count"] for row in problems.groupBy("kind", "day").count().collect()}
     if not totals:
         return
     some = Window.partitionBy("kind").orderBy("day", "impression_id")
     deliveries = problems.withColumn("_n", F.row_number().over(some)).where(F.col("_n") <= SHOWN).orderBy("kind", "_n").collect()
     for row in deliveries:
         yield Finding(row["kind"], row["samples"], row["logs"], str(row["day"]), row["impression_id"], row["column"])
-        totals[row["kind"]] -= 1
-    yield from (Finding(kind, "", "", count=left) for kind, left in totals.items() if left)
+        totals[row["kind"], str(row["day"])] -= 1
+    yield from (Finding(kind, "", "", day, count=left) for (kind, day), left in totals.items() if left)
 
 
 def _judged(published: Published, tables: Tables, config: DataConfig) -> DataFrame:
