@@ -181,7 +181,7 @@ class Scored:
         masks = {name: mask[rows] for name, mask in self.masks.items()}
         return [
             gates.enough_rows(scored, self.days[first : first + WINDOW], self.settings.days),
-            gates.informative(scored),
+            gates.informative(scored, self.settings.comparison.confidence),
             *gates.not_worse(scored, before, self.settings.comparison),
             gates.calibration(scored, self.settings.calibration),
             *gates.slices(scored, before, masks, self.settings.slices),

@@ -103,11 +103,11 @@ def _kind(field: Field) -> str:
     return "text" if field.is_text else "a number"
 
 
-def informative(scored: Scores) -> GateResult:
+def informative(scored: Scores, confidence: float) -> GateResult:
     """Whether the candidate tells more than the click rate of these very rows."""
     rate = np.full(len(scored.labels), scored.labels.mean(), np.float32)
     gain = logloss_difference(scored.labels, scored.users, scored.probabilities, rate)
-    bound = gain.quantile(0.975)
+    bound = gain.quantile(confidence)
     figures = {"logloss_difference": gain.value, "upper_bound": _finite(bound)}
     reason = f"Its logloss is {gain.value:+.5f} beside that of a constant click rate, at most {bound:+.5f}."
     if bound < 0:

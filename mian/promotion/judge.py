@@ -131,7 +131,7 @@ def _metrics(comparison: Comparison, settings: PromotionConfig) -> Iterator[Gate
     scored, before = comparison.candidate, comparison.champion
     if not 0 < scored.labels.sum() < len(scored.labels):
         return  # the gate on days has failed
-    yield gates.informative(scored)
+    yield gates.informative(scored, settings.comparison.confidence)
     if before is not None:
         yield from gates.not_worse(scored, before, settings.comparison)
     yield gates.calibration(scored, settings.calibration)

@@ -63,8 +63,8 @@ def run_promotion(name: str, candidate: str, settings: PromotionConfig, dry_run:
         ServableError: A version is no model that mian trained, or is damaged.
         TrackingError: There is no such model, version or alias.
     """
-    client = mlflow.MlflowClient()
     check_store(mlflow.get_tracking_uri(), is_read=True)
+    client = mlflow.MlflowClient()
     version = find_version(f"models:/{name}/{candidate}" if candidate.isdecimal() else f"models:/{name}@{candidate}")
     now = champion_version(client, name, settings.alias)
     if now == version.version:
@@ -98,8 +98,8 @@ def run_rollback(name: str, alias: str) -> str:
         MlflowException, OSError: The store does not answer.
         TrackingError: There is no such model.
     """
-    client = mlflow.MlflowClient()
     check_store(mlflow.get_tracking_uri(), is_read=True)
+    client = mlflow.MlflowClient()
     with AliasLock(client, name) as lock:
         left, back = roll_back(client, lock, name, alias)
     return (

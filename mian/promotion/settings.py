@@ -40,7 +40,8 @@ class ComparisonConfig(Strict):
     auc_margin: float = Field(0.004, gt=0)
     """The candidate passes where the upper bound of the champion's AUC minus its own is below this."""
     confidence: float = Field(0.975, gt=0.5, lt=1)
-    """Of the one-sided bounds, over users: a candidate that is worse by just the margin passes with one minus this chance."""
+    """Of the one-sided bounds, over users: a candidate that is worse by just the margin passes with one minus this chance. The same for the
+    bound of its logloss beside that of a constant click rate."""
     position: Position = "logged"
     """``serving``: fields that are known only after ranking are what each model reads where a request leaves them out."""
 
