@@ -206,6 +206,8 @@ class TrainConfig(Strict):
     of what is new begin at zero."""
     train_split: str = "train"
     """Split that the model is trained on."""
+    train_window_days: Neutral[int | None] = Field(None, ge=1)
+    """Only the last so many days of the training split are trained on; null: all of them."""
     validation_split: str = "validation"
     """Split that decides which weights are best, and when training ends."""
     test_split: str | None = "test"

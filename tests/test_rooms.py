@@ -86,6 +86,15 @@ ROOMS: dict[str, set[str]] = {
         "mian.serving",
         "mian.tracking",
     },
+    "mian/nightly": {
+        "mian.atomic_write",
+        "mian.checkpoint",
+        "mian.config",
+        "mian.contract",
+        "mian.promotion",
+        "mian.scoring",
+        "mian.tracking",
+    },
     "mian/experiments": {
         "mian.atomic_write",
         "mian.checkpoint",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 
 from mian.config import TrainConfig
-from mian.contract import Contract
+from mian.contract import Contract, Split, read_contract
 from mian.models import weights_version
 
 TRAINER_VERSION = 1
@@ -38,6 +39,20 @@ def code_versions(model: str) -> dict[str, int]:
         ModelError: the model is unknown.
     """
     return {"trainer": TRAINER_VERSION, model: weights_version(model)}
+
+
+def training_contract(config: TrainConfig) -> Contract:
+    """The contract of the samples of a training, its training split cut to ``train_window_days``.
+
+    Raises:
+        ContractError: there is none, it cannot be read, or it has no such split.
+    """
+    contract, name, window = read_contract(config.samples), config.train_split, config.train_window_days
+    if window is None or name not in contract.splits:
+        return contract
+    span = contract.splits[name]
+    first = max(span.first, span.last - dt.timedelta(days=window - 1))
+    return contract.model_copy(update={"splits": {**contract.splits, name: Split(first=first, last=span.last)}})
 
 
 def trained_days(config: TrainConfig, contract: Contract) -> Contract:

@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from mian.checkpoint.keys import code_versions, key_of_any_epochs, training_key
+from mian.checkpoint.keys import code_versions, key_of_any_epochs, training_contract, training_key
 from mian.checkpoint.notes import NOTES
 from mian.checkpoint.store import CheckpointStore
 from mian.checkpoint.training_lock import TrainingLock
 from mian.config import TrainConfig
-from mian.contract import ContractError, read_contract
+from mian.contract import ContractError
 from mian.models import ModelError
 
 CHECKPOINTS = "checkpoints"
@@ -112,7 +112,7 @@ def _state(folder: Path) -> tuple[State, str, TrainConfig | None]:
         return "old", f"the code has changed: {', '.join(changed)}", config
     has_ended = folder.parent.name == ENDED
     try:
-        key = (key_of_any_epochs if has_ended else training_key)(config, read_contract(config.samples))
+        key = (key_of_any_epochs if has_ended else training_key)(config, training_contract(config))
     except (ContractError, OSError) as error:
         return "unknown", f"the samples cannot be read ({' '.join(str(error).split())})", config
     if has_ended:

@@ -115,6 +115,10 @@ class ExperimentConfig(Strict):
         for key in ("treatment", "latency_baseline"):
             if getattr(self, key) not in self.variants:
                 raise ValueError(f"{key}: there is no variant {getattr(self, key)!r}; there are {', '.join(self.variants)}")
+        if "train_window_days" in self.training:
+            raise ValueError(
+                "training.train_window_days: an experiment trains on all of its training split; build samples of fewer days"
+            )
         twice = [name for name in self.ablations if name in {**self.models, **self.extra_models}]
         if twice:
             raise ValueError(f"ablations: {twice[0]!r} is also among models; give it another name")

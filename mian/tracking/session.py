@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mian.checkpoint.keys import key_of_any_epochs, training_key
+from mian.checkpoint.keys import key_of_any_epochs, training_contract, training_key
 from mian.checkpoint.retention import CHECKPOINTS, ENDED, lock_path
 from mian.checkpoint.store import CheckpointStore
 from mian.checkpoint.training_lock import TrainingLock
 from mian.config import TrainConfig
-from mian.contract import Contract, read_contract
+from mian.contract import Contract
 from mian.distributed.collectives import Ranks
 from mian.evaluation.external_sort import SpillError
 from mian.execution.device import choose_device
@@ -101,7 +101,7 @@ def _open(config: TrainConfig, ranks: Ranks) -> tuple[Contract, Streams, Checkpo
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"output: {output} cannot be made a folder ({error}); name another one") from error
-    contract = read_contract(config.samples)
+    contract = training_contract(config)
     refuse_large_tables(config, contract, ranks.size, ranks.local_size, device)
     folder = output / CHECKPOINTS / training_key(config, contract)
     ended = output / ENDED / key_of_any_epochs(config, contract) if config.checkpoint.keep_ended else None

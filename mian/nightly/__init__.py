@@ -1,0 +1,1 @@
+"""A night: build, audit, train, evaluate and promote, each step once."""
