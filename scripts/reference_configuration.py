@@ -22,13 +22,14 @@ from reference_text import paragraphs, slug, table
 from mian.config import TrainConfig
 from mian.experiments import ExperimentConfig
 from mian.models import MODELS
+from mian.nightly.settings import NightlyConfig
 from mian.promotion.settings import PromotionConfig
 from pipeline.config import DataConfig
 
 INTRODUCTION = """\
 # Configuration
 
-Every job that takes `--config` reads one YAML file. This page lists all keys of the four kinds of
+Every job that takes `--config` reads one YAML file. This page lists all keys of the five kinds of
 files, and the options of all models.
 
 - Arguments after the file replace values. Dots reach inside: `optimizer.learning_rate=0.002`.
@@ -50,6 +51,7 @@ def configuration_page() -> str:
         DataConfig: ("Data sets", "A file under `conf/data/`, for `simulate_logs`, `build_samples` and `audit_samples`."),
         TrainConfig: ("Trainings", "A file under `conf/train/`, for `train` and `register`."),
         PromotionConfig: ("Promotions", "A file such as `conf/promotion.yaml`, for `promote`."),
+        NightlyConfig: ("Nights", "A file under `conf/nightly/`, for `nightly`."),
         ExperimentConfig: ("Experiments", "A file under `conf/experiment/`, for `reproduce`."),
     }
     sections: dict[type[BaseModel], list[str]] = {}  # the places where the keys of each stand
