@@ -65,7 +65,9 @@ class AliasLock:
         end = time.monotonic() + self._wait
         while not self._create():
             holder = self._holder()
-            if holder is not None and float(holder.get("expires", 0)) < time.time():
+            if holder is not None and "expires" not in holder:
+                raise AliasError(f"registered model {self._name} is no lock of a promotion, and has the name of one; rename it")
+            if holder is not None and float(holder["expires"]) < time.time():
                 self._remove()
                 continue
             if time.monotonic() > end:

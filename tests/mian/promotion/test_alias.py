@@ -123,6 +123,13 @@ def test_the_lock_of_a_killed_process_is_taken_over(client: mlflow.MlflowClient,
     assert champion_version(client, "ctr", "champion") is None
 
 
+def test_a_model_of_the_lock_s_name_is_left_alone(client: mlflow.MlflowClient) -> None:
+    client.create_registered_model("ctr.promotion")
+    with pytest.raises(AliasError, match="rename it"), AliasLock(client, "ctr"):
+        raise AssertionError("it is held")
+    assert client.get_registered_model("ctr.promotion").tags == {}
+
+
 def test_a_lock_that_ran_out_moves_nothing(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with AliasLock(client, "ctr") as lock:
         late = time.time() + module.LEASE_SECONDS + 1
