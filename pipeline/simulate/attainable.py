@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
 from pipeline.simulate.clicks import POSITION_EFFECTS, SimulatedClicks
+from pipeline.simulate.drift import Conditions, Tastes
 from pipeline.simulate.sessions import Sessions
 from pipeline.simulate.users import Users
 from pipeline.simulate.world import World
@@ -43,6 +44,17 @@ class Held:
     profile: dict[str, Ints]
     """By field, (S,): the value in that snapshot, ``UNLISTED`` where the user is not in it."""
 
+    def where(self, chosen: Ints) -> Held:
+        """The same of some of the sessions."""
+        return Held(
+            self.time_us[chosen],
+            self.item[chosen],
+            self.shop_liking[chosen],
+            self.interest[chosen],
+            self.snapshot_us[chosen],
+            {field: value[chosen] for field, value in self.profile.items()},
+        )
+
 
 def held_by_samples(world: World, users: Users, sessions: Sessions, simulated_clicks: SimulatedClicks) -> Held:
     """Leave out of a chunk what no sample holds."""
@@ -61,9 +73,18 @@ def attainable_probability(world: World, held: Held) -> Floats:
     What a profile adds to the logit is a sum over fields; its mean and variance are exact, its distribution is taken to be normal. That an
     item is shown says something of a profile, as some slots are filled by what suits it; nothing is concluded from past clicks.
     """
+    # all sessions at once: the last digits of a matrix product depend on its size, and those before a drift are to be the same
+    clicks = _probability(world, world.conditions[0], held)
+    for where, conditions in world.drifted(held.time_us):
+        clicks[where] = _probability(world, conditions, held.where(where))
+    return clicks * (1.0 - coefficients.LATE_CLICK_SHARE)
+
+
+def _probability(world: World, conditions: Conditions, held: Held) -> Floats:
+    """The probability of a click at any time, (S, K), in sessions that have the same conditions."""
     items = world.items
     category, price_z = items.category[held.item], items.price_z[held.item]
-    mean, variance, tilt = _profile_effect(world, held, category, price_z)
+    mean, variance, tilt = _profile_effect(world, conditions.tastes, held, category, price_z)
     logit = (
         coefficients.INTERCEPT
         + np.take_along_axis(held.shop_liking, category, axis=1)
@@ -75,7 +96,7 @@ def attainable_probability(world: World, held: Held) -> Floats:
     )
     deviation = np.sqrt(np.maximum(variance, 0.0))
     need = _need_probability((held.time_us - world.start_us) / coefficients.DAY_US)[:, None]
-    suits = _shown_for_profile(world)[category]
+    suits = _shown_for_profile(conditions)[category]
     clicks = np.zeros(logit.shape)
     for chance, added in (
         ((1.0 - need) * (1.0 - suits), 0.0),
@@ -84,19 +105,19 @@ def attainable_probability(world: World, held: Held) -> Floats:
         (need * suits, tilt + coefficients.DEMAND_EFFECT),
     ):
         clicks += chance * _mean_click(logit + added, deviation)
-    return clicks * (1.0 - coefficients.LATE_CLICK_SHARE)
+    return clicks
 
 
-def _profile_effect(world: World, held: Held, category: Ints, price_z: Floats) -> tuple[Floats, Floats, Floats]:
+def _profile_effect(world: World, tastes: Tastes, held: Held, category: Ints, price_z: Floats) -> tuple[Floats, Floats, Floats]:
     """What profile fields add to the logit, the price included: mean, variance and tilt, each (S, K).
 
     The tilt is by how much the mean is higher where an item was shown because its category suits the profile: that is drawn by the
     exponential of the profile's liking, which moves a normal distribution by its covariance with that liking.
     """
     mean, variance, tilt = (np.zeros(category.shape) for _ in range(3))
-    for field, taste in world.tastes.profile.items():
+    for field, taste in tastes.profile.items():
         weight = _value_weights(world, held, field)  # (S, V)
-        price = world.tastes.price.get(field, np.zeros(len(taste)))
+        price = tastes.price.get(field, np.zeros(len(taste)))
 
         def in_category(table: Floats, weight: Floats = weight) -> Floats:
             return np.take_along_axis(weight @ table, category, axis=1)
@@ -110,17 +131,17 @@ def _profile_effect(world: World, held: Held, category: Ints, price_z: Floats) -
     return mean, variance, tilt
 
 
-def _shown_for_profile(world: World) -> Floats:
+def _shown_for_profile(conditions: Conditions) -> Floats:
     """By category, (C,): the share of its impressions that are in slots filled by what suits a profile, the others being by popularity."""
     liking = sum(
         (
             np.log(np.array(list(coefficients.PROFILE[field].values())) @ np.exp(taste))
-            for field, taste in world.tastes.profile.items()
+            for field, taste in conditions.tastes.profile.items()
         ),
         np.zeros(CATEGORIES),
     )
     suiting = coefficients.PROFILE_SLOT_SHARE * np.exp(liking) / np.exp(liking).sum()
-    popularity = np.bincount(world.items.category, np.diff(world.items.cumulative, prepend=0.0), CATEGORIES)
+    popularity = conditions.category_popularity
     others = (1.0 - coefficients.PROFILE_SLOT_SHARE) * popularity / popularity.sum()
     share: Floats = suiting / (suiting + others)
     return share

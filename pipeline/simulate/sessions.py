@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.config.simulation import CATEGORIES
 from pipeline.simulate import coefficients
+from pipeline.simulate.drift import Tastes
 from pipeline.simulate.streams import Stream, generator
 from pipeline.simulate.users import Users
-from pipeline.simulate.world import Tastes, World
+from pipeline.simulate.world import World
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -77,9 +78,7 @@ def draw_sessions(world: World, chunk: int, users: Users) -> Sessions:
     page = rng.choice(len(coefficients.PAGES), n, p=list(coefficients.PAGES.values()))
     weather = world.weather[city, day]
 
-    tastes = world.tastes
     values = {field: users.value(field, user, time_us) for field in coefficients.PROFILE}
-    profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, CATEGORIES)))
     context = {
         "hours": time_us % coefficients.DAY_US // (coefficients.HOURS_PER_BLOCK * coefficients.HOUR_US),
         "weekday": (time_us // coefficients.DAY_US + _MONDAY_OFFSET) % 7,
@@ -88,7 +87,12 @@ def draw_sessions(world: World, chunk: int, users: Users) -> Sessions:
         "weather": weather,
         "page": page,
     }
-    shop_liking = tastes.category + _context_liking(tastes, context, world.warmth[city, day])
+    warmth = world.warmth[city, day]
+    shop_liking, profile_liking, price_effect = _likings(world.tastes, values, context, warmth)
+    for where, conditions in world.drifted(time_us):
+        its_values, its_context = ({field: value[where] for field, value in fields.items()} for fields in (values, context))
+        drifted = _likings(conditions.tastes, its_values, its_context, warmth[where])
+        shop_liking[where], profile_liking[where], price_effect[where] = drifted
     shop_liking += np.array(list(coefficients.PAGE_EFFECT.values()))[page][:, None]
     liking = shop_liking + profile_liking
     _add_demands(liking, users, user, time_us)
@@ -105,7 +109,7 @@ def draw_sessions(world: World, chunk: int, users: Users) -> Sessions:
         shop_liking=shop_liking,
         profile_liking=profile_liking,
         liking=liking,
-        price_effect=sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, coefficients.PRICE_EFFECT)),
+        price_effect=price_effect,
     )
 
 
@@ -123,6 +127,14 @@ def _times(rng: np.random.Generator, world: World, users: Users, user: Ints) -> 
         + rng.integers(0, coefficients.HOUR_US, len(user))
     )
     return time_us
+
+
+def _likings(tastes: Tastes, values: dict[str, Ints], context: dict[str, Ints], warmth: Floats) -> tuple[Floats, Floats, Floats]:
+    """What shop and context (S, C) and the profile (S, C) add to the logit, and the price effects (S,)."""
+    n = len(warmth)
+    profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, CATEGORIES)))
+    price_effect = sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, coefficients.PRICE_EFFECT))
+    return tastes.category + _context_liking(tastes, context, warmth), profile_liking, price_effect
 
 
 def _context_liking(tastes: Tastes, context: dict[str, Ints], warmth: Floats) -> Floats:

@@ -19,6 +19,7 @@ class Stream(enum.IntEnum):
     EXPOSURE = 7
     CLICKS = 8
     DIRT = 9
+    NEW_ITEMS = 10
 
 
 def generator(seed: int, stream: Stream, chunk: int = 0) -> np.random.Generator:

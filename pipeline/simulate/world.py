@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.simulation import CATEGORIES, SimulateConfig
+from pipeline.config.simulation import SimulateConfig
 from pipeline.days import EPOCH
 from pipeline.simulate import coefficients
+from pipeline.simulate.drift import Conditions, Tastes, conditions_by_day
 from pipeline.simulate.items import Items, draw_items
 from pipeline.simulate.streams import Stream, generator
 
@@ -19,20 +21,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _YEAR_DAYS = 365.25
-
-
-@dataclass(frozen=True, eq=False)
-class Tastes:
-    """What each value of each field adds to the logit of a click, by category."""
-
-    category: Floats
-    """(C,)"""
-    profile: dict[str, Floats]
-    """By profile field, (values, C)."""
-    price: dict[str, Floats]
-    """By profile field, (values,): added to the price effect."""
-    context: dict[str, Floats]
-    """By context field, (values, C); ``warmth`` has one row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +33,10 @@ class World:
     end_us: int
     """Midnight UTC after the last day."""
     items: Items
-    tastes: Tastes
+    conditions: tuple[Conditions, ...]
+    """Those until the drift, then those of each of its days; one for all days where the world does not drift."""
+    drift_us: int
+    """Midnight UTC of the drift's first day; ``end_us`` where the world does not drift."""
     warmth: Floats
     """(cities, days), in [-1, 1]: high summer is 1."""
     weather: Ints
@@ -54,6 +45,19 @@ class World:
     """(users,); sums to ``config.impressions``."""
     first_impression: Ints
     """(users,), the number of the user's first impression in the world."""
+
+    @property
+    def tastes(self) -> Tastes:
+        """The tastes before any drift."""
+        return self.conditions[0].tastes
+
+    def drifted(self, time_us: Ints) -> Iterator[tuple[Ints, Conditions]]:
+        """Which of some moments (S,) lie in each day of the drift, and its conditions; none of them where the world does not drift."""
+        if len(self.conditions) == 1:
+            return
+        number = (time_us - self.drift_us) // coefficients.DAY_US + 1
+        for day in np.unique(number[number > 0]):
+            yield np.flatnonzero(number == day), self.conditions[day]
 
     @property
     def chunks(self) -> int:
@@ -73,43 +77,19 @@ def world_of(config: SimulateConfig) -> World:
     end_us = start_us + config.days * coefficients.DAY_US
     warmth = _warmth(config)
     impressions = _user_impressions(config)
+    items = draw_items(config, start_us, end_us)
+    drift_us, conditions = conditions_by_day(config, items, end_us)
     return World(
         config=config,
         start_us=start_us,
         end_us=end_us,
-        items=draw_items(config, start_us, end_us),
-        tastes=_tastes(config.seed),
+        items=items,
+        conditions=conditions,
+        drift_us=drift_us,
         warmth=warmth,
         weather=_weather(config.seed, warmth),
         user_impressions=impressions,
         first_impression=np.cumsum(impressions) - impressions,
-    )
-
-
-def _tastes(seed: int) -> Tastes:
-    rng = generator(seed, Stream.TASTES)
-    context_values = {
-        "warmth": 1,
-        "hours": 24 // coefficients.HOURS_PER_BLOCK,
-        "weekday": 7,
-        "device": len(coefficients.DEVICES),
-        "city": len(coefficients.CITIES),
-        "weather": len(coefficients.WEATHER),
-        "page": len(coefficients.PAGES),
-    }
-    return Tastes(
-        category=rng.normal(0, coefficients.CATEGORY_SIGMA, CATEGORIES),
-        profile={
-            field: rng.normal(0, sigma, (len(coefficients.PROFILE[field]), CATEGORIES))
-            for field, sigma in coefficients.PROFILE_SIGMA.items()
-        },
-        price={
-            field: rng.normal(0, sigma, len(coefficients.PROFILE[field])) for field, sigma in coefficients.PRICE_SIGMA.items()
-        },
-        context={
-            field: rng.normal(0, sigma, (context_values[field], CATEGORIES))
-            for field, sigma in coefficients.CONTEXT_SIGMA.items()
-        },
     )
 
 
