@@ -67,6 +67,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     rows = folder / "rows.json"
     job("evaluate", "--model", str(old), "--samples", data["samples"], "--split", "validation", "--json", str(rows))
     second = training | {"output": str(folder / "new"), "epochs": 1, "test_split": None, "init_from": str(old)}
+    second |= {"warm_rate": 1.0, "init_new_rows": "draw"}  # the rate is given here
     second["optimizer"] = training["optimizer"] | {"learning_rate": arguments.learning_rate}
     job("train", "--config", written(folder / "new.yaml", second))
 

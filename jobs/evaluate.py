@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="baselines to fit and to show beside the model",
     )
     parser.add_argument(
+        "--isotonic",
+        metavar="SPLIT",
+        help="a split, such as validation, to fit an isotonic regression on: shows what it makes of the model's scores, as one more row "
+        "and curve of the report, to compare calibrations with; the model does not change",
+    )
+    parser.add_argument(
         "--truth",
         metavar="FOLDER",
         help="true probabilities of a simulated world: shows the attainable metrics and their upper bound",
@@ -74,12 +80,24 @@ def _evaluate(values: dict[str, Any]) -> str:
             f"--compare: the baselines would be fitted on split {split}, which they are scored on; give another --train-split, or leave "
             "--compare out"
         )
+    if split == values["isotonic"]:
+        raise ConfigError(
+            f"--isotonic: the regression would be fitted on split {split}, which is evaluated; give another split, such as validation"
+        )
     if report is not None:
         check_output_file("--report", report, (".html",))
     contract = read_contract(samples)
     servable = load_model(model)
     found = evaluate_offline(
-        servable, contract, samples, split, values["compare"], values["train_split"], values["truth"], values["position"]
+        servable,
+        contract,
+        samples,
+        split,
+        values["compare"],
+        values["train_split"],
+        values["truth"],
+        values["position"],
+        values["isotonic"],
     )
     if values["json"] is not None:
         pathlib.Path(values["json"]).write_text(found.table.to_json(orient="index", indent=1) + "\n", encoding="utf-8")

@@ -21,6 +21,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+#: The learning rate of a warm start over that of a training from scratch.
+WARM_RATE = 1 / 6
 Precision = Literal["fp32", "bf16"]
 Value = TypeVar("Value")
 
@@ -198,12 +200,22 @@ class TrainConfig(Strict):
     init_from: str | None = None
     """A trained model whose weights the training begins with, of the same name and options (``dropout``, ``init_std`` and
     ``auxiliary_weight`` may differ): ``models:/mian@newest``, ``models:/mian/3``, or the folder that a training named. The samples may have
-    more values behind those of its vocabularies, and more fields: what is new is drawn, and so are the weights that have another shape with
-    new fields. The validation split is scored before the first step. Also a folder of checkpoints, such as ``checkpoint.keep_ended``
-    leaves."""
+    more values behind those of its vocabularies, see ``init_new_rows``, and more fields, whose vectors are drawn, as are the weights that
+    have another shape then. The learning rate is that of a warm start, see ``warm_rate``. The validation split is scored before the first
+    step. Also a folder of checkpoints, such as ``checkpoint.keep_ended`` leaves."""
     init_moments: bool = False
     """Whether the moments of the optimizer are taken too, of a folder of checkpoints, with its last weights in the place of the best; those
     of what is new begin at zero."""
+    warm_rate: float | None = Field(None, gt=0)
+    """With ``init_from``, the learning rates are multiplied by this. Where it is not given: 1/6, and 1 with ``init_moments``. Without
+    ``init_from`` it changes nothing."""
+    init_new_rows: Literal["unknown", "draw", "category_mean"] = "unknown"
+    """With ``init_from``, what the embedding rows of values begin with that the vocabularies got since. ``unknown``: the vector of the
+    unknown value, so that the training begins with the model's own scores. ``draw``: drawn, as in a training from scratch.
+    ``category_mean``: the mean of the vectors of the known values that the training days show with the same value of ``init_category``,
+    for fields of the candidate; the unknown value's vector where there is none, or a value has several categories."""
+    init_category: str = "category"
+    """Categorical field of the candidate that ``init_new_rows: category_mean`` goes by."""
     train_split: str = "train"
     """Split that the model is trained on."""
     train_window_days: Neutral[int | None] = Field(None, ge=1)
@@ -227,6 +239,10 @@ class TrainConfig(Strict):
     """Training ends after so many evaluations without a lower validation logloss."""
     max_steps: int | None = Field(None, ge=1)
     """Ends training after so many steps, as a trial."""
+    calibration: Literal["none", "platt"] = "none"
+    """``platt``: when training has ended, two numbers are fitted on the validation split, and kept in the model, so that its probabilities
+    agree with the click rate there (Platt 1999): ``scale * logit + offset``, scale > 0. The order of scores stays. Metrics of the
+    validation split, by which weights are chosen, are those before. ``none``: probabilities are as the model has learned them."""
     log_every: Neutral[int] = Field(50, ge=1)
     """Steps between two points of the training curve."""
     evaluation_batch_size: int = Field(4096, ge=1)
@@ -296,6 +312,18 @@ class TrainConfig(Strict):
                     "name another split (test_split: null scores none)"
                 )
         return self
+
+    def optimizer_of_start(self) -> OptimizerConfig:
+        """The settings of the optimizer, with the learning rates of a warm start where ``init_from`` makes it one."""
+        rate = 1.0
+        if self.init_from is not None:
+            rate = self.warm_rate or (1.0 if self.init_moments else WARM_RATE)
+        of_tables = self.optimizer.learning_rate_tables
+        rates = {
+            "learning_rate": self.optimizer.learning_rate * rate,
+            "learning_rate_tables": None if of_tables is None else of_tables * rate,
+        }
+        return self.optimizer.model_copy(update=rates)
 
     def settings(self) -> dict[str, Any]:
         """What decides the weights that come out, on given samples: all fields but those that are marked as :data:`NEUTRAL`."""

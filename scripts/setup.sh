@@ -241,13 +241,13 @@ install_horovod_wheel() {
     "$venv/bin/python" -c 'import horovod.torch as hvd; assert hvd.gloo_built()'
 }
 
-# What setup.cfg says that this project needs, its server, its export and its tests; Horovod comes by itself.
+# What setup.cfg says that this project needs, its servers, its export and its tests; Horovod comes by itself.
 requirements() {
   "$venv/bin/python" - <<'EOF'
 import configparser
 said = configparser.ConfigParser()
 said.read("setup.cfg")
-said = "\n".join([said["options"]["install_requires"], *(said["options.extras_require"][extra] for extra in ("serving", "export", "test"))])
+said = "\n".join([said["options"]["install_requires"], *(said["options.extras_require"][extra] for extra in ("serving", "postgresql", "export", "test"))])
 print(*(line for line in said.splitlines() if not line.startswith("horovod")), sep="\n")
 EOF
 }

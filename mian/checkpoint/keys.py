@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from typing import Any
 
 from mian.config import TrainConfig
 from mian.contract import Contract, Split, read_contract
@@ -23,8 +24,16 @@ def training_key(config: TrainConfig, contract: Contract) -> str:
         ContractError: a split is not there.
     """
     samples = trained_days(config, contract).to_json()
-    text = json.dumps([config.settings(), samples, code_versions(config.model.name)], sort_keys=True)
+    text = json.dumps([_settings(config), samples, code_versions(config.model.name)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Without a setting that is off and came after others: trainings of before it keep their keys."""
+    settings = config.settings()
+    if config.calibration == "none":
+        del settings["calibration"]
+    return settings
 
 
 def key_of_any_epochs(config: TrainConfig, contract: Contract) -> str:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import torch
+from sklearn.isotonic import IsotonicRegression
 
 from mian.contract import UNKNOWN_ID, Contract, ContractError, vocabulary_values
 from mian.contract.document import LABEL_COLUMN
@@ -30,7 +31,11 @@ from mian.stream.schema import Tensors
 
 MODEL = "model"
 """What a table calls the model that is evaluated."""
-_DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "positives": 0, "share": 4}
+ISOTONIC = "isotonic"
+"""What a table calls the model's scores after an isotonic regression."""
+DISTINCT = "distinct_scores"
+"""The column of a table that has the number of distinct probabilities."""
+_DIGITS = {"auc": 5, "logloss": 5, "gauc": 5, "calibration": 4, "rows": 0, "positives": 0, "share": 4, DISTINCT: 0}
 FORMATS = {name: f"{{:,.{digits}f}}".format for name, digits in _DIGITS.items()}
 """By metric, what shows a value of it."""
 BaselineName = Literal["logistic_regression", "popularity"]
@@ -47,6 +52,8 @@ class SplitEvaluation:
         ids: Impression ids, shape ``(N,)``.
         scored: Labels, the model's probabilities, and users, in the same order.
         table: Metrics, see :func:`compare`.
+        isotonic: The probabilities of :func:`isotonic_scores`, ``(N,)``; None where they were not asked for.
+        isotonic_split: The split that they are fitted on.
     """
 
     contract: Contract
@@ -55,6 +62,8 @@ class SplitEvaluation:
     ids: npt.NDArray[np.object_]
     scored: Scores
     table: pd.DataFrame
+    isotonic: npt.NDArray[np.float64] | None = None
+    isotonic_split: str | None = None
 
 
 def evaluate_offline(
@@ -66,6 +75,7 @@ def evaluate_offline(
     train: str,
     truth: str | None,
     position: Position = "logged",
+    isotonic_split: str | None = None,
 ) -> SplitEvaluation:
     """Score a split with a model, and with what it is held against.
 
@@ -78,19 +88,42 @@ def evaluate_offline(
         train: The split that they are fitted on.
         truth: See :func:`mian.evaluation.truth.true_probabilities`; None where the true probabilities are not known.
         position: See :func:`score_split`.
+        isotonic_split: The split to fit an isotonic regression on, see :func:`isotonic_scores`; None for none.
 
     Raises:
         ContractError, StreamError: See :func:`score_split`.
         BaselineError, TruthError: See :func:`baseline_scores` and :func:`mian.evaluation.truth.true_probabilities`.
     """
     scored = score_split(servable, contract, samples, split, position)
-    others: dict[str, npt.NDArray[np.float64]] = {
-        name: baseline_scores(name, contract, samples, train, split) for name in baselines
-    }
+    others: dict[str, npt.NDArray[np.float64]] = {}
+    isotonic = None
+    if isotonic_split is not None:
+        isotonic = isotonic_scores(score_split(servable, contract, samples, isotonic_split, position), scored.probabilities)
+        others[ISOTONIC] = isotonic
+    others |= {name: baseline_scores(name, contract, samples, train, split) for name in baselines}
     ids = impression_ids(contract, samples, split)
     if truth is not None:
         others |= true_probabilities(truth, ids)
-    return SplitEvaluation(contract, samples, split, ids, scored, compare(scored, others))
+    table = compare(scored, others)
+    return SplitEvaluation(contract, samples, split, ids, scored, table, isotonic, isotonic_split)
+
+
+def isotonic_scores(fitted_on: Scores, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The probabilities that an isotonic regression makes of a model's (Zadrozny and Elkan 2002), as scikit-learn has it.
+
+    It is for reports alone, and in no model: it makes many scores equal, and so loses their order.
+
+    Args:
+        fitted_on: The model's scores of another split, with labels.
+        probabilities: The model's scores of the split that is evaluated, ``(N,)``.
+
+    Returns:
+        Probabilities, ``(N,)``.
+    """
+    regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    regression.fit(fitted_on.probabilities.astype(np.float64), fitted_on.labels.astype(np.float64))
+    found: npt.NDArray[np.float64] = regression.predict(probabilities.astype(np.float64))
+    return found
 
 
 def score_split(servable: Servable, contract: Contract, samples: str, split: str, position: Position = "logged") -> Scores:
@@ -227,6 +260,7 @@ def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd
     Returns:
         One row for each name, :data:`MODEL` first, with the metrics of :func:`mian.metrics.evaluate`. If ``others`` has
         :data:`ATTAINABLE`, the column ``share`` is ``(AUC - 0.5) / (AUC of ATTAINABLE - 0.5)``, and NaN where that AUC is not above 0.5.
+        If it has :data:`ISOTONIC`, the column :data:`DISTINCT` is the number of distinct probabilities.
 
     Raises:
         MetricError: A probability is NaN or outside [0, 1], or the arrays differ in length.
@@ -236,6 +270,8 @@ def compare(scored: Scores, others: Mapping[str, npt.NDArray[np.float64]]) -> pd
     if ATTAINABLE in table.index:
         ceiling = table.loc[ATTAINABLE, "auc"] - 0.5
         table["share"] = (table["auc"] - 0.5) / ceiling if ceiling > 0 else math.nan
+    if ISOTONIC in table.index:
+        table[DISTINCT] = [float(len(np.unique(np.asarray(p)))) for p in everything.values()]
     return table
 
 

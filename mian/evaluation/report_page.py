@@ -10,7 +10,7 @@ import pandas as pd
 from mian.contract import Contract
 from mian.evaluation.auc_plot import plot_auc
 from mian.evaluation.example_row import ExampleRow, example_row
-from mian.evaluation.offline import MODEL, SplitEvaluation, metric_texts
+from mian.evaluation.offline import DISTINCT, ISOTONIC, MODEL, SplitEvaluation, metric_texts
 from mian.evaluation.truth import ATTAINABLE
 from mian.metrics import plot_reliability, reliability
 from mian.reports.page import Section, Table, render_page
@@ -92,23 +92,29 @@ def _metrics(table: pd.DataFrame) -> Section:
     return Section(
         "Metrics",
         "Higher auc and gauc are better, and lower logloss. calibration is mean prediction over click rate: 1 is right on average."
-        + (" share is of the attainable AUC above 0.5." if "share" in table else ""),
+        + (" share is of the attainable AUC above 0.5." if "share" in table else "")
+        + (" distinct_scores is how many different probabilities there are." if DISTINCT in table else ""),
         [Table(("", *texts.columns), rows)],
     )
 
 
 def _reliability(evaluation: SplitEvaluation) -> Section:
     table = reliability(evaluation.scored.labels, evaluation.scored.probabilities)
+    tables, text = {MODEL: table}, ""
+    if evaluation.isotonic is not None:
+        tables[ISOTONIC] = reliability(evaluation.scored.labels, evaluation.isotonic)
+        text = (
+            f" isotonic is the model's scores after an isotonic regression that was fitted on split {evaluation.isotonic_split}, for "
+            "comparison: the model is served without it."
+        )
     caption = (
         f"Each point is one of {len(table)} groups of rows, by predicted probability: across, what the model predicts on average, up, the "
         "share that was clicked, with its 95 % interval. On the dashed line predictions are right, below it they are too high."
     )
     return Section(
         "Reliability",
-        "Whether predicted probabilities agree with click rates. Bids and budgets need that, and AUC does not measure it.",
-        pictures=[
-            Picture("reliability.png", caption, png(plot_reliability({MODEL: table}, f"Reliability on split {evaluation.split}")))
-        ],
+        "Whether predicted probabilities agree with click rates. Bids and budgets need that, and AUC does not measure it." + text,
+        pictures=[Picture("reliability.png", caption, png(plot_reliability(tables, f"Reliability on split {evaluation.split}")))],
     )
 
 

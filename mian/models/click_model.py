@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,14 @@ from torch import nn
 from mian.contract import Contract
 from mian.contract.document import LENGTH_COLUMN
 from mian.layers import BesideUser, EmbeddingTable, FieldEmbedding, FieldVectors, UserEncoding
+
+UNCALIBRATED: Final = {"calibration_scale": 1.0, "calibration_offset": 0.0}
+"""The buffers of a calibration, and the values with which it changes nothing."""
+
+
+def with_calibration(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a model, by name, with the numbers of :data:`UNCALIBRATED` where an earlier release kept none."""
+    return {**{name: torch.tensor(value) for name, value in UNCALIBRATED.items()}, **weights}
 
 
 class ClickModel(nn.Module, ABC):
@@ -29,10 +38,14 @@ class ClickModel(nn.Module, ABC):
     samples: checkpoints and trials of before are then not gone on from."""
 
     def __init__(self) -> None:
-        """Start with samples that were not thinned."""
+        """Start with samples that were not thinned, and uncalibrated."""
         super().__init__()
         self.sampling_logit_correction: torch.Tensor
         self.register_buffer("sampling_logit_correction", torch.zeros(()))
+        self.calibration_scale: torch.Tensor
+        self.calibration_offset: torch.Tensor
+        for name, value in UNCALIBRATED.items():
+            self.register_buffer(name, torch.tensor(value))
 
     @classmethod
     def columns(cls, contract: Contract, config: BaseModel) -> tuple[str, ...]:
@@ -66,10 +79,40 @@ class ClickModel(nn.Module, ABC):
         """
         self.sampling_logit_correction.fill_(math.log(negatives_kept))
 
+    @property
+    def calibration(self) -> tuple[float, float]:
+        """The scale and the offset of :meth:`set_calibration`; 1 and 0 where the model is not calibrated."""
+        return self.calibration_scale.item(), self.calibration_offset.item()
+
+    def set_calibration(self, scale: float, offset: float) -> None:
+        """Scale the model's logits wherever it does not learn: ``scale * logit + offset`` (Platt 1999), after the sampling correction.
+
+        Args:
+            scale: Greater than 0, so that the order of scores stays.
+            offset: Any number.
+
+        Raises:
+            ValueError: The scale is not greater than 0, or a number is not finite.
+        """
+        if not (scale > 0 and math.isfinite(scale) and math.isfinite(offset)):
+            raise ValueError(f"a calibration has a scale greater than 0 and finite numbers: {scale}, {offset}")
+        self.calibration_scale.fill_(scale)
+        self.calibration_offset.fill_(offset)
+
+    @contextmanager
+    def calibrated_by(self, scale: float, offset: float) -> Iterator[None]:
+        """Within, the model has another calibration; arguments as for :meth:`set_calibration`."""
+        before = self.calibration
+        self.set_calibration(scale, offset)
+        try:
+            yield
+        finally:
+            self.set_calibration(*before)
+
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Logits, float ``(B,)``, of a batch of samples; calibrated unless in training mode."""
+        """Logits, float ``(B,)``, of a batch of samples; corrected and calibrated unless in training mode."""
         logits = self.logits(batch)
-        return logits if self.training else logits + self.sampling_logit_correction
+        return logits if self.training else self._calibrated(logits)
 
     def encode_user(self, batch: Mapping[str, torch.Tensor]) -> UserEncoding:
         """Encode once what all candidates of a request share: history, profile and context.
@@ -106,7 +149,7 @@ class ClickModel(nn.Module, ABC):
         """
         context = next((embedding.columns["context"] for embedding in self._embeddings()), ())
         logits = self.candidate_logits(BesideUser(candidates, user, context))
-        return logits if self.training else logits + self.sampling_logit_correction
+        return logits if self.training else self._calibrated(logits)
 
     def candidate_logits(self, candidates: BesideUser) -> torch.Tensor:
         """As :meth:`logits`, of candidates beside their user. A model that overrides :meth:`encode_user` overrides this too.
@@ -121,6 +164,15 @@ class ClickModel(nn.Module, ABC):
             return self.logits(candidates)
         repeated = {name: column.expand(candidates.count, *column.shape[1:]) for name, column in candidates.user[self].items()}
         return self.logits({**repeated, **candidates})
+
+    def _calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.calibration_scale * (logits + self.sampling_logit_correction) + self.calibration_offset
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Weights of before calibrations are those of a model without one."""
+        for name, value in with_calibration({}).items():
+            state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _embeddings(self) -> list[FieldEmbedding]:
         return [module for module in self.modules() if isinstance(module, FieldEmbedding)]

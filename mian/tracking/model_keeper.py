@@ -16,12 +16,21 @@ from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.contract.lineage import Lineage
 from mian.distributed.collectives import Ranks
+from mian.evaluation.distributed_metrics import Evaluation
 from mian.metrics import plot_reliability
 from mian.models import ClickModel
 from mian.scoring.stand_ins import described, serving_stand_ins
 from mian.serving import input_example, read_vocabularies, save_servable
 from mian.tracking.model_lineage import training_lineage, with_parent
-from mian.tracking.records import ModelMetrics, TrainingRecord, recorded_settings, undefined_as_none, write_record
+from mian.tracking.records import (
+    CalibrationRecord,
+    ModelMetrics,
+    TrainingRecord,
+    recorded_settings,
+    uncalibrated_metrics,
+    undefined_as_none,
+    write_record,
+)
 from mian.training import Trainer, TrainingError, TrainingResult
 
 if TYPE_CHECKING:
@@ -128,9 +137,11 @@ class ModelKeeper:
         metrics = trained.test.metrics
         _write_metrics(self.folder, trained)
         tracker.report({f"test_{metric}": value for metric, value in metrics.items()}, trained.best_step)
-        table = trained.test.reliability()
-        tracker.figure(plot_reliability({self._config.model.name: table}), "reliability.png")
-        tracker.table(table, "reliability.csv")
+        self._record_reliability(tracker, trained.test, trained.test_uncalibrated)
+        if trained.test_uncalibrated is not None:
+            before = uncalibrated_metrics(trained.test_uncalibrated)
+            tracker.report({f"uncalibrated_test_{metric}": value for metric, value in before.items()}, trained.best_step)
+            log.info("test before calibration: logloss %.5f  calibration %.3f", before["logloss"], before["calibration"])
         log.info(
             "test: AUC %.5f  logloss %.5f  gAUC %.5f  calibration %.3f  on %s samples",
             metrics["auc"],
@@ -139,6 +150,17 @@ class ModelKeeper:
             metrics["calibration"],
             f"{int(metrics['rows']):,}",
         )
+
+    def _record_reliability(self, tracker: Tracker, test: Evaluation, uncalibrated: Evaluation | None) -> None:
+        """Keep the table and the picture of reliability with the run: of the model, and of what it was before its calibration."""
+        name, table = self._config.model.name, test.reliability()
+        tracker.table(table, "reliability.csv")
+        tables = {name: table}
+        if uncalibrated is not None:
+            before = uncalibrated.reliability()
+            tracker.table(before, "reliability_uncalibrated.csv")
+            tables = {f"{name}, before calibration": before, f"{name}, calibrated": table}
+        tracker.figure(plot_reliability(tables), "reliability.png")
 
     def register_late(self) -> None:
         """Register the model once more if the tracking store was away when the model was kept."""
@@ -209,6 +231,10 @@ class ModelKeeper:
 def _write_metrics(folder: str, trained: TrainingResult) -> None:
     test = None if trained.test is None else undefined_as_none(trained.test.metrics)
     metrics = ModelMetrics(
-        steps=trained.steps, best_step=trained.best_step, validation=undefined_as_none(trained.validation), test=test
+        steps=trained.steps,
+        best_step=trained.best_step,
+        validation=undefined_as_none(trained.validation),
+        test=test,
+        calibration=CalibrationRecord.of(trained),
     )
     write_record(Path(folder), metrics)

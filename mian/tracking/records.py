@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +17,10 @@ from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.fingerprint import package_fingerprint
 from mian.tracking.errors import TrackingError, hide_passwords
+
+if TYPE_CHECKING:
+    from mian.evaluation.distributed_metrics import Evaluation  # what reads records alone needs no torch
+    from mian.training.outcome import TrainingResult
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -44,6 +48,44 @@ class TrainingRecord(BaseModel):
     """The configuration, as :class:`mian.config.TrainConfig` dumps it; without the password of the tracking store."""
 
 
+class CalibrationRecord(BaseModel):
+    """What ``metrics.json`` says of a calibration. ``before`` and ``after`` are ``logloss`` and ``calibration`` of a split, by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["platt"] = "platt"
+    scale: float
+    offset: float
+    left_out: str | None
+    """Why scale and offset are 1 and 0; null where they were fitted."""
+    validation_before: dict[str, float | None]
+    validation_after: dict[str, float | None]
+    test_before: dict[str, float | None] | None = None
+    """Null: the test split was not scored, or the calibration was left out."""
+
+    @classmethod
+    def of(cls, trained: TrainingResult) -> CalibrationRecord | None:
+        """The record of a training; None where no calibration was asked for."""
+        found, before = trained.calibration, trained.test_uncalibrated
+        if found is None:
+            return None
+        return cls(
+            scale=found.scale,
+            offset=found.offset,
+            left_out=found.left_out,
+            validation_before=undefined_as_none({"logloss": found.logloss_before, "calibration": found.calibration_before}),
+            validation_after=undefined_as_none({"logloss": found.logloss_after, "calibration": found.calibration_after}),
+            test_before=None if before is None else undefined_as_none(uncalibrated_metrics(before)),
+        )
+
+    def points(self) -> dict[str, float]:
+        """The metrics as a run has them."""
+        after = {f"calibrated_validation_{name}": value for name, value in self.validation_after.items()}
+        before = {f"uncalibrated_test_{name}": value for name, value in (self.test_before or {}).items()}
+        values = {"calibration_scale": self.scale, "calibration_offset": self.offset, **after, **before}
+        return {name: math.nan if value is None else value for name, value in values.items()}
+
+
 class ModelMetrics(BaseModel):
     """What ``metrics.json`` in a model's folder holds. A metric that is undefined, such as the AUC of one class, is null there."""
 
@@ -55,15 +97,20 @@ class ModelMetrics(BaseModel):
     best_step: int
     """The step of the weights that were kept."""
     validation: dict[str, float | None]
-    """Of the weights that were kept."""
+    """Of the weights that were kept, before their calibration: the metrics by which they were chosen."""
     test: dict[str, float | None] | None = None
-    """None: the test split was not scored."""
+    """Of the model that was kept, with its calibration if it has one. None: the test split was not scored."""
+    validation_is: Literal["before calibration"] = "before calibration"
+    calibration: CalibrationRecord | None = None
+    """None: the training has asked for none."""
 
     def points(self) -> list[tuple[dict[str, float], int]]:
         """The metrics as a run has them, and the step that they are of."""
         splits = {"validation": self.validation, "test": self.test or {}}
         named = {f"{split}_{name}": value for split, metrics in splits.items() for name, value in metrics.items()}
         values = {name: math.nan if value is None else value for name, value in named.items()}
+        if self.calibration is not None:
+            values |= self.calibration.points()
         return [({"best_step": self.best_step}, self.steps), (values, self.best_step)]
 
 
@@ -101,6 +148,11 @@ def read_metrics(folder: Path) -> ModelMetrics:
 def undefined_as_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Metrics as JSON can hold them."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def uncalibrated_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Those metrics of a split that a calibration changes; the order of scores, and with it AUC and gAUC, stays."""
+    return {name: evaluation.metrics[name] for name in ("logloss", "calibration")}
 
 
 def _read(kind: type[Record], path: Path) -> Record:

@@ -8,10 +8,14 @@ import torch
 from pydantic import BaseModel
 
 from mian.layers import FieldEmbedding
-from mian.models import ClickModel
+from mian.models import UNCALIBRATED, ClickModel
 
 OF_TRAINING_ALONE = frozenset({"auxiliary_weight", "dropout", "init_std"})
 """Options that decide how weights come to be, and not what is computed with them."""
+
+
+OWN_BUFFERS = frozenset({"sampling_logit_correction", *UNCALIBRATED})
+"""Buffers that are not carried over: the sampling correction is of the samples that are trained on, a calibration of final weights."""
 
 
 class CarryOverError(RuntimeError):
@@ -52,7 +56,7 @@ def carry_over(old: ClickModel, new: ClickModel, weights: Mapping[str, torch.Ten
             by_rows |= _embedding(name, known, module, before, weights)
     kept = []
     for name, weight in weights.items():
-        if name in by_rows or name == "sampling_logit_correction":  # which is of the samples that are trained on
+        if name in by_rows or name in OWN_BUFFERS:
             continue
         if name in before and before[name].shape == weight.shape:
             weight.copy_(before[name])

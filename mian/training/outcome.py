@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mian.evaluation.distributed_metrics import Evaluation
+from mian.evaluation.platt import PlattFit
 from mian.models import ClickModel
 
 
@@ -25,5 +26,14 @@ class TrainingResult:
     best_step: int
     steps: int
     validation: dict[str, float]
-    """Metrics of the best weights, by name."""
+    """Metrics of the best weights before calibration, by name."""
     test: Evaluation | None
+    calibration: PlattFit | None = None
+    """Of the model; None where none was asked for."""
+    test_uncalibrated: Evaluation | None = None
+    """Of the same weights before calibration, where the calibration changes scores."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the model has a calibration."""
+        return self.calibration is not None and self.calibration.left_out is None

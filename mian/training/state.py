@@ -13,13 +13,15 @@ import torch
 from mian.checkpoint.coordinator import Saving
 from mian.checkpoint.progress import Progress
 from mian.checkpoint.store import CheckpointError, CheckpointStore
-from mian.contract import Contract
-from mian.models import ClickModel, restore
+from mian.contract import Contract, ContractError
+from mian.models import ClickModel, restore, with_calibration
 from mian.optim.optimizer import Optimizer
+from mian.stream import StreamError
 from mian.training.carry_over import CarryOverError, carry_over, carry_over_moments
 from mian.training.context import TrainingContext
 from mian.training.diagnosis import LOWER, is_finite
 from mian.training.loss_meter import LossMeter
+from mian.training.new_rows import begin_new_rows
 from mian.training.outcome import TrainingError
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class TrainingState:
         meter: The losses since the last point of the training curve.
         best_weights: The weights with the lowest validation logloss, by name; empty if they are the model's own, or there are none.
         has_initial_weights: Whether the training began with the weights of another model.
+        initial_calibration: Scale and offset of that model, with which its own metrics are computed. The model in training is uncalibrated.
 
     Raises:
         ModelError: The model or one of its options is unknown.
@@ -52,10 +55,11 @@ class TrainingState:
         self._contract = contract
         self._ranks = context.ranks
         self.model = context.build_model(contract)
-        self.optimizer = Optimizer(self.model, self._config.optimizer, self._ranks)
+        self.optimizer = Optimizer(self.model, self._config.optimizer_of_start(), self._ranks)
         self.progress = progress
         self.best_weights: dict[str, torch.Tensor] = {}
         self.has_initial_weights = False
+        self.initial_calibration = self.model.calibration
         table_rows = {name: table.rows for name, table in self.model.tables().items() if table.is_sharded}
         rows = {**table_rows, **self.optimizer.sharded_rows()}
         self._saving = Saving(self._ranks, rows, Path(self._config.output), store, self._config.checkpoint.enabled)
@@ -83,8 +87,8 @@ class TrainingState:
         if self.progress.best_step:
             self.best_weights = copy.deepcopy(self.model.state_dict())
         tensors = {**self.model.state_dict(), **self.optimizer.state()}
-        self._saving.restore(None if saved is None else {**saved["model"], **saved["optimizer"]}, tensors)
-        self._saving.restore(None if saved is None else saved["best"], self.best_weights)
+        self._saving.restore(None if saved is None else {**with_calibration(saved["model"]), **saved["optimizer"]}, tensors)
+        self._saving.restore(None if saved is None else saved["best"] and with_calibration(saved["best"]), self.best_weights)
         if len(rank_states) == self._ranks.size:
             mine, device = rank_states[self._ranks.rank], self._context.device
             torch.set_rng_state(mine["generator"])
@@ -97,7 +101,7 @@ class TrainingState:
         return True
 
     def begin_with(self, model: ClickModel | None, moments: Mapping[str, torch.Tensor] | None) -> None:
-        """Replace the drawn weights with those of a trained model.
+        """Replace the drawn weights with those of a trained model, but for its calibration, which is of the weights that it ended with.
 
         Args:
             model: The trained model on rank 0, see :func:`mian.training.carry_over.carry_over`; None on the others.
@@ -105,6 +109,7 @@ class TrainingState:
 
         Raises:
             CarryOverError, CheckpointError: The model does not fit, or the output folder has no room for sharded tables; on rank 0.
+            ContractError, StreamError: The categories of new values cannot be read from the samples; on rank 0.
             RankError: On the others then.
         """
         tensors = {**self.model.state_dict(), **(self.optimizer.state() if self._config.init_moments else {})}
@@ -113,17 +118,27 @@ class TrainingState:
         def change() -> None:
             if model is None:
                 return
-            drawn = carry_over(model, self.model, {name: whole[name] for name in self.model.state_dict()})
+            weights = {name: whole[name] for name in self.model.state_dict()}
+            drawn = carry_over(model, self.model, weights)
             if drawn:
                 log.warning("these weights have another shape than those of init_from, and are drawn: %s", ", ".join(drawn))
+            added = begin_new_rows(model, self.model, weights, self._config, self._contract)
+            rate = self._config.optimizer_of_start().learning_rate
+            log.info(
+                "warm start at a learning rate of %.3g; rows of new values: %s, begun as %s",
+                rate,
+                f"{added:,}",
+                self._config.init_new_rows,
+            )
             if moments is not None:
                 own = {name: whole[name] for name in self.optimizer.state()}
                 if anew := carry_over_moments(model, self.model, moments, own):
                     log.warning("these moments are others than those of init_from, and begin at zero: %s", ", ".join(anew))
 
-        self._ranks.run_on_all_ranks(change, (CarryOverError,))
+        self._ranks.run_on_all_ranks(change, (CarryOverError, ContractError, StreamError))
         self._saving.restore(whole if self._ranks.is_first else None, tensors)
         self.has_initial_weights = True
+        self.initial_calibration = self._ranks.broadcast_object(self.initial_calibration if model is None else model.calibration)
 
     def whole_model(self) -> ClickModel:
         """The model for inference. With sharded tables, rank 0 gets one with all rows, which lie in files of the output folder."""

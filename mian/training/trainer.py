@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +15,8 @@ from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.distributed.collectives import RankError, Ranks
 from mian.evaluation.distributed_metrics import Evaluation, NotANumberError
-from mian.evaluation.scoring import evaluate_split
+from mian.evaluation.platt import PlattFit
+from mian.evaluation.scoring import evaluate_before_and_after, evaluate_split
 from mian.execution.prefetch import prefetch_to_device
 from mian.execution.profiler import Trace
 from mian.execution.threads import threads
@@ -23,6 +24,7 @@ from mian.models import ClickModel
 from mian.optim.optimizer import NotFiniteError
 from mian.stream import SampleStream, StreamError
 from mian.training.agreement import check_agreement
+from mian.training.calibration import calibrate_best, calibration_metrics
 from mian.training.context import TrainingContext
 from mian.training.data import Streams, next_batch
 from mian.training.diagnosis import LOWER, Diagnosis
@@ -119,7 +121,7 @@ class Trainer:
         return self._state.snapshot()
 
     def run(self, keep: Callable[[TrainingResult], None] = lambda trained: None) -> TrainingResult:
-        """Train, and score the test split with the best weights.
+        """Train, calibrate the best weights if ``calibration`` asks for it, and score the test split with them.
 
         Args:
             keep: Called on all ranks when the weights are final, before the test split is scored, since scoring may fail.
@@ -135,7 +137,9 @@ class Trainer:
         self._display = ProgressDisplay(progress, self._config.epochs, self._ranks.is_first)
         with self._display, self._trace:
             if self._state.has_initial_weights:
-                self._report_validation(self._score_validation(), "  before the first step")
+                with self.model.calibrated_by(*self._state.initial_calibration):
+                    initial = self._score_validation()
+                self._report_validation(initial, "  before the first step")
             if progress.evaluation_due:
                 self._evaluate_and_save()
             while not progress.finished:
@@ -146,11 +150,24 @@ class Trainer:
             if not progress.best_step:  # the training had ended, and its best weights could not be read
                 self._evaluate_and_save()
         self._state.load_best()  # before saving and registering, which need the memory of the best weights
-        trained = TrainingResult(self.model.eval(), progress.best_step, progress.step, progress.best, None)
+        trained = TrainingResult(self.model.eval(), progress.best_step, progress.step, progress.best, None, self._calibrate())
         keep(trained)
-        if self._streams.test is not None:
+        if self._streams.test is not None and trained.is_calibrated:
+            with self._evaluation_threads():
+                both = evaluate_before_and_after(self.model, self._streams.test, self._ranks, Path(self._config.output))
+            trained.test_uncalibrated, trained.test = both
+        elif self._streams.test is not None:
             trained.test = self._score(self._streams.test)
         return trained
+
+    def _calibrate(self) -> PlattFit | None:
+        if self._config.calibration == "none":
+            return None
+        with self._evaluation_threads():
+            found = calibrate_best(self.model, self._streams.validation, self._ranks, self._config.validation_split)
+        if self._ranks.is_first:
+            self._report(calibration_metrics(found), self.progress.best_step)
+        return found
 
     def _train_epoch(self) -> None:
         """Train what is left of an epoch."""
@@ -278,8 +295,11 @@ class Trainer:
             )
 
     def _score(self, stream: SampleStream) -> Evaluation:
-        with threads(self._context.threads(self._config.evaluation_batch_size)):
+        with self._evaluation_threads():
             return evaluate_split(self.model, stream, self._ranks, Path(self._config.output))
+
+    def _evaluation_threads(self) -> AbstractContextManager[None]:
+        return threads(self._context.threads(self._config.evaluation_batch_size))
 
     def _end(self, why: Callable[[], str | None] | None) -> NoReturn:
         """End all ranks, which call this together, by the error of the first one that has a reason, or else of rank 0.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import golden_record as record
+from tests.support.simulated_rows import GOLDEN, world_fingerprint
 
 #: Processors differ in the last digits of a product, and 50 steps carry that on.
 RELATIVE = 1e-3
@@ -24,6 +25,10 @@ def recorded() -> dict[str, Any]:
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
     return Path(shutil.copytree(record.KEPT / "samples", tmp_path / "samples"))
+
+
+def test_a_simulated_world_has_the_same_rows(recorded: dict[str, Any]) -> None:
+    assert world_fingerprint(GOLDEN) == recorded["world"]
 
 
 def test_a_model_that_was_kept_scores_as_it_did(recorded: dict[str, Any], tmp_path: Path, samples: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from jobs import evaluate, train
@@ -100,6 +101,33 @@ def test_a_report_is_a_page_of_the_same_figures(run: Callable[..., int], beside:
     assert run("--report", page, "--split", "validation") == 0
     assert page.read_text(encoding="utf-8") != first, "it is replaced"
     assert list(page.parent.iterdir()) == [page]
+
+
+def test_an_isotonic_regression_of_another_split_is_a_row_and_a_curve_beside_the_model(
+    run: Callable[..., int], beside: Finished
+) -> None:
+    assert run("--json", "plain.json") == 0
+    assert (
+        run("--isotonic", "validation", "--json", "table.json", "--report", "report.html", "--predictions", "test.parquet") == 0
+    )
+    assert run("--split", "validation", "--predictions", "validation.parquet") == 0
+    found, plain = (json.loads(Path(name).read_text()) for name in ("table.json", "plain.json"))
+    assert list(found) == ["model", "isotonic"]
+    test, validation = pd.read_parquet("test.parquet"), pd.read_parquet("validation.parquet")
+    regression = IsotonicRegression(out_of_bounds="clip").fit(validation["probability"], validation["label"])
+    expected = regression.predict(test["probability"])
+    assert found["isotonic"]["auc"] == pytest.approx(roc_auc_score(test["label"], expected), abs=1e-9)
+    assert found["isotonic"]["calibration"] == pytest.approx(expected.mean() / test["label"].mean(), abs=1e-9)
+    assert found["isotonic"]["distinct_scores"] == len(np.unique(expected)) < found["model"]["distinct_scores"]
+    assert {name: value for name, value in found["model"].items() if name != "distinct_scores"} == plain["model"]
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert f"<td>isotonic</td><td>{found['isotonic']['auc']:.5f}</td>" in text
+    assert "an isotonic regression that was fitted on split validation" in text
+
+
+def test_an_isotonic_regression_of_the_evaluated_split_is_refused(run: Callable[..., int], capsys: Any) -> None:
+    assert run("--isotonic", "test") == 1
+    assert "--isotonic: the regression would be fitted on split test, which is evaluated; give another split" in one_error(capsys)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The training job on a real MLflow store: what it records, and that it never loses a model."""
 
+import json
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from jobs.stop_signal import STOPPED
 from mian.config import TrainConfig
 from mian.contract import Contract
 from mian.serving import load_servable
+from mian.tracking.records import read_metrics
 from mian.tracking.registry import load_model
 from tests.factories import read_examples
 from tests.jobs.conftest import (
@@ -115,6 +117,37 @@ def test_artifacts_are_there(once_trained: Finished, tmp_path: Path) -> None:
     table = pd.read_csv(client.download_artifacts(run_id, "reliability.csv", str(tmp_path)))
     assert table["count"].sum() == sum(day.rows for day in contract.split("test"))
     assert Path(client.download_artifacts(run_id, "reliability.png", str(tmp_path))).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_calibration_is_in_the_model_its_metrics_and_the_run(workplace: Workplace, tmp_path: Path, caplog: Any) -> None:
+    settings = ["calibration=platt", "epochs=2", "optimizer.learning_rate=1e-2", "checkpoint.enabled=false"]
+    assert train.main(["--config", str(workplace.config), *settings]) == 0
+    (folder,) = workplace.models
+    kept = json.loads((folder / "metrics.json").read_text())
+    found = kept["calibration"]
+    assert found["left_out"] is None
+    assert kept["validation_is"] == "before calibration"
+    assert found["validation_before"]["logloss"] == pytest.approx(kept["validation"]["logloss"], abs=1e-6)
+    assert found["validation_after"]["logloss"] < found["validation_before"]["logloss"]
+    assert found["validation_after"]["calibration"] == pytest.approx(1, abs=1e-5)
+    assert load_servable(folder).model.calibration == (found["scale"], found["offset"])
+
+    client, run = workplace.store(), the_run(workplace)
+    for name, value in read_metrics(folder).points()[1][0].items():
+        assert run.data.metrics[name] == pytest.approx(value, abs=1e-9), name
+    assert run.data.metrics["calibration_scale"] == found["scale"]
+    assert run.data.metrics["uncalibrated_test_calibration"] == found["test_before"]["calibration"]
+    names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert {"reliability.png", "reliability.csv", "reliability_uncalibrated.csv"} <= names
+    tables = [
+        pd.read_csv(client.download_artifacts(run.info.run_id, f"{name}.csv", str(tmp_path)))
+        for name in ("reliability", "reliability_uncalibrated")
+    ]
+    means = [np.average(table["mean_predicted"], weights=table["count"]) for table in tables]
+    rates = [np.average(table["observed_rate"], weights=table["count"]) for table in tables]
+    assert rates[0] == pytest.approx(rates[1])
+    assert means[0] / rates[0] == pytest.approx(kept["test"]["calibration"], abs=1e-6)
+    assert means[1] / rates[1] == pytest.approx(found["test_before"]["calibration"], abs=1e-6)
 
 
 def test_system_metrics_are_on(once_trained: Finished) -> None:

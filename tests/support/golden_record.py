@@ -22,6 +22,8 @@ from typing import Any
 import mlflow
 import yaml
 
+from tests.support.simulated_rows import GOLDEN, world_fingerprint
+
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "tests" / "golden" / "recorded.json"
 KEPT = ROOT / "tests" / "golden" / "kept"
@@ -160,7 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(place)
         build(folder)
         samples = folder / "samples"
-        found: dict[str, Any] = {"sample_files": sample_files(folder), "losses": fifty_steps(samples)}
+        found: dict[str, Any] = {
+            "world": world_fingerprint(GOLDEN),
+            "sample_files": sample_files(folder),
+            "losses": fifty_steps(samples),
+        }
         train(folder, samples, "mian", 1, "checkpoint.keep_ended=true", "epochs=1")
         shutil.rmtree(KEPT, ignore_errors=True)
         shutil.copytree(samples, KEPT / "samples")

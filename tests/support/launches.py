@@ -105,6 +105,7 @@ class Launches:
             "training, replicated": self._training(1),
             "never stopped": self._training(1, optimizer={"learning_rate": 3e-3, "tables": "rowwise_adagrad"}),
             "at twice the rate": self._training(1, optimizer=doubled, max_steps=40),
+            "calibrated": self._training(1, optimizer={"learning_rate": 1e-2}, max_steps=150, calibration="platt"),
             "few row groups": self._few_row_groups(1),
             "goes on, sharded": self._goes_on(1, "sharded", 30),
             "scored rows": {"scored_rows": True},
@@ -123,6 +124,8 @@ class Launches:
             "at a scaled rate": self._training(2, optimizer=scaled, max_steps=40),
             "din": self._model("din", "replicated"),
             "deepfm": self._model("deepfm", "sharded"),
+            "calibration, replicated": self._calibration("replicated"),
+            "calibration, sharded": self._calibration("sharded"),
             "few rows": {"fails": True, **self._training(2, samples=str(self._folder / "few rows"))},
             "another learning rate": {"fails": True, **self._training(2), "last_rank": {"optimizer": {"learning_rate": 3e-4}}},
             "checkpoints on one rank": {"fails": True, **self._training(2), "last_rank": {"checkpoint": {"enabled": False}}},
@@ -162,6 +165,7 @@ class Launches:
         return {
             "goes on, sharded": self._goes_on(3, "sharded", 60),
             "scores, sharded": self._scores("sharded"),
+            "calibration, sharded": self._calibration("sharded"),
             "few row groups": self._few_row_groups(3),
             "scored rows": {"scored_rows": True},
         }
@@ -211,3 +215,8 @@ class Launches:
         """Of the test split, by the weights that one rank has trained."""
         trained = self._folder / "1 ranks" / "rank-0-of-1.pt"
         return {**self._training(1, tables), "weights": [str(trained), "training, replicated"]}
+
+    def _calibration(self, tables: str) -> dict[str, Any]:
+        """On the validation split, of weights that one rank has trained until they tell clicks from the rest."""
+        scores = self._scores(tables)
+        return {**scores, "weights": [scores["weights"][0], "calibrated"], "calibrates": True}

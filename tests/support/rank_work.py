@@ -5,7 +5,9 @@ FOLDER holds ``works.json``, works by name, which are done one after the other. 
 - ``config``, a training's configuration; with ``checkpoints``, where its checkpoints go, and ``stop_at``, the step after which it is to
   stop; with ``fails``, where it must end in an error; with ``last_rank``, settings that the last rank has in the place of these, and with
   ``published``, where it reads a contract that was published after the other ranks read theirs.
-- ``config`` and ``weights``, a file of what a rank left and the name of a work in it: to score the test split with its weights.
+- ``config`` and ``weights``, a file of what a rank left and the name of a work in it: to score the test split with its weights; with
+  ``calibrates``, to calibrate them on the validation split.
+- ``config`` and ``begins``: a training that begins with a model of shorter vocabularies, see ``warm_start_work``.
 - ``waits``, to come late to exchanges, on the last rank, and see what the others' waiting costs.
 - ``exchange``, see ``exchange_work``; ``scored_rows``, see ``scored_work``.
 
@@ -16,6 +18,7 @@ metrics that it came to; or its error.
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +28,13 @@ from mian.checkpoint.store import CheckpointStore
 from mian.config import TrainConfig
 from mian.contract import read_contract
 from mian.distributed.collectives import RankError, Ranks
+from mian.evaluation.platt import calibrate
 from mian.evaluation.scoring import evaluate_split
 from mian.layers import sharded_tables
-from mian.models import build
+from mian.models import ClickModel, build
 from mian.stream import StreamError
-from mian.training import DisagreementError, Trainer, TrainingError, TrainingStopped, open_streams
-from tests.support import exchange_work, scored_work
+from mian.training import DisagreementError, Streams, Trainer, TrainingError, TrainingStopped, open_streams
+from tests.support import exchange_work, scored_work, warm_start_work
 from tests.support.curves import Curves
 
 
@@ -52,8 +56,10 @@ def result_of(work: dict[str, Any], ranks: Ranks, folder: Path) -> Any:
         is_last = ranks.rank == ranks.size - 1
         values = {**work["config"], **(work.get("last_rank", {}) if is_last else {})}
         return error_of(values, ranks, is_last and "published" in work)
+    if "begins" in work:
+        return warm_start_work.begun(work["config"], ranks)
     if "weights" in work:
-        return score(work["config"], work["weights"], ranks)
+        return (calibration if "calibrates" in work else score)(work["config"], work["weights"], ranks)
     return train(work["config"], ranks, work.get("checkpoints"), work.get("stop_at"))
 
 
@@ -104,6 +110,18 @@ def waited(ranks: Ranks) -> tuple[float, float]:
 
 
 def score(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dict[str, float]:
+    config, model, streams = trained_before(values, weights, ranks)
+    assert streams.test is not None
+    return evaluate_split(model, streams.test, ranks, Path(config.output)).metrics
+
+
+def calibration(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dict[str, Any]:
+    _, model, streams = trained_before(values, weights, ranks)
+    found = calibrate(model, streams.validation, ranks)
+    return {"fit": asdict(found), "model": model.calibration}
+
+
+def trained_before(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> tuple[TrainConfig, ClickModel, Streams]:
     config = TrainConfig.model_validate(values)
     contract = read_contract(config.samples)
     with sharded_tables(ranks if config.tables.placement == "sharded" and ranks.size > 1 else None):
@@ -112,9 +130,7 @@ def score(values: dict[str, Any], weights: tuple[str, str], ranks: Ranks) -> dic
     file, name = weights
     whole = torch.load(file, weights_only=True)[name]["weights"]
     model.load_state_dict({name: of[own[name].rank :: own[name].size] if name in own else of for name, of in whole.items()})
-    streams = open_streams(config, contract, ranks)
-    assert streams.test is not None
-    return evaluate_split(model, streams.test, ranks, Path(config.output)).metrics
+    return config, model, open_streams(config, contract, ranks)
 
 
 def error_of(values: dict[str, Any], ranks: Ranks, published: bool) -> str:

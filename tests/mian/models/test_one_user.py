@@ -33,12 +33,13 @@ CASES = [
 
 
 def drawn(name: str, contract_name: str, options: dict[str, object]) -> ClickModel:
-    """A model whose logits are far apart, in evaluation mode, with corrected probabilities."""
+    """A model whose logits are far apart, in evaluation mode, with corrected and calibrated probabilities."""
     torch.manual_seed(1)
     model = build(name, CONTRACTS[contract_name], options)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     model.set_negative_sampling_rate(0.25)
+    model.set_calibration(1.3, -0.4)
     return model.eval()
 
 

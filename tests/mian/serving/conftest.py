@@ -93,7 +93,9 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def train(samples: Path) -> Trained:
     contract = make_contract(*FIELDS, vocabularies=write_vocabularies(samples, VALUES), length=HISTORY)
     write_contract(samples, contract)
-    return Trained(make_model(contract, options=OPTIONS), contract, str(samples), OPTIONS)
+    model = make_model(contract, options=OPTIONS)
+    model.set_calibration(1.3, -0.4)
+    return Trained(model, contract, str(samples), OPTIONS)
 
 
 @pytest.fixture

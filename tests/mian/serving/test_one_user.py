@@ -29,13 +29,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def servable_of(world: Any, name: str, options: dict[str, Any]) -> Servable:
-    """A model whose probabilities are far apart."""
+    """A calibrated model whose probabilities are far apart."""
     folder, contract, _ = world
     servable = make_servable(contract, folder, name, options)
     torch.manual_seed(1)
     for parameter in servable.model.parameters():
         nn.init.normal_(parameter, std=0.1)
     servable.model.set_negative_sampling_rate(0.25)
+    servable.model.set_calibration(1.3, -0.4)
     return servable
 
 

@@ -18,8 +18,9 @@ from mian.tracking.initial_model import initial_model
 from mian.training import CarryOverError
 from mian.training.carry_over import carry_over, carry_over_moments
 from mian.training.step import TrainingStep
+from tests.factories import make_model
 from tests.support.curves import Curves
-from tests.support.resumed import store_of, trainer_of
+from tests.support.resumed import EVALUATE_SPLIT, store_of, trainer_of
 
 MORE = {"item": 7, "category": 3, "hour": 1}
 
@@ -170,3 +171,41 @@ def test_a_training_begins_with_the_weights_and_moments_of_one_that_has_ended(sa
     assert best.moments is None
     for name, value in best.model.state_dict().items():
         assert torch.equal(value, saved["best"][name]), name
+
+
+def test_a_calibrated_model_is_scored_as_it_is_and_lends_its_calibration_to_nothing_else(samples: Any) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "evaluations_per_epoch": 1, "optimizer": {"learning_rate": 1e-2}}
+    before = trainer_of(samples, calibration="platt", **settings).run()
+    assert before.calibration is not None
+    assert before.is_calibrated
+    curves = Curves()
+    trainer = trainer_of(samples, curves=curves, seed=5, **settings)
+    trainer.begin_with(before.model)
+    assert trainer.model.calibration == (1, 0)
+    trained = trainer.run()
+    assert curves["validation_logloss"][0] == pytest.approx(before.calibration.logloss_after, abs=1e-6)
+    assert curves["validation_calibration"][0] == pytest.approx(1, abs=1e-5)
+    assert trained.model.calibration == (1, 0)
+
+    again = trainer_of(samples, seed=5, calibration="platt", **settings)
+    again.begin_with(before.model)
+    anew = again.run()
+    assert anew.validation == trained.validation, "the parent's calibration decides no weights"
+    assert anew.is_calibrated
+    assert anew.calibration != before.calibration
+
+
+def test_a_first_scoring_that_fails_leaves_no_calibration_behind(samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(samples.contract)
+    model.set_calibration(2.0, 1.0)
+    trainer = trainer_of(samples, epochs=1)
+    trainer.begin_with(model)
+
+    def fails(*arguments: Any) -> None:
+        assert trainer.model.calibration == (2, 1)
+        raise RuntimeError("a rank is gone")
+
+    monkeypatch.setattr(EVALUATE_SPLIT, fails)
+    with pytest.raises(RuntimeError, match="a rank is gone"):
+        trainer.run()
+    assert trainer.state()["model"]["calibration_scale"] == 1

@@ -1,12 +1,16 @@
 """Two, three and four real ranks against one, tables whole and split: the same training, the same metrics."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
 
 from mian.contract import Contract, read_contract
+from mian.distributed.collectives import Ranks
+from mian.evaluation.platt import calibrate
 from mian.models import ClickModel, build
+from mian.stream import SampleStream
 from tests.factories import whole_split
 from tests.support.arithmetic import assert_metrics_of
 from tests.support.launches import STEPS, Launches, configuration
@@ -108,6 +112,22 @@ def test_metrics_of_one_rank_are_those_of_all_rows(
     alone: dict[str, Any], trained_alone: ClickModel, test_split: dict[str, torch.Tensor]
 ) -> None:
     assert_metrics_of(alone["metrics"], trained_alone, test_split)
+
+
+@pytest.mark.parametrize(("ranks", "tables"), [(2, "replicated"), (2, "sharded"), (3, "sharded")])
+def test_a_calibration_over_any_number_of_ranks_is_that_of_one(launches: Launches, samples: Any, ranks: int, tables: str) -> None:
+    (alone,) = launches.of(1, "calibrated")
+    model = model_with(alone["weights"], samples, samples.contract)
+    stream = SampleStream(str(samples.folder), samples.contract, "validation", 50, shuffle=False, drop_last=False)
+    expected = calibrate(model, stream, Ranks())
+    assert expected.left_out is None
+    assert abs(expected.scale - 1) > 1e-3, "or it would say little"
+    assert alone["weights"]["calibration_scale"] == pytest.approx(expected.scale, abs=1e-6)
+    found = launches.of(ranks, f"calibration, {tables}")
+    assert all(rank == found[0] for rank in found), "to the last bit"
+    assert found[0]["model"] == (found[0]["fit"]["scale"], found[0]["fit"]["offset"])
+    for name, value in asdict(expected).items():
+        assert found[0]["fit"][name] == (value if value is None else pytest.approx(value, abs=1e-6)), name
 
 
 @pytest.mark.parametrize("tables", [pytest.param("replicated", marks=pytest.mark.long), "sharded"])
