@@ -90,8 +90,7 @@ def draw_sessions(world: World, chunk: int, users: Users) -> Sessions:
     warmth = world.warmth[city, day]
     shop_liking, profile_liking, price_effect = _likings(world.tastes, values, context, warmth)
     for where, conditions in world.drifted(time_us):
-        its_values, its_context = ({field: value[where] for field, value in fields.items()} for fields in (values, context))
-        drifted = _likings(conditions.tastes, its_values, its_context, warmth[where])
+        drifted = _likings(conditions.tastes, _at(values, where), _at(context, where), warmth[where])
         shop_liking[where], profile_liking[where], price_effect[where] = drifted
     shop_liking += np.array(list(coefficients.PAGE_EFFECT.values()))[page][:, None]
     liking = shop_liking + profile_liking
@@ -135,6 +134,10 @@ def _likings(tastes: Tastes, values: dict[str, Ints], context: dict[str, Ints], 
     profile_liking = sum((table[values[field]] for field, table in tastes.profile.items()), np.zeros((n, CATEGORIES)))
     price_effect = sum((table[values[field]] for field, table in tastes.price.items()), np.full(n, coefficients.PRICE_EFFECT))
     return tastes.category + _context_liking(tastes, context, warmth), profile_liking, price_effect
+
+
+def _at(fields: dict[str, Ints], where: Ints) -> dict[str, Ints]:
+    return {field: value[where] for field, value in fields.items()}
 
 
 def _context_liking(tastes: Tastes, context: dict[str, Ints], warmth: Floats) -> Floats:
