@@ -1,4 +1,7 @@
-"""What a training's YAML file under ``conf/train/`` may say."""
+"""What a training's YAML file under ``conf/train/`` may say.
+
+All settings stand in this file, longer than others, in the order of the YAML file that a reader has open beside it.
+"""
 
 from __future__ import annotations
 

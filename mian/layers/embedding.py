@@ -297,5 +297,4 @@ def _without_padding(sums: torch.Tensor, rows: torch.Tensor, is_padding: torch.T
 
 
 def _sparse(rows: torch.Tensor, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    # Not marked as coalesced: each row is there once, but they need not ascend.
-    return torch.sparse_coo_tensor(rows.long()[None], values, shape, check_invariants=False)
+    return torch.sparse_coo_tensor(rows.long()[None], values, shape, check_invariants=False)  # not coalesced: rows need not ascend

@@ -1,4 +1,7 @@
-"""The training loop."""
+"""The training loop.
+
+Its steps share one state and one order of exchanges between ranks, so it is one class, and this file is longer than others.
+"""
 
 from __future__ import annotations
 
