@@ -73,8 +73,8 @@ def measured(folder: Path, scratch: Path, arguments: argparse.Namespace) -> Iter
     if not (folder / "all" / "contract.json").exists():
         make_samples(folder, arguments)
     first, everything = read_contract(str(folder / "first")), read_contract(str(folder / "all"))
-    of_items = next(field.vocabulary for field in everything.fields if field.column == CANDIDATE) or ""
-    known = first.vocabulary(of_items).size
+    item_vocabulary = next(field.vocabulary for field in everything.fields if field.column == CANDIDATE) or ""
+    known = first.vocabulary(item_vocabulary).size
     new_days = with_splits(everything, NEW)
     values: dict[str, Any] = {"output": str(scratch / "models"), "checkpoint": {"enabled": False}, "test_split": None}
     values = yaml.safe_load(TRAINING.read_text(encoding="utf-8")) | values

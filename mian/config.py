@@ -321,10 +321,10 @@ class TrainConfig(Strict):
         rate = 1.0
         if self.init_from is not None:
             rate = self.warm_rate or (1.0 if self.init_moments else WARM_RATE)
-        of_tables = self.optimizer.learning_rate_tables
+        table_rate = self.optimizer.learning_rate_tables
         rates = {
             "learning_rate": self.optimizer.learning_rate * rate,
-            "learning_rate_tables": None if of_tables is None else of_tables * rate,
+            "learning_rate_tables": None if table_rate is None else table_rate * rate,
         }
         return self.optimizer.model_copy(update=rates)
 

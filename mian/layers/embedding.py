@@ -297,4 +297,6 @@ def _without_padding(sums: torch.Tensor, rows: torch.Tensor, is_padding: torch.T
 
 
 def _sparse(rows: torch.Tensor, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    return torch.sparse_coo_tensor(rows.long()[None], values, shape, check_invariants=False)  # not coalesced: rows need not ascend
+    return torch.sparse_coo_tensor(
+        rows.long()[None], values, shape, check_invariants=False
+    )  # not coalesced: rows need not ascend

@@ -16,11 +16,11 @@ def drawn(seed: int, users: int = 400, noise: float = 0.5) -> Arrays:
     """Labels, users and the probabilities of two models, alike within each user."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(1, 20, users)
-    of_user = np.repeat(np.arange(users), rows)
-    logits = rng.normal(-1.0, 1.0, users)[of_user] + rng.normal(0, 0.7, len(of_user))
-    labels = (rng.random(len(of_user)) < 1 / (1 + np.exp(-logits))).astype(np.int32)
+    row_users = np.repeat(np.arange(users), rows)
+    logits = rng.normal(-1.0, 1.0, users)[row_users] + rng.normal(0, 0.7, len(row_users))
+    labels = (rng.random(len(row_users)) < 1 / (1 + np.exp(-logits))).astype(np.int32)
     one, other = (1 / (1 + np.exp(-(logits + rng.normal(0, scale, len(logits))))) for scale in (noise, 0.4))
-    return labels, of_user * 31 - 5, one.round(2).clip(0.01, 0.99), other
+    return labels, row_users * 31 - 5, one.round(2).clip(0.01, 0.99), other
 
 
 def bootstrap(arrays: Arrays, metric: Any, draws: int = 600) -> float:

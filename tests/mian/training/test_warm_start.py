@@ -109,8 +109,8 @@ def test_a_value_of_several_categories_has_none(samples: Any) -> None:
     items, categories = batch["candidate_item_id"].numpy(), batch["candidate_category"].numpy()
     expected = np.zeros(samples.contract.vocabulary("item").size, np.int64)
     for item in np.unique(items):
-        of_item = np.unique(categories[items == item])
-        expected[item] = of_item[0] if len(of_item) == 1 else 0
+        item_categories = np.unique(categories[items == item])
+        expected[item] = item_categories[0] if len(item_categories) == 1 else 0
     assert expected.any()
     np.testing.assert_array_equal(found["item"], expected)
 

@@ -171,10 +171,10 @@ def test_the_attainable_probability_follows_the_drift() -> None:
     """Better than the same predictor that knows the tastes and the catalog of before alone, and worse than the truth."""
     world = world_of(BOTH)
     users = draw_users(world, 0)
-    of_users = draw_sessions(world, 0, users)
-    clicks = simulate_clicks(world, 0, users, of_users)
-    held = held_by_samples(world, users, of_users, clicks)
-    late = of_users.time_us >= world.drift_us + 14 * coefficients.DAY_US
+    sessions = draw_sessions(world, 0, users)
+    clicks = simulate_clicks(world, 0, users, sessions)
+    held = held_by_samples(world, users, sessions, clicks)
+    late = sessions.time_us >= world.drift_us + 14 * coefficients.DAY_US
     undrifted = dataclasses.replace(world, conditions=world.conditions[:1])
     context = draw_sessions(undrifted, 0, users)
     stale = attainable_probability(undrifted, dataclasses.replace(held, shop_liking=context.shop_liking))
