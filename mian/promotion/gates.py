@@ -133,14 +133,15 @@ def _within(metric: str, loss: Estimate, margin: float, confidence: float) -> Ga
     low, high = loss.interval(2 * confidence - 1)
     figures = {"worse_by": loss.value, "low": _finite(low), "high": _finite(high), "margin": margin}
     better = "better" if loss.value < 0 else "worse"
-    reason = f"{metric} is {better} by {abs(loss.value):.5f}; at {confidence:.1%} confidence it is "
-    reason += f"worse by less than {bound:.5f}, the margin is {margin:g}." if bound > 0 else f"better by at least {-bound:.5f}."
+    reason = f"{metric} is {better} by {abs(loss.value):.5f} on these rows, and with other users "
+    reason += f"may be worse by up to {bound:.5f}" if bound > 0 else f"is still better by {-bound:.5f}"
+    reason += f" (one-sided {confidence:.1%} bound); allowed is {margin:g}."
     if bound < margin:
         return GateResult(gate=metric, state="pass", reason=reason, figures=figures)
     remedy = (
-        f"The candidate is worse: find out why before you train again, beginning with the slices below ({metric})."
+        f"{metric} is surely worse: find out why before you train again; the slices say where."
         if low > 0
-        else f"Too few rows to rule out a loss of {margin:g}: compare on more days (`days.most`), or train the candidate longer ({metric})."
+        else f"These days do not rule out that {metric} is worse by {margin:g}: compare on more days (`days.most`), or train longer."
     )
     return GateResult(gate=metric, state="fail", reason=reason, remedy=remedy, figures=figures)
 
