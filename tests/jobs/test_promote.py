@@ -1,5 +1,6 @@
 """The promotion job: its exit codes, what it prints, what it moves."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,8 @@ import mlflow
 import pytest
 import yaml
 
-from jobs import promote, register, train
+from jobs import promote, train
 from tests.jobs.conftest import Workplace, make_workplace, one_error, working_in
-from tests.support.stores import new_store
 
 LIMITS: dict[str, Any] = {
     "audit": "ignored",
@@ -27,24 +27,19 @@ def learned(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Workplac
     place = make_workplace(tmp_path_factory.mktemp("learned"), samples)
     with working_in(place.folder):
         assert train.main(["--config", str(place.config), "epochs=6", "optimizer.learning_rate=1e-2", "test_split=null"]) == 0
+        client = mlflow.MlflowClient()
+        first = client.get_model_version("mian", "1")
+        client.create_model_version("mian", first.source, first.run_id)
     return place
 
 
 @pytest.fixture
 def store(learned: Workplace, tmp_path: Path) -> Iterator[str]:
-    """A store that has the model as versions 1 and 2, and a configuration beside it."""
+    """A copy of the store, which has the model as versions 1 and 2, and a configuration beside it."""
     with working_in(tmp_path):
-        yield write_store(learned)
-
-
-def write_store(learned: Workplace) -> str:
-    uri = new_store(Path("own.db").absolute())
-    assert register.main(["--model", str(learned.models[0]), f"tracking.uri={uri}"]) == 0
-    client = mlflow.MlflowClient(uri)
-    first = client.get_model_version("mian", "1")
-    client.create_model_version("mian", first.source, first.run_id)
-    Path("promotion.yaml").write_text(yaml.safe_dump({"samples": str(learned.samples), **LIMITS}))
-    return uri
+        shutil.copy(learned.folder / "mlflow.db", "own.db")
+        Path("promotion.yaml").write_text(yaml.safe_dump({"samples": str(learned.samples), **LIMITS}))
+        yield f"sqlite:///{tmp_path}/own.db"
 
 
 @pytest.fixture

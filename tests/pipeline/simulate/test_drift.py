@@ -217,6 +217,7 @@ def test_extreme_rates_and_a_drift_from_the_first_day_on_are_fine(drift: dict[st
     assert len(items) == items.catalog_size + int(10 * drift["new_items_per_day"] * items.catalog_size + 1e-9)
 
 
+@pytest.mark.long
 def test_the_audit_finds_nothing_in_samples_of_a_drifting_world(spark: SparkSession, tmp_path: Path) -> None:
     overrides = [
         f"logs={tmp_path}/logs",
