@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime as dt
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ SPLITS = {
     "validation": {"first": "2026-01-29", "last": "2026-01-31"},
     "test": {"first": "2026-02-01", "last": "2026-02-14"},
 }
-SHORTER = "2026-01-21"
+SHORTER = dt.date(2026, 1, 21)
 WINDOW = 7
 DEVICE = "context_device"
 LET_THROUGH = ("pass", "cannot tell")
@@ -77,9 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         world = World((options.data or Path(scratch)).absolute(), options.epochs)
         world.build(options.impressions)
         folders = [world.train(f"seed {seed}", world.samples, seed) for seed in range(options.models)]
-        for line in (*drawn(world, folders, options.draws), more_days(world, options.seeds), broken_slice(world)):
+        for line in lines(world, folders, options):
             print(json.dumps({"impressions": options.impressions, **line}), flush=True)
     return 0
+
+
+def lines(world: World, folders: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One case after the other."""
+    yield from drawn(world, folders, options.draws)
+    yield more_days(world, options.seeds)
+    yield broken_slice(world)
 
 
 class World:
@@ -241,8 +249,7 @@ def more_days(world: World, seeds: int) -> dict[str, Any]:
     """How many models with one more week are promoted."""
     contract = read_contract(str(world.samples))
     short = contract.splits["train"].model_copy(update={"last": SHORTER})
-    shorter = Contract.from_json(contract.model_copy(update={"splits": {**contract.splits, "train": short}}).to_json())
-    samples = world.variant("three weeks", shorter)
+    samples = world.variant("three weeks", contract.model_copy(update={"splits": {**contract.splits, "train": short}}))
     decisions = []
     for seed in range(seeds):
         world.train(f"three weeks {seed}", samples, 100 + seed)
@@ -274,6 +281,9 @@ def broken_slice(world: World) -> dict[str, Any]:
             pq.write_table(table, path, compression="zstd", row_group_size=table.num_rows)
             files.append(file.model_copy(update={"bytes": path.stat().st_size, "sha256": _sha256(path)}))
         days.append(day.model_copy(update={"files": tuple(files)}))
+        for other in {file.path for file in day.named_files} - {file.path for file in day.files}:
+            if not (folder / other).exists():
+                (folder / other).symlink_to(world.samples / other)
     samples = world.variant("shuffled", contract.model_copy(update={"days": tuple(days)}))
     world.train("shuffled", samples, 0)
     return {"benchmark": "promotion", "case": "broken_slice", "device_id": value, **world.promote("shuffled", "seed 1")}

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mian.contract import Contract, Field, vocabulary_values
+from mian.contract import Contract, ContractError, Field, vocabulary_values
 
 
 def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFrame:
@@ -17,12 +17,19 @@ def input_example(contract: Contract, samples: str, rows: int = 5) -> pd.DataFra
         contract: the data set's contract.
         samples: the data set's folder; a local path or any URL that fsspec opens.
         rows: how many at most.
+
+    Raises:
+        ContractError: a file that the contract names is missing.
     """
     samples = samples.rstrip("/")
     kept = [day.examples for day in sorted(contract.days, key=lambda day: day.day) if day.examples is not None]
     if kept:
-        with fsspec.open(f"{samples}/{kept[-1].path}", "rb") as file:
-            table = pq.read_table(file, columns=[field.column for field in contract.fields]).slice(0, rows)
+        path = f"{samples}/{kept[-1].path}"
+        try:
+            with fsspec.open(path, "rb") as file:
+                table = pq.read_table(file, columns=[field.column for field in contract.fields]).slice(0, rows)
+        except FileNotFoundError as error:
+            raise ContractError(f"{path}: no such file; the contract names it: build again with --verify") from error
     else:
         table = pa.table({field.column: _made_up(contract, samples, field, rows) for field in contract.fields})
     return _plain(table, contract)
