@@ -174,7 +174,7 @@ def calibration(scored: Scores, settings: CalibrationConfig) -> GateResult:
 
 
 def slices(scored: Scores, before: Scores, masks: Mapping[str, Mask], settings: SlicesConfig) -> list[GateResult]:
-    """Whether any part of the rows is significantly worse in logloss; one result a slice."""
+    """Whether any part of the rows is significantly worse in logloss by more than the tolerance; one result a slice."""
     found: dict[str, Estimate] = {}
     counts: dict[str, tuple[int, int]] = {}
     for name, mask in masks.items():
@@ -183,7 +183,7 @@ def slices(scored: Scores, before: Scores, masks: Mapping[str, Mask], settings: 
             found[name] = logloss_difference(
                 scored.labels[mask], scored.users[mask], scored.probabilities[mask], before.probabilities[mask]
             )
-    chances = holm({name: loss.chance_above() for name, loss in found.items()})
+    chances = holm({name: loss.chance_above(settings.tolerance) for name, loss in found.items()})
     results = []
     for name, (rows, clicks) in counts.items():
         gate, figures = f"slice {name}", {"rows": float(rows), "clicks": float(clicks)}
@@ -197,7 +197,10 @@ def slices(scored: Scores, before: Scores, masks: Mapping[str, Mask], settings: 
         low, high = loss.interval(0.95)
         figures |= {"worse_by": loss.value, "low": low, "high": high, "chance": chance}
         state: State = "fail" if chance < settings.level else "pass"
-        reason = f"logloss {loss.value:+.5f} ({low:+.5f} to {high:+.5f}) on {rows:,} rows, adjusted p {chance:.2g}."
+        reason = (
+            f"logloss {loss.value:+.5f} ({low:+.5f} to {high:+.5f}) on {rows:,} rows; adjusted p {chance:.2g} for worse by more than "
+            f"{settings.tolerance:g}."
+        )
         remedy = f"The candidate is worse where {name}: look there for logs that changed or values that went missing."
         results.append(
             GateResult(gate=gate, state=state, reason=reason, remedy=remedy if state == "fail" else "", figures=figures)

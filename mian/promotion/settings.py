@@ -58,10 +58,12 @@ class CalibrationConfig(Strict):
 
 
 class SlicesConfig(Strict):
-    """Parts of the rows in which the candidate must not be significantly worse."""
+    """Parts of the rows in which the candidate must not be significantly worse by more than a tolerance."""
 
+    tolerance: float = Field(0.002, ge=0)
+    """A slice may be worse in logloss by this: two trainings that differ in nothing but their seed differ in each slice, too."""
     level: float = Field(0.05, gt=0, lt=0.5)
-    """Chance that any slice of a candidate that is as good as the champion fails (Holm over all slices)."""
+    """Chance that any slice of a candidate fails that is worse by no more than the tolerance in each (Holm over all slices)."""
     rows: int = Field(500, ge=2)
     """Of a slice with fewer rows nothing is told: "cannot tell"."""
     positives: int = Field(20, ge=1)
