@@ -19,9 +19,12 @@ from mian.promotion.decision import Decision, Evidence, GateResult
 from mian.promotion.latency import request_milliseconds
 from mian.promotion.settings import PromotionConfig
 from mian.promotion.slices import Mask, slice_masks, sliced_field
+from mian.scoring.stand_ins import Position
 
 RETRAIN = "Train the candidate again with this release, without init_from or from a model that says its days."
-TRAIN_ON_THESE = "Train a model on these samples, or name the samples of the champion in the configuration."
+TRAIN_ON_THESE = (
+    "Name samples in the configuration that both models can be scored on, or train the candidate on those of the champion."
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def judge(
         The decision, and the rows that it was made on; None where there were no days to compare on.
 
     Raises:
-        ContractError: The samples cannot be read, lack a field of ``slices``, or the candidate cannot be scored on them.
+        ContractError: The samples cannot be read, or lack a field of ``slices``.
         StreamError: Samples cannot be read.
     """
     contract = read_contract(settings.samples)
@@ -79,7 +82,7 @@ def judge(
     else:
         try:
             comparison = _compare(contract, days, candidate, champion, settings)
-        except _ChampionError as error:
+        except _CannotScoreError as error:
             results.append(GateResult(gate="comparison", state="fail", reason=str(error), remedy=TRAIN_ON_THESE))
             results += [gates.audit(candidate, days, settings), *fits]
         else:
@@ -100,8 +103,8 @@ def judge(
     return decision, comparison
 
 
-class _ChampionError(Exception):
-    """The champion cannot be scored on the samples."""
+class _CannotScoreError(Exception):
+    """A model cannot be scored on the samples."""
 
 
 def _compare(
@@ -112,19 +115,21 @@ def _compare(
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        scored = score_split(candidate.servable, chosen, samples, SPLIT, position)
-        other = None
-        if champion is not None:
-            try:
-                other = score_split(champion.servable, chosen, samples, SPLIT, position)
-            except ContractError as error:
-                raise _ChampionError(f"The champion cannot be scored on {samples}: {error}.") from error
+        scored = _scores(candidate, "candidate", chosen, samples, position)
+        other = None if champion is None else _scores(champion, "champion", chosen, samples, position)
     finally:
         torch.set_num_threads(before)
     masks: dict[str, Mask] = {}
     if champion is not None:
         masks = slice_masks(chosen, samples, SPLIT, [candidate, champion], settings.slices)
     return Comparison(tuple(days), scored, other, masks)
+
+
+def _scores(contender: Contender, role: str, contract: Contract, samples: str, position: Position) -> Scores:
+    try:
+        return score_split(contender.servable, contract, samples, SPLIT, position)
+    except ContractError as error:
+        raise _CannotScoreError(f"The {role} cannot be scored on {samples}: {error}.") from error
 
 
 def _metrics(comparison: Comparison, settings: PromotionConfig) -> Iterator[GateResult]:

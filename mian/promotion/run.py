@@ -58,7 +58,7 @@ def run_promotion(name: str, candidate: str, settings: PromotionConfig, dry_run:
     Raises:
         AliasError: The alias cannot be moved.
         AlreadyServingError: The candidate is the version that serves.
-        ContractError, StreamError: The samples cannot be read, or the candidate cannot be scored on them.
+        ContractError, StreamError: The samples cannot be read.
         MlflowException, OSError: The store does not answer.
         ServableError: A version is no model that mian trained, or is damaged.
         TrackingError: There is no such model, version or alias.

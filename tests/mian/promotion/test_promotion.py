@@ -303,6 +303,15 @@ def test_a_model_that_needs_other_requests_is_refused(world: World, champion: st
     assert "it does not take context_slot" in gate(promotion, "signature").reason
 
 
+def test_a_model_of_other_samples_is_refused(world: World, champion: str) -> None:
+    fields = tuple(field for field in world.contract.fields if field.column != "context_slot")
+    contract = world.contract.model_copy(update={"fields": fields})
+    world.register(make_model(contract), contract=contract)
+    promotion = world.promote()
+    assert {"signature", "comparison"} <= refused(world, champion, promotion)
+    assert "The candidate cannot be scored on" in gate(promotion, "comparison").reason
+
+
 def test_a_champion_that_moved_meanwhile_is_not_replaced(world: World, champion: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other, judge = world.register(), module.judge
     candidate = world.register()
