@@ -157,6 +157,7 @@ def test_a_warm_start_learns_as_a_training_of_its_scaled_rate_does(samples: Any)
 
 
 @pytest.mark.ranks
+@pytest.mark.long
 def test_two_ranks_begin_with_the_weights_of_one_and_learn_as_it_does(samples: Any, tmp_path: Path) -> None:
     """Sharded for each way of new rows and with moments, and once replicated."""
     kinds: list[tuple[str, dict[str, Any]]] = [(way, {"init_new_rows": way}) for way in ("unknown", "draw", "category_mean")]
