@@ -29,11 +29,12 @@ def training_key(config: TrainConfig, contract: Contract) -> str:
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Without a setting that is off and came after others: trainings of before it keep their keys."""
+    """Without settings that change nothing here and came after others: trainings of before them keep their keys."""
     settings = config.settings()
-    if config.calibration == "none":
-        del settings["calibration"]
-    return settings
+    unused = ["calibration"] if config.calibration == "none" else []
+    if config.init_from is None:
+        unused += ["warm_rate", "init_new_rows", "init_category"]
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def key_of_any_epochs(config: TrainConfig, contract: Contract) -> str:
