@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import logging
@@ -55,11 +56,11 @@ class Configurations:
     overrides: Sequence[str]
 
 
-def run_night(day: Any, configurations: Configurations) -> tuple[int, str]:
+def run_night(day: dt.date, configurations: Configurations) -> tuple[int, str]:
     """Do all steps of a night that are not done yet.
 
     Args:
-        day: The last day of which there are logs, a date.
+        day: The last day of which there are logs.
         configurations: What the steps go by.
 
     Returns:

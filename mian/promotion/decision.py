@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mian.promotion.settings import PromotionConfig
 
-State = Literal["pass", "fail", "cannot tell", "not run"]
+State = Literal["pass", "fail", "cannot tell"]
 
 
 class _Strict(BaseModel):

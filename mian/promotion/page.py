@@ -14,8 +14,8 @@ from mian.reports import palette
 from mian.reports.page import Section, Table, render_page
 from mian.reports.pictures import Picture, png, style
 
-COLORS = {"pass": palette.BLUE, "fail": palette.VERMILION, "cannot tell": "0.6", "not run": "0.6"}
-MARKERS = {"pass": "o", "fail": "X", "cannot tell": "s", "not run": "s"}
+COLORS = {"pass": palette.BLUE, "fail": palette.VERMILION, "cannot tell": "0.6"}
+MARKERS = {"pass": "o", "fail": "X", "cannot tell": "s"}
 SLICE = "slice "
 
 

@@ -77,17 +77,18 @@ def run_promotion(name: str, candidate: str, settings: PromotionConfig, dry_run:
         decision = _with(decision, _rolled_back(version, settings.alias))
     if dry_run:
         return Promotion(decision, decision_page(decision, comparison), False)
-    if not decision.is_promoted:
-        return Promotion(decision, _record(client, version, decision, comparison), False)
-    with AliasLock(client, name) as lock:
-        at = champion_version(client, name, settings.alias)
-        if at == now:
-            page = _record(client, version, decision, comparison)
+    page, tags = _keep(client, version, decision, comparison)
+    is_moved = False
+    if decision.is_promoted:
+        with AliasLock(client, name) as lock:  # uploads may take longer than the lock holds
             at = promote(client, lock, name, settings.alias, now, version.version)
-        if at == now:
-            return Promotion(decision, page, True)
-    decision = _with(decision, _moved(settings.alias, now, at))
-    return Promotion(decision, _record(client, version, decision, comparison), False)
+        is_moved = at == now
+        if not is_moved:
+            decision = _with(decision, _moved(settings.alias, now, at))
+            page, tags = _keep(client, version, decision, comparison)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    return Promotion(decision, page, is_moved)
 
 
 def run_rollback(name: str, alias: str) -> str:
@@ -128,8 +129,10 @@ def _moved(alias: str, expected: str | None, found: str | None) -> GateResult:
     )
 
 
-def _record(client: mlflow.MlflowClient, version: RegisteredVersion, decision: Decision, comparison: Comparison | None) -> str:
-    """Keep the decision with the candidate's run and as tags of its version; the page."""
+def _keep(
+    client: mlflow.MlflowClient, version: RegisteredVersion, decision: Decision, comparison: Comparison | None
+) -> tuple[str, dict[str, str]]:
+    """Keep the decision with the candidate's run; the page, and the tags that the version is to have."""
     page = decision_page(decision, comparison)
     outcome = "promoted" if decision.is_promoted else "refused"
     stem = f"{decision.decided:%Y%m%dT%H%M%S}-version-{version.version}"
@@ -147,9 +150,7 @@ def _record(client: mlflow.MlflowClient, version: RegisteredVersion, decision: D
         tags[ARTIFACT_TAG] = f"runs:/{run}/{FOLDER}/{stem}.json"
     else:
         log.warning("version %s has no run, so that the decision is kept in its tags alone", version.version)
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
-    return page
+    return page, tags
 
 
 def _files(folder: Path, stem: str, decision: Decision, page: str) -> Sequence[Path]:
