@@ -10,7 +10,8 @@ logloss is higher by twice the margin on all days. ``point``: the share that a p
 ``slices_any`` is the share of draws in which no slice refuses.
 
 ``more_days``: in ``--seeds`` pairs of trainings, the champion has three weeks and the candidate the fourth, too; how many are promoted by
-``jobs/promote.py``. ``broken_slice``: the labels of one device are shuffled within its rows of the training days; the gates that refuse the
+``jobs/promote.py`` on the first week that neither has seen. ``more_days_later``: on the second one.
+``broken_slice``: the labels of one device are shuffled within its rows of the training days; the gates that refuse the
 model that is trained on these.
 
 Prints one JSON line for each. Trainings are kept in ``--data`` and used again.
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def lines(world: World, folders: list[Path], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One case after the other."""
     yield from drawn(world, folders, options.draws)
-    yield more_days(world, options.seeds)
+    yield from more_days(world, options.seeds)
     yield broken_slice(world)
 
 
@@ -138,8 +139,8 @@ class World:
         (folder / "contract.json").write_text(contract.to_json())
         return folder
 
-    def promote(self, candidate: str, champion: str) -> dict[str, Any]:
-        """The decision on a version beside another one, by the job."""
+    def promote(self, candidate: str, champion: str, samples: Path) -> dict[str, Any]:
+        """The decision on a version beside another one on the newest days of some samples, by the job."""
         client = mlflow.MlflowClient(self.store)
         client.set_registered_model_alias("mian", "champion", self.version(champion))
         command = [
@@ -149,7 +150,7 @@ class World:
             "mian",
             "--config",
             "conf/promotion.yaml",
-            f"samples={self.samples}",
+            f"samples={samples}",
         ]
         command += ["--candidate", self.version(candidate), "--dry-run", "--tracking-uri", self.store]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=self._environment, check=False)
@@ -245,19 +246,22 @@ def worse(scored: Scores, by: float) -> Scores:
     return scored._replace(probabilities=found.astype(np.float32))
 
 
-def more_days(world: World, seeds: int) -> dict[str, Any]:
-    """How many models with one more week are promoted."""
+def more_days(world: World, seeds: int) -> Iterator[dict[str, Any]]:
+    """How many models with one more week are promoted, on the week after the training and on the one after that."""
     contract = read_contract(str(world.samples))
     short = contract.splits["train"].model_copy(update={"last": SHORTER})
     samples = world.variant("three weeks", contract.model_copy(update={"splits": {**contract.splits, "train": short}}))
-    decisions = []
     for seed in range(seeds):
         world.train(f"three weeks {seed}", samples, 100 + seed)
         world.train(f"seed {seed}", world.samples, seed)
-        decisions.append(world.promote(f"seed {seed}", f"three weeks {seed}"))
-    refusals = [decision["refused_by"] for decision in decisions]
-    promoted = sum(decision["promoted"] for decision in decisions)
-    return {"benchmark": "promotion", "case": "more_days", "seeds": seeds, "promoted": promoted, "refused_by": refusals}
+    test = contract.splits["test"]
+    for case, last in (("more_days", test.first + dt.timedelta(days=WINDOW - 1)), ("more_days_later", test.last)):
+        ended = contract.model_copy(update={"days": tuple(day for day in contract.days if day.day <= last)})
+        until = world.variant(f"until {last}", ended)
+        decisions = [world.promote(f"seed {seed}", f"three weeks {seed}", until) for seed in range(seeds)]
+        refusals = [decision["refused_by"] for decision in decisions]
+        promoted = sum(decision["promoted"] for decision in decisions)
+        yield {"benchmark": "promotion", "case": case, "seeds": seeds, "promoted": promoted, "refused_by": refusals}
 
 
 def broken_slice(world: World) -> dict[str, Any]:
@@ -286,7 +290,12 @@ def broken_slice(world: World) -> dict[str, Any]:
                 (folder / other).symlink_to(world.samples / other)
     samples = world.variant("shuffled", contract.model_copy(update={"days": tuple(days)}))
     world.train("shuffled", samples, 0)
-    return {"benchmark": "promotion", "case": "broken_slice", "device_id": value, **world.promote("shuffled", "seed 1")}
+    return {
+        "benchmark": "promotion",
+        "case": "broken_slice",
+        "device_id": value,
+        **world.promote("shuffled", "seed 1", world.samples),
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -22,6 +22,7 @@ from reference_text import paragraphs, slug, table
 from mian.config import TrainConfig
 from mian.experiments import ExperimentConfig
 from mian.models import MODELS
+from mian.monitoring.settings import MonitoringConfig
 from mian.nightly.settings import NightlyConfig
 from mian.promotion.settings import PromotionConfig
 from pipeline.config import DataConfig
@@ -51,6 +52,7 @@ def configuration_page() -> str:
         DataConfig: ("Data sets", "A file under `conf/data/`, for `simulate_logs`, `build_samples` and `audit_samples`."),
         TrainConfig: ("Trainings", "A file under `conf/train/`, for `train` and `register`."),
         PromotionConfig: ("Promotions", "A file such as `conf/promotion.yaml`, for `promote`."),
+        MonitoringConfig: ("Monitoring", "A file such as `conf/monitoring.yaml`, for `monitor`."),
         NightlyConfig: ("Nights", "A file under `conf/nightly/`, for `nightly`."),
         ExperimentConfig: ("Experiments", "A file under `conf/experiment/`, for `reproduce`."),
     }

@@ -86,6 +86,16 @@ ROOMS: dict[str, set[str]] = {
         "mian.serving",
         "mian.tracking",
     },
+    "mian/monitoring": {
+        "mian.config",
+        "mian.contract",
+        "mian.evaluation",
+        "mian.metrics",
+        "mian.reports",
+        "mian.scoring",
+        "mian.serving",
+        "mian.tracking",
+    },
     "mian/nightly": {
         "mian.atomic_write",
         "mian.checkpoint",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from mian.metrics.validation import UndefinedMetricError, as_groups, as_labels, as_probabilities
+from mian.metrics.validation import MetricError, UndefinedMetricError, as_groups, as_labels, as_probabilities
 
 Floats = npt.NDArray[np.float64]
 CLIP = float(np.finfo(np.float32).eps)
@@ -82,6 +82,55 @@ def auc_difference(labels: npt.ArrayLike, users: npt.ArrayLike, one: npt.ArrayLi
         raise UndefinedMetricError("AUC is not defined where all rows have one label")
     (auc_one, influence_one), (auc_other, influence_other) = _auc(y, p), _auc(y, q)
     return _estimate(auc_one - auc_other, influence_one - influence_other, u)
+
+
+def logloss_estimate(labels: npt.ArrayLike, users: npt.ArrayLike, probabilities: npt.ArrayLike) -> Estimate:
+    """Logloss of one model; arguments as for :func:`logloss_difference`.
+
+    Raises:
+        MetricError: See there.
+    """
+    y, u, p = _checked(labels, users, probabilities)
+    losses = _losses(y, p)
+    value = float(losses.mean())
+    return _estimate(value, (losses - value) / len(y), u)
+
+
+def auc_estimate(labels: npt.ArrayLike, users: npt.ArrayLike, probabilities: npt.ArrayLike) -> Estimate:
+    """AUC of one model (Obuchowski 1997); arguments as for :func:`logloss_difference`.
+
+    Raises:
+        MetricError: See there.
+        UndefinedMetricError: All rows have one label.
+    """
+    y, u, p = _checked(labels, users, probabilities)
+    if y.all() or not y.any():
+        raise UndefinedMetricError("AUC is not defined where all rows have one label")
+    value, influence = _auc(y, p)
+    return _estimate(value, influence, u)
+
+
+def share_estimate(counted: npt.ArrayLike, totals: npt.ArrayLike, users: npt.ArrayLike) -> Estimate:
+    """A share of things of which each row has some, such as the unknown behaviors among all behaviors.
+
+    Args:
+        counted: How many of them each row has that count, shape ``(N,)``.
+        totals: How many of them each row has, ``(N,)``.
+        users: Who each row is of, ``(N,)``.
+
+    Raises:
+        MetricError: The arrays differ in length or are empty.
+        UndefinedMetricError: No row has any.
+    """
+    part, whole = np.asarray(counted, np.float64), np.asarray(totals, np.float64)
+    groups = as_groups(users, len(whole))
+    if len(part) != len(whole) or not len(whole):
+        raise MetricError(f"{len(part)} counts and {len(whole)} totals: as many of both are needed, and at least one")
+    everything = float(whole.sum())
+    if not everything:
+        raise UndefinedMetricError("a share is not defined where there is nothing")
+    value = float(part.sum()) / everything
+    return _estimate(value, (part - value * whole) / everything, groups)
 
 
 def calibration_estimate(labels: npt.ArrayLike, users: npt.ArrayLike, probabilities: npt.ArrayLike) -> Estimate:

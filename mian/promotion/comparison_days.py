@@ -5,12 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from mian.contract import Contract, Day, Split
+from mian.contract import Contract, Day
 from mian.contract.lineage import Lineage
 from mian.promotion.settings import DaysConfig
-
-SPLIT = "promotion"
-"""What the contract of :func:`with_days` calls them."""
 
 
 class UnseenDaysError(ValueError):
@@ -48,9 +45,3 @@ def unseen_days(contract: Contract, lineages: Sequence[Lineage | None], settings
             "a day is final when the clicks of its whole attribution window are there"
         )
     return tuple(days[-settings.most :])
-
-
-def with_days(contract: Contract, days: Sequence[Day]) -> Contract:
-    """The contract with the days as its split :data:`SPLIT`."""
-    span = Split(first=days[0].day, last=days[-1].day)
-    return contract.model_copy(update={"splits": {**contract.splits, SPLIT: span}})

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from mian.contract import Contract, ContractError, Day, read_contract
+from mian.evaluation.chosen_days import CHOSEN, with_days
 from mian.evaluation.offline import score_split
 from mian.evaluation.scoring import Scores
 from mian.metrics import evaluate
 from mian.promotion import gates
-from mian.promotion.comparison_days import SPLIT, UnseenDaysError, unseen_days, with_days
+from mian.promotion.comparison_days import UnseenDaysError, unseen_days
 from mian.promotion.contender import Contender
 from mian.promotion.decision import Decision, Evidence, GateResult
 from mian.promotion.latency import request_milliseconds
@@ -121,13 +122,13 @@ def _compare(
         torch.set_num_threads(before)
     masks: dict[str, Mask] = {}
     if champion is not None:
-        masks = slice_masks(chosen, samples, SPLIT, [candidate, champion], settings.slices)
+        masks = slice_masks(chosen, samples, CHOSEN, [candidate, champion], settings.slices)
     return Comparison(tuple(days), scored, other, masks)
 
 
 def _scores(contender: Contender, role: str, contract: Contract, samples: str, position: Position) -> Scores:
     try:
-        return score_split(contender.servable, contract, samples, SPLIT, position)
+        return score_split(contender.servable, contract, samples, CHOSEN, position)
     except ContractError as error:
         raise _CannotScoreError(f"The {role} cannot be scored on {samples}: {error}.") from error
 

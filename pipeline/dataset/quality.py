@@ -6,8 +6,9 @@ import datetime as dt
 from collections.abc import Mapping
 
 from mian.contract import Contract, Matched, Quality
+from mian.contract.stability import stability_index
 from pipeline.config import DataConfig
-from pipeline.encoding.statistics import Counts, before_thinning, shares, stability_index, unknown_share
+from pipeline.encoding.statistics import Counts, before_thinning, shares, unknown_share
 from pipeline.join.matches import CLICKS
 from pipeline.join.outputs import DUPLICATE, UNDRAWN
 from pipeline.logs.errors import LogError

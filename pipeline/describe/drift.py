@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.encoding.statistics import shares, stability_index
+from mian.contract.stability import stability_index
+from pipeline.encoding.statistics import shares
 
 #: Above it a column is commonly called shifted.
 SHIFT = 0.25

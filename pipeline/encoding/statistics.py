@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,8 +18,6 @@ from pipeline.join.matches import merged
 NAMED_BINS = 20
 #: Buckets of a number, each with about as many training samples.
 NUMBER_BINS = 10
-#: A share below this counts as this, or a bin that was empty once would make the index infinite.
-SMALLEST_SHARE = 1e-4
 
 Counts = dict[str, Any]
 
@@ -132,18 +128,6 @@ def unknown_share(counts: Counts, field: Field) -> float | None:
         return shares(column["counts"])[0]
     whole = sum(column["counts"])
     return round(column["missing"] / whole, 6) if "missing" in column and whole else None
-
-
-def stability_index(expected: Sequence[float], actual: Sequence[float]) -> float:
-    """The population stability index, sum of ``(a - e) ln(a / e)`` over bins; each share counts as at least :data:`SMALLEST_SHARE`.
-
-    Commonly below 0.1 is called stable, above 0.25 a shift. 0 where either has no rows at all. Bins that one lacks are empty: a
-    vocabulary that was extended may have more of them than when the other was counted.
-    """
-    if not sum(expected) or not sum(actual):
-        return 0.0
-    pairs = [(max(e, SMALLEST_SHARE), max(a, SMALLEST_SHARE)) for e, a in itertools.zip_longest(expected, actual, fillvalue=0.0)]
-    return round(sum((a - e) * math.log(a / e) for e, a in pairs), 6)
 
 
 def _added(parts: Sequence[int] | Sequence[Sequence[int]]) -> int | list[int]:

@@ -7,7 +7,16 @@ import numpy.typing as npt
 import pytest
 
 from mian.metrics import MetricError, UndefinedMetricError, auc, calibration, logloss
-from mian.metrics.paired import Estimate, auc_difference, calibration_estimate, holm, logloss_difference
+from mian.metrics.paired import (
+    Estimate,
+    auc_difference,
+    auc_estimate,
+    calibration_estimate,
+    holm,
+    logloss_difference,
+    logloss_estimate,
+    share_estimate,
+)
 
 Arrays = tuple[npt.NDArray[Any], ...]
 
@@ -41,6 +50,9 @@ def bootstrap(arrays: Arrays, metric: Any, draws: int = 600) -> float:
         (auc_difference, lambda y, u, p, q: auc(y, p) - auc(y, q)),
         (logloss_difference, lambda y, u, p, q: logloss(y, p) - logloss(y, q)),
         (lambda y, u, p, q: calibration_estimate(y, u, p), lambda y, u, p, q: calibration(y, p)),
+        (lambda y, u, p, q: logloss_estimate(y, u, p), lambda y, u, p, q: logloss(y, p)),
+        (lambda y, u, p, q: auc_estimate(y, u, p), lambda y, u, p, q: auc(y, p)),
+        (lambda y, u, p, q: share_estimate(y, p, u), lambda y, u, p, q: y.sum() / p.sum()),
     ],
 )
 def test_values_are_the_metrics_and_errors_those_of_a_bootstrap_over_users(estimate: Any, metric: Any) -> None:
@@ -98,12 +110,19 @@ def test_holm_is_that_of_the_textbook() -> None:
 def test_what_is_undefined_is_told(label: int) -> None:
     with pytest.raises(UndefinedMetricError, match="one label"):
         auc_difference([label] * 3, [1, 2, 3], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+    with pytest.raises(UndefinedMetricError, match="one label"):
+        auc_estimate([label] * 3, [1, 2, 3], [0.1, 0.2, 0.3])
+    with pytest.raises(UndefinedMetricError, match="nothing"):
+        share_estimate([0, 0], [0, 0], [1, 2])
     if not label:
         with pytest.raises(UndefinedMetricError, match="clicked"):
             calibration_estimate([0, 0], [1, 2], [0.1, 0.2])
 
 
 def test_bad_input_is_refused() -> None:
+    for counted, totals in (([1], [1, 1]), ([], [])):
+        with pytest.raises(MetricError, match="as many of both"):
+            share_estimate(counted, totals, range(len(totals)))
     with pytest.raises(MetricError):
         logloss_difference([0, 1], [1, 2], [0.1, float("nan")], [0.1, 0.2])
     with pytest.raises(MetricError):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mian.contract import Field, NumericTransform, Reference
-from pipeline.encoding.statistics import NAMED_BINS, SMALLEST_SHARE, binned, shares, stability_index, total
+from mian.contract.stability import SMALLEST_SHARE, stability_index
+from pipeline.encoding.statistics import NAMED_BINS, binned, shares, total
 
 CITY = Field(group="user", name="city", vocabulary="city")
 PRICE = Field(group="candidate", name="price", transform=NumericTransform(kind="identity", mean=0.0, std=1.0))
