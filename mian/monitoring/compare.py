@@ -135,7 +135,8 @@ def _measured(name: str, kind: Kind, estimate: Estimate, found: Limits | None) -
 
 
 def _spread(facts: DayFacts, column: str) -> Spread:
-    return Spread(facts.day.toordinal(), facts.users, facts.counts[column])
+    users = facts.measures[ROWS].standard_error ** -2
+    return Spread(facts.day.toordinal(), users, facts.counts[column])
 
 
 def _interval(estimate: Estimate) -> tuple[float | None, float | None]:

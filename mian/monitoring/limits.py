@@ -95,12 +95,12 @@ class Spread:
 
     Attributes:
         day: The day, as a number of days.
-        users: How many users there are.
+        users: How many users of equally many rows would tell as much: the square of the sum of users' rows over the sum of their squares.
         counts: How many values each bin has.
     """
 
     day: int
-    users: int
+    users: float
     counts: Counts
 
 
@@ -124,7 +124,7 @@ def stability(reference: Sequence[Spread], day: Spread, level: float, *, is_ids:
     known, everybody = tables[:-1], sum(each.users for each in reference)
     together = known.sum(axis=0)
     freedom = max(1, int((together > 0).sum()) - 1)
-    chance = np.array([1.0 / each.users + 1.0 / max(1, everybody - each.users) for each in reference])
+    chance = np.array([1.0 / each.users + 1.0 / (everybody - each.users) for each in reference])
     own_chance = 1.0 / day.users + 1.0 / everybody
     days = np.array([each.day for each in reference], np.float64)
     distances = (days - (days.sum() - days) / (len(days) - 1)) ** 2
