@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mian.contract import Field
+from mian.contract.document import LENGTH_COLUMN
 from mian.metrics.paired import Estimate
 from mian.monitoring.day_facts import AUC, CALIBRATION, CLICK_RATE, LOGLOSS, ROWS, SCORE, UNSCORED, DayFacts, cautious
 from mian.monitoring.days import FEWEST
@@ -84,7 +85,7 @@ class Comparer:
         missing = [name for name in (LOGLOSS, AUC, CALIBRATION) if name not in facts.measures]
         yield from (Measured(kind=KINDS[name], name=name, state="cannot tell", value=None) for name in missing)
         ids = {field.column for field in self.fields if field.is_categorical}
-        for column in (SCORE, *(field.column for field in self.fields)):
+        for column in (SCORE, LENGTH_COLUMN, *(field.column for field in self.fields)):
             known_days = [day for day in self.reference if column in day.counts and day.counts[column].any()]
             if len(known_days) < FEWEST or column not in facts.counts:
                 continue

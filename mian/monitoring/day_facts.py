@@ -39,7 +39,7 @@ class DayFacts:
         users: Users that they are of.
         measures: Estimates by name: :data:`ROWS` (as a logarithm), :data:`CLICK_RATE`, the model's metrics.
         unknown: By column of ids, the share that the model does not know.
-        counts: By column, and of :data:`SCORE`, how many values each bin has; of ids each id is a bin.
+        counts: By column, of the histories' lengths and of :data:`SCORE`, how many values each bin has; of ids each id is a bin.
     """
 
     day: dt.date
@@ -103,6 +103,8 @@ class DayReader:
         done = 0
         for batch in ordered_stream(with_days(self.contract, [day]), self.samples, CHOSEN).epoch(0):
             lengths = batch[LENGTH_COLUMN].numpy()[:, None] if self.contract.group("behaviors") else None
+            if lengths is not None:
+                numbers.setdefault(LENGTH_COLUMN, []).append(lengths.astype(np.float64).reshape(-1))
             of_rows = users[done : (done := done + len(batch[USER_COLUMN]))]
             for each in self.fields:
                 given = batch[each.column].numpy()

@@ -21,7 +21,7 @@ from mian.monitoring.report import DayReport, MonitoringReport
 from mian.monitoring.run import PublishedScores, monitor
 from mian.monitoring.settings import MonitoringConfig
 from mian.serving import load_servable, read_vocabularies, save_servable
-from tests.factories import FIRST_DAY, SMALL_MODEL, write_contract, write_file, write_samples
+from tests.factories import FIRST_DAY, LENGTH, SMALL_MODEL, write_contract, write_file, write_samples
 from tests.mian.conftest import Samples
 
 #: Days that no model has seen, as many rows each: seven of reference and four to look at.
@@ -85,6 +85,16 @@ def replaced(name: str, make: Callable[[np.ndarray, np.random.Generator], np.nda
     return change
 
 
+def without_histories(table: pa.Table) -> pa.Table:
+    """As where the join of behaviors found none."""
+    for column in table.column_names:
+        if column.startswith("behavior"):
+            empty = [0] * table.num_rows if column == "behavior_length" else [[0] * LENGTH] * table.num_rows
+            place = table.column_names.index(column)
+            table = table.set_column(place, column, pa.array(empty, table.schema.field(column).type))
+    return table
+
+
 def some(share: float, value: Any) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     return lambda values, rng: np.where(rng.random(len(values)) < share, value, values)
 
@@ -110,6 +120,7 @@ def test_quiet_days_raise_no_alarm(world: tuple[Path, Contract, Path]) -> None:
         (replaced("candidate_item_id", some(0.3, UNKNOWN_ID)), "unknown candidate_item_id"),
         (replaced("user_age", some(1.0, UNKNOWN_ID)), "unknown user_age"),
         (replaced("context_hour", some(1.0, 5)), "values of context_hour"),
+        (without_histories, "values of behavior_length"),
         (replaced("context_slot", some(0.9, 9.0)), "values of context_slot"),
         (replaced("label", some(0.5, 0)), "click rate"),
         (lambda table: table.slice(0, 200), "rows"),
