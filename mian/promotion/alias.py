@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -14,6 +15,8 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from mian.tracking.mlflow_store import STORE_ERRORS, error_text
+
 CHAMPIONS_TAG = "mian.champions"
 """Tag of a registered model: the record of its promotions, JSON."""
 ROLLED_BACK_TAG = "mian.rolled_back"
@@ -23,6 +26,8 @@ KEPT = 50
 LEASE_SECONDS = 120.0
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
 
 
 class AliasError(RuntimeError):
@@ -65,12 +70,14 @@ class AliasLock:
         end = time.monotonic() + self._wait
         while not self._create():
             holder = self._holder()
-            if holder is not None and "expires" not in holder:
-                raise AliasError(f"registered model {self._name} is no lock of a promotion, and has the name of one; rename it")
-            if holder is not None and float(holder["expires"]) < time.time():
-                self._remove()
+            is_left = holder is not None and _expiry(holder, self._name) < time.time()
+            if is_left and self._remove():
                 continue
             if time.monotonic() > end:
+                if is_left:
+                    raise AliasError(
+                        f"registered model {self._name}, the lock of a process that was killed, cannot be deleted; delete it by hand"
+                    )
                 who = "another process" if holder is None else holder.get("holder", "another process")
                 raise AliasError(
                     f"{who} is moving an alias of the model (registered model {self._name} is its lock); try again, nothing was changed"
@@ -79,9 +86,10 @@ class AliasLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        holder = self._holder()
-        if holder is not None and holder.get("token") == self._token:
-            self._remove()
+        with suppress(*STORE_ERRORS):  # what was done counts; a lock that stays is taken over
+            holder = self._holder()
+            if holder is not None and holder.get("token") == self._token:
+                self._remove()
 
     def check(self) -> None:
         """See that the lock is still held; to be called right before the alias is moved.
@@ -90,7 +98,7 @@ class AliasLock:
             AliasError: It is not.
         """
         holder = self._holder()
-        if holder is None or holder.get("token") != self._token or float(holder["expires"]) < time.time():
+        if holder is None or holder.get("token") != self._token or _expiry(holder, self._name) < time.time():
             raise AliasError("this process was too slow, and another one took its lock over; nothing was changed, try again")
 
     def _create(self) -> bool:
@@ -116,9 +124,20 @@ class AliasLock:
                 raise
             return None
 
-    def _remove(self) -> None:
-        with suppress(MlflowException):  # another process was first
+    def _remove(self) -> bool:
+        """Whether it is gone."""
+        try:
             self._client.delete_registered_model(self._name)
+        except MlflowException as error:
+            return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"  # another process was first
+        return True
+
+
+def _expiry(tags: dict[str, str], name: str) -> float:
+    try:
+        return float(tags["expires"])
+    except (KeyError, ValueError) as error:
+        raise AliasError(f"registered model {name} is no lock of a promotion, and has the name of one; rename it") from error
 
 
 def champion_version(client: mlflow.MlflowClient, name: str, alias: str) -> str | None:
@@ -169,7 +188,8 @@ def promote(
 def roll_back(client: mlflow.MlflowClient, lock: AliasLock, name: str, alias: str) -> tuple[str, str]:
     """Move an alias back to the version that held it before, along the record of promotions.
 
-    The version that it leaves gets the tag :data:`ROLLED_BACK_TAG`, and is not promoted again until that is removed.
+    The version that it leaves gets the tag :data:`ROLLED_BACK_TAG`, and is not promoted again until that is removed. Versions that have
+    the tag are left out: a rollback that was killed before it wrote its record is not undone by the next.
 
     Returns:
         The version that the alias was at, and the one that it is at now.
@@ -178,18 +198,19 @@ def roll_back(client: mlflow.MlflowClient, lock: AliasLock, name: str, alias: st
         AliasError: There is no earlier champion, or the lock was lost.
     """
     current = champion_version(client, name, alias)
-    if current is None:
-        raise AliasError(f"{name} has no alias {alias}, so there is nothing to go back from; promote a version first")
     record = champions(client, name, alias)
-    while record and record[-1].version == current:
+    while record and (record[-1].version == current or not _may_serve(client, name, record[-1].version)):
         record.pop()
-    while record and not _is_there(client, name, record[-1].version):
-        record.pop()
-    if not record:
-        raise AliasError(
-            f"{name}: the record of promotions has no version before {current}; move the alias by hand: "
-            f"MlflowClient().set_registered_model_alias({name!r}, {alias!r}, VERSION)"
+    by_hand = f"MlflowClient().set_registered_model_alias({name!r}, {alias!r}, {record[-1].version if record else 'VERSION'})"
+    if current is None:
+        said = (
+            f"version {record[-1].version} served before; set the alias by hand: {by_hand}"
+            if record
+            else "promote a version first"
         )
+        raise AliasError(f"{name} has no alias {alias}, so there is nothing to go back from; {said}")
+    if not record:
+        raise AliasError(f"{name}: the record of promotions has no version before {current}; move the alias by hand: {by_hand}")
     lock.check()
     client.set_model_version_tag(name, current, ROLLED_BACK_TAG, str(_now()))  # first: a night must not promote it again
     _move(client, name, alias, record[-1].version, record)
@@ -197,11 +218,14 @@ def roll_back(client: mlflow.MlflowClient, lock: AliasLock, name: str, alias: st
 
 
 def _move(client: mlflow.MlflowClient, name: str, alias: str, version: str, record: list[Champion]) -> None:
-    """Set the alias, then what is recorded of it; the record of other aliases stays."""
+    """Set the alias, then what is recorded of it; the record of other aliases stays. Without a record the alias stays moved."""
     client.set_registered_model_alias(name, alias, version)
-    others = [entry for entry in _record(client, name) if entry.alias != alias]
-    document = json.dumps([entry.model_dump() for entry in [*others, *record[-KEPT:]]])
-    client.set_registered_model_tag(name, CHAMPIONS_TAG, document)
+    try:
+        others = [entry for entry in _record(client, name) if entry.alias != alias]
+        document = json.dumps([entry.model_dump() for entry in [*others, *record[-KEPT:]]])
+        client.set_registered_model_tag(name, CHAMPIONS_TAG, document)
+    except STORE_ERRORS as error:
+        log.warning("%s@%s is version %s; that is not in the record of promotions: %s", name, alias, version, error_text(error))
 
 
 def _record(client: mlflow.MlflowClient, name: str) -> list[Champion]:
@@ -212,14 +236,15 @@ def _record(client: mlflow.MlflowClient, name: str) -> list[Champion]:
         raise AliasError(f"registered model {name}: tag {CHAMPIONS_TAG} is no record of promotions; remove it") from error
 
 
-def _is_there(client: mlflow.MlflowClient, name: str, version: str) -> bool:
+def _may_serve(client: mlflow.MlflowClient, name: str, version: str) -> bool:
+    """Whether the registry has a version still, and it was not rolled back."""
     try:
-        client.get_model_version(name, version)
+        found = client.get_model_version(name, version)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return False
-    return True
+    return ROLLED_BACK_TAG not in found.tags
 
 
 def _now() -> int:

@@ -3,9 +3,11 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from mian.promotion import alias as module
 from mian.promotion.alias import (
@@ -123,11 +125,12 @@ def test_the_lock_of_a_killed_process_is_taken_over(client: mlflow.MlflowClient,
     assert champion_version(client, "ctr", "champion") is None
 
 
-def test_a_model_of_the_lock_s_name_is_left_alone(client: mlflow.MlflowClient) -> None:
-    client.create_registered_model("ctr.promotion")
+@pytest.mark.parametrize("tags", [{}, {"expires": "soon"}], ids=["no tags", "another tag"])
+def test_a_model_of_the_lock_s_name_is_left_alone(client: mlflow.MlflowClient, tags: dict[str, str]) -> None:
+    client.create_registered_model("ctr.promotion", tags)
     with pytest.raises(AliasError, match="rename it"), AliasLock(client, "ctr"):
         raise AssertionError("it is held")
-    assert client.get_registered_model("ctr.promotion").tags == {}
+    assert client.get_registered_model("ctr.promotion").tags == tags
 
 
 def test_a_lock_that_ran_out_moves_nothing(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +149,50 @@ def test_the_record_does_not_grow_without_end(client: mlflow.MlflowClient, monke
         before = version
     record = json.loads(client.get_registered_model("ctr").tags[CHAMPIONS_TAG])
     assert [entry["version"] for entry in record] == ["3", "4", "5"]
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise MlflowException("the store is away")
+
+
+def test_a_lock_that_cannot_be_deleted_is_an_error_after_the_wait(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "LEASE_SECONDS", -1.0)
+        AliasLock(client, "ctr").__enter__()
+    monkeypatch.setattr(client, "delete_registered_model", fail)
+    with pytest.raises(AliasError, match="cannot be deleted; delete it by hand"), AliasLock(client, "ctr", wait=0.3):
+        raise AssertionError("it is held")
+
+
+def test_a_move_counts_where_what_comes_after_it_fails(client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved(client, None, "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_registered_model_tag", fail)
+        patch.setattr(client, "delete_registered_model", fail)
+        assert moved(client, "1", "2") == "1"
+    client.delete_registered_model("ctr.promotion")
+    assert champion_version(client, "ctr", "champion") == "2"
+    assert rolled_back(client) == ("2", "1"), "the record lacks 2"
+
+
+def test_a_rollback_that_was_killed_before_its_record_is_not_undone(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved(client, None, "1")
+    moved(client, "1", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_registered_model_tag", fail)
+        assert rolled_back(client) == ("2", "1")
+    with pytest.raises(AliasError, match="no version before 1"):
+        rolled_back(client)
+    assert champion_version(client, "ctr", "champion") == "1"
+
+
+def test_where_the_champion_was_deleted_the_one_before_is_named(client: mlflow.MlflowClient) -> None:
+    moved(client, None, "1")
+    moved(client, "1", "2")
+    client.delete_model_version("ctr", "2")
+    with pytest.raises(AliasError, match="version 1 served before; set the alias by hand"):
+        rolled_back(client)
