@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import mlflow
 
 from jobs import command
-from jobs.configuration import check_output_file, load_config
+from jobs.configuration import ConfigError, check_output_file, load_config
 from mian.atomic_write import write_atomically
 from mian.contract import ContractError
 from mian.models import ModelError
@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _promote(options: argparse.Namespace) -> int:
     config = load_config(PromotionConfig, options.config, options.overrides)
+    if options.rollback and (options.dry_run or options.report is not None):
+        raise ConfigError(
+            f"--rollback judges nothing, and takes no {'--dry-run' if options.dry_run else '--report'}; leave it out"
+        )
     if options.report is not None:
         check_output_file("--report", options.report, (".html",))
     mlflow.set_tracking_uri(tracking_uri(options.tracking_uri))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mian.config import Strict
 from mian.scoring.stand_ins import Position
@@ -30,6 +30,12 @@ class DaysConfig(Strict):
     """With fewer samples on these days nothing is promoted."""
     positives: int = Field(100, ge=1)
     """With fewer clicks on these days nothing is promoted."""
+
+    @model_validator(mode="after")
+    def _fewest_can_be_had(self) -> DaysConfig:
+        if self.fewest > self.most:
+            raise ValueError(f"fewest: {self.fewest} is more than most, {self.most}, so that no version could ever be promoted")
+        return self
 
 
 class ComparisonConfig(Strict):

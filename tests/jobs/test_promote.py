@@ -99,6 +99,7 @@ def test_a_refusal_says_why_and_what_to_do_and_moves_nothing(run: Callable[..., 
         (["samples=nowhere"], "nowhere/contract.json: no such file"),
         (["comparison.margin=1"], "comparison.margin"),
         (["alias=a/b"], "alias"),
+        (["days.fewest=9"], "fewest: 9 is more than most, 7"),
         (["--report", "page.txt"], "--report"),
         (["slices.fields=[user_visits]"], "slices.fields: user_visits"),
     ],
@@ -109,6 +110,16 @@ def test_what_cannot_be_judged_is_one_error(
     assert run(*arguments) == 1
     assert said in one_error(capsys)
     assert champion(store) is None
+
+
+@pytest.mark.parametrize("other", [["--dry-run"], ["--report", "page.html"]], ids=["dry run", "report"])
+def test_a_rollback_is_no_dry_run(run: Callable[..., int], store: str, other: list[str], capsys: Any) -> None:
+    assert run() == 0
+    assert run("--candidate", "2") == 0
+    capsys.readouterr()
+    assert run("--rollback", *other) == 1
+    assert f"takes no {other[0]}" in one_error(capsys)
+    assert champion(store) == "2"
 
 
 def test_wrong_arguments_are_no_refusal(run: Callable[..., int], store: str) -> None:
