@@ -27,6 +27,15 @@ class UsedDay(_Strict):
     audit: AuditState
     """What was known of the day when the training began."""
 
+    def audit_now(self, samples: str) -> AuditState:
+        """What is known of the day now, from verdicts beside samples; it may have been audited since the training began.
+
+        Raises:
+            ContractError: a verdict is damaged.
+        """
+        found = audit_state(samples, self.day, self.fingerprint)
+        return self.audit if found == "not audited" else found
+
 
 class Parent(_Strict):
     """The model that a training began with."""
@@ -70,7 +79,14 @@ class Lineage(_Strict):
     @property
     def audit(self) -> AuditState:
         """The worst verdict on the days of the model and of those that it began with."""
-        return worst([*(day.audit for day in self.days), *([] if self.parent is None else [self.parent.audit])])
+        return self._worst([day.audit for day in self.days])
+
+    def audit_now(self, samples: str) -> AuditState:
+        """The same with the verdicts that lie beside samples now, on the model's own days; see :meth:`UsedDay.audit_now`."""
+        return self._worst([day.audit_now(samples) for day in self.days])
+
+    def _worst(self, own: list[AuditState]) -> AuditState:
+        return worst([*own, *([] if self.parent is None else [self.parent.audit])])
 
     def begun_with(self, parent: Parent) -> Lineage:
         """The lineage of a model that began with another one: its days are seen, too."""

@@ -21,14 +21,26 @@ from mian.promotion.slices import Mask
 AUDIT_AGAIN = (
     "Audit the samples (spark-submit jobs/audit_samples.py), then ask again; where it finds something, mend it and train again."
 )
+AUDIT_PARENT = (
+    "Train the candidate again, from a model of audited days or without init_from: a training notes what audits of those days said when it "
+    "begins."
+)
 
 
 def enough_rows(scored: Scores, days: Sequence[Day], settings: DaysConfig) -> GateResult:
-    """Whether the days have enough samples and clicks to tell anything."""
+    """Whether the days have enough samples and clicks to tell anything, and rows without a click to tell them from."""
     rows, clicks = len(scored.labels), int(scored.labels.sum())
     figures = {"days": float(len(days)), "rows": float(rows), "clicks": float(clicks)}
     found = f"{days[0].day} to {days[-1].day}: {_count(len(days), 'day')} that neither model has seen, {rows:,} rows, {clicks:,} clicks"
     wanted = f"{_count(settings.fewest, 'day')}, {settings.rows:,} rows and {settings.positives:,} clicks"
+    if rows and clicks == rows:
+        return GateResult(
+            gate="days",
+            state="fail",
+            reason=f"{found}: no row is without a click, so that no model can be told from another.",
+            remedy="Find out why these days have clicked impressions alone: look at the impression log, and at `negatives` of the samples.",
+            figures=figures,
+        )
     if len(days) >= settings.fewest and rows >= settings.rows and clicks >= settings.positives:
         return GateResult(gate="days", state="pass", reason=f"{found}.", figures=figures)
     return GateResult(
@@ -45,11 +57,10 @@ def audit(candidate: Contender, days: Sequence[Day], settings: PromotionConfig) 
     lineage = candidate.lineage
     assert lineage is not None, "days were chosen by it"
     states: dict[str, AuditState] = {}
-    for used in lineage.days:
-        now = audit_state(settings.samples, used.day, used.fingerprint)  # a day may have been audited since
-        states[str(used.day)] = used.audit if now == "not audited" else now
+    states |= {str(used.day): used.audit_now(settings.samples) for used in lineage.days}
+    inherited = "" if lineage.parent is None else f"those of {lineage.parent.source}"
     if lineage.parent is not None:
-        states[f"those of {lineage.parent.source}"] = lineage.parent.audit
+        states[inherited] = lineage.parent.audit
     states |= {str(day.day): audit_state(settings.samples, day.day, day.fingerprint) for day in days}
     bad = {name: state for name, state in states.items() if state != "clean"}
     figures = {
@@ -64,7 +75,8 @@ def audit(candidate: Contender, days: Sequence[Day], settings: PromotionConfig) 
     reason = f"{what[0].upper()}{what[1:]} {', '.join(named[:3])}{f' and {len(named) - 3} more days' if len(named) > 3 else ''}."
     if settings.audit == "ignored":
         return GateResult(gate="audit", state="cannot tell", reason=f"{reason} The configuration ignores it.", figures=figures)
-    return GateResult(gate="audit", state="fail", reason=reason, remedy=AUDIT_AGAIN, figures=figures)
+    remedy = AUDIT_PARENT if named == [inherited] else AUDIT_AGAIN
+    return GateResult(gate="audit", state="fail", reason=reason, remedy=remedy, figures=figures)
 
 
 def signature(candidate: Contender, champion: Contender) -> GateResult:
@@ -180,17 +192,19 @@ def slices(scored: Scores, before: Scores, masks: Mapping[str, Mask], settings: 
     for name, mask in masks.items():
         counts[name] = int(mask.sum()), int(scored.labels[mask].sum())
         if counts[name][0] >= settings.rows and counts[name][1] >= settings.positives:
-            found[name] = logloss_difference(
+            loss = logloss_difference(
                 scored.labels[mask], scored.users[mask], scored.probabilities[mask], before.probabilities[mask]
             )
+            if loss.users > 1:
+                found[name] = loss
     chances = holm({name: loss.chance_above(settings.tolerance) for name, loss in found.items()})
     results = []
     for name, (rows, clicks) in counts.items():
         gate, figures = f"slice {name}", {"rows": float(rows), "clicks": float(clicks)}
         if name not in found:
-            reason = (
-                f"{_count(rows, 'row')} and {_count(clicks, 'click')}: fewer than {settings.rows:,} and {settings.positives:,}."
-            )
+            said = f"{_count(rows, 'row')} and {_count(clicks, 'click')}"
+            is_small = rows < settings.rows or clicks < settings.positives
+            reason = f"{said}: fewer than {settings.rows:,} and {settings.positives:,}." if is_small else f"{said} of one user."
             results.append(GateResult(gate=gate, state="cannot tell", reason=reason, figures=figures))
             continue
         loss, chance = found[name], chances[name]

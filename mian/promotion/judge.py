@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from mian.contract import Contract, ContractError, Day, read_contract
@@ -23,9 +24,17 @@ from mian.promotion.slices import Mask, slice_masks, sliced_field
 from mian.scoring.stand_ins import Position
 
 RETRAIN = "Train the candidate again with this release, without init_from or from a model that says its days."
+MOVE_BY_HAND = (
+    "Nothing can be compared with the champion: move its alias to a version that says its days by hand, or remove the alias, so that the "
+    "candidate is judged as the first champion."
+)
 TRAIN_ON_THESE = (
     "Name samples in the configuration that both models can be scored on, or train the candidate on those of the champion."
 )
+NO_NUMBERS = {
+    "candidate": "Train the candidate again, at a lower learning rate; look at its curves, and for odd numbers in the samples.",
+    "champion": "Go back to the version before (--rollback), or remove the alias, then ask again.",
+}
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,18 @@ def judge(
     try:
         days = unseen_days(contract, [each.lineage for each in both], settings.days)
     except UnseenDaysError as error:
-        remedy = (
-            RETRAIN
-            if any(each.lineage is None or each.lineage.seen is None for each in both)
-            else ("Build later days (jobs/build_samples.py), or train a candidate that leaves days over.")
-        )
+        remedy = "Build later days (jobs/build_samples.py), or train a candidate that leaves days over."
+        if _last_seen(candidate) is None:
+            remedy = RETRAIN
+        elif champion is not None and _last_seen(champion) is None:
+            remedy = MOVE_BY_HAND
         results.append(GateResult(gate="days", state="fail", reason=f"{str(error)[0].upper()}{str(error)[1:]}.", remedy=remedy))
         results += fits
     else:
         try:
             comparison = _compare(contract, days, candidate, champion, settings)
         except _CannotScoreError as error:
-            results.append(GateResult(gate="comparison", state="fail", reason=str(error), remedy=TRAIN_ON_THESE))
+            results.append(GateResult(gate="comparison", state="fail", reason=str(error), remedy=error.remedy))
             results += [gates.audit(candidate, days, settings), *fits]
         else:
             results.append(gates.enough_rows(comparison.candidate, days, settings.days))
@@ -105,7 +114,15 @@ def judge(
 
 
 class _CannotScoreError(Exception):
-    """A model cannot be scored on the samples."""
+    """A model cannot be scored on the samples; with what to do about it."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def _last_seen(contender: Contender) -> dt.date | None:
+    return None if contender.lineage is None else contender.lineage.last_seen
 
 
 def _compare(
@@ -128,9 +145,14 @@ def _compare(
 
 def _scores(contender: Contender, role: str, contract: Contract, samples: str, position: Position) -> Scores:
     try:
-        return score_split(contender.servable, contract, samples, CHOSEN, position)
+        scored = score_split(contender.servable, contract, samples, CHOSEN, position)
     except ContractError as error:
-        raise _CannotScoreError(f"The {role} cannot be scored on {samples}: {error}.") from error
+        raise _CannotScoreError(f"The {role} cannot be scored on {samples}: {error}.", TRAIN_ON_THESE) from error
+    if missing := int(np.isnan(scored.probabilities).sum()):
+        raise _CannotScoreError(
+            f"The {role} has no score (NaN) for {missing:,} of {len(scored.labels):,} rows.", NO_NUMBERS[role]
+        )
+    return scored
 
 
 def _metrics(comparison: Comparison, settings: PromotionConfig) -> Iterator[GateResult]:

@@ -17,7 +17,7 @@ from mian.promotion.decision import Decision, GateResult
 from mian.promotion.judge import Comparison, judge
 from mian.promotion.page import decision_page
 from mian.promotion.settings import PromotionConfig
-from mian.tracking.mlflow_store import check_store, uploading
+from mian.tracking.mlflow_store import STORE_ERRORS, check_store, error_text, uploading
 from mian.tracking.model_source import RegisteredVersion, find_version
 
 FOLDER = "promotion"
@@ -86,8 +86,13 @@ def run_promotion(name: str, candidate: str, settings: PromotionConfig, dry_run:
         if not is_moved:
             decision = _with(decision, _moved(settings.alias, now, at))
             page, tags = _keep(client, version, decision, comparison)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
+    try:
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version.version, key, value)
+    except STORE_ERRORS as error:
+        if not is_moved:
+            raise
+        log.warning("%s@%s is version %s, which lacks tags: %s", name, settings.alias, version.version, error_text(error))
     return Promotion(decision, page, is_moved)
 
 

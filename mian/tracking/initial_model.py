@@ -82,7 +82,7 @@ def _loaded(source: str, config: TrainConfig) -> InitialModel:
         source=version.removeprefix("models:/") if is_registered(source) else source,
         weights_sha256=servable.weights_sha256,
         seen=None if servable.lineage is None else servable.lineage.seen,
-        audit="not audited" if servable.lineage is None else servable.lineage.audit,
+        audit="not audited" if servable.lineage is None else servable.lineage.audit_now(config.samples),
     )
     return InitialModel(servable.model, servable.contract, servable.vocabularies, None, parent)
 

@@ -88,3 +88,13 @@ def test_the_worst_verdict_counts() -> None:
     assert worst([]) == worst(["clean"]) == "clean"
     assert worst(["clean", "not audited"]) == "not audited"
     assert worst(["not audited", "findings", "clean"]) == "findings"
+
+
+def test_days_that_were_audited_since_count_for_whoever_begins_with_the_model(samples: Path) -> None:
+    found = lineage(samples)
+    for day in range(4):
+        audited(samples, day, {})
+    assert (found.audit, found.audit_now(str(samples))) == ("not audited", "clean")
+    audited(samples, 2, {"leak": 1})
+    assert found.audit_now(str(samples)) == "findings"
+    assert found.begun_with(Parent(source="mian/1", seen=(), audit="findings")).audit_now("elsewhere") == "findings"

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pyarrow as pa
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from mian.contract import Contract
 from mian.contract.audit_verdict import AuditVerdict, verdict_path
@@ -21,7 +23,7 @@ from mian.promotion.alias import AliasError, champion_version
 from mian.promotion.run import AlreadyServingError, Promotion, run_promotion, run_rollback
 from mian.promotion.settings import PromotionConfig
 from mian.serving import read_vocabularies, save_servable
-from tests.factories import FIRST_DAY, SMALL_MODEL, make_model, write_contract, write_samples
+from tests.factories import FIRST_DAY, SMALL_MODEL, make_model, rewrite, write_contract, write_samples
 from tests.mian.conftest import Samples
 from tests.support.stores import new_store
 
@@ -253,7 +255,9 @@ def test_days_that_nobody_audited_are_refused_until_they_are(world: World, champ
 
 def test_a_parent_that_was_not_audited_is_refused(world: World, champion: str) -> None:
     world.register(lineage=world.lineage.begun_with(Parent(source="ctr/9", seen=(), audit="findings")))
-    assert refused(world, champion, world.promote()) == {"audit"}
+    promotion = world.promote()
+    assert refused(world, champion, promotion) == {"audit"}
+    assert gate(promotion, "audit").remedy.startswith("Train the candidate again")
 
 
 def test_predictions_that_are_off_are_refused(world: World, champion: str) -> None:
@@ -343,3 +347,87 @@ def test_slices_of_what_the_samples_lack_are_an_error(world: World) -> None:
     world.register()
     with pytest.raises(Exception, match=r"slices\.fields: user_shoe_size: the samples have no such column"):
         world.promote(slices={"fields": ["user_shoe_size"]})
+
+
+def with_test_days(world: World, **values: Any) -> None:
+    """Write the contract with other values of the days that are compared on."""
+    days = tuple(
+        day.model_copy(update=values) if day.day in world.contract.splits["test"] else day for day in world.contract.days
+    )
+    write_contract(world.samples, world.contract.model_copy(update={"days": days}))
+
+
+def test_days_with_clicks_alone_are_no_evidence(world: World, champion: str) -> None:
+    contract = world.contract
+    for day in contract.split("test"):
+        for file in day.files:
+            contract = rewrite(world.samples, contract, file.path, clicked)
+    world.register(world.model(lambda model: [p.zero_() for p in model.parameters()]))
+    promotion = world.promote()
+    assert refused(world, champion, promotion) == {"days"}
+    assert "no row is without a click" in gate(promotion, "days").reason
+
+
+def clicked(table: pa.Table) -> pa.Table:
+    return table.set_column(table.column_names.index("label"), "label", pa.array([1] * table.num_rows, pa.int32()))
+
+
+@pytest.mark.parametrize("values", [{"rows": 0, "files": ()}, {"negatives_kept": 0.5}], ids=["empty", "thinned"])
+def test_days_that_tell_nothing_are_refused(world: World, champion: str, values: dict[str, Any]) -> None:
+    with_test_days(world, **values)
+    world.register()
+    promotion = world.promote()
+    assert refused(world, champion, promotion) == {"days"}
+    assert ("have no samples" if "rows" in values else "final with all its negatives") in gate(promotion, "days").reason
+
+
+@pytest.mark.parametrize("who", ["candidate", "champion"])
+def test_a_model_without_scores_is_refused_and_named(world: World, who: str) -> None:
+    broken = world.model(lambda model: [p.fill_(float("nan")) for p in model.dense_parameters().values()])
+    first = world.register(broken if who == "champion" else None)
+    world.client.set_registered_model_alias("ctr", "champion", first)
+    world.register(broken if who == "candidate" else None)
+    promotion = world.promote()
+    assert refused(world, first, promotion) == {"comparison"}
+    assert f"The {who} has no score (NaN) for 2,400 of 2,400 rows." == gate(promotion, "comparison").reason
+
+
+def test_a_champion_that_does_not_say_its_days_is_told_from_a_candidate(world: World) -> None:
+    first = world.register(lineage=world.lineage.begun_with(Parent(source="old", seen=None)))
+    world.client.set_registered_model_alias("ctr", "champion", first)
+    world.register()
+    promotion = world.promote()
+    assert refused(world, first, promotion) == {"days"}
+    assert "or remove the alias" in gate(promotion, "days").remedy
+
+
+def test_slices_of_one_user_cannot_tell(world: World, champion: str) -> None:
+    contract = world.contract
+    for day in contract.split("test"):
+        for file in day.files:
+            contract = rewrite(world.samples, contract, file.path, of_one_user)
+    world.register()
+    slices = [each for each in world.promote().decision.gates if each.gate.startswith("slice ")]
+    assert {each.state for each in slices} == {"cannot tell"}
+    assert any(each.reason.endswith("of one user.") for each in slices)
+
+
+def of_one_user(table: pa.Table) -> pa.Table:
+    return table.set_column(table.column_names.index("user_key"), "user_key", pa.array([7] * table.num_rows, pa.int64()))
+
+
+def test_a_version_whose_tags_cannot_be_written_serves_all_the_same(
+    world: World, champion: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = world.register()
+
+    def fail(*_: Any) -> None:
+        raise MlflowException("the store is away")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_model_version_tag", fail)
+    assert world.promote().is_moved
+    assert world.champion == version
+    assert f"ctr@champion is version {version}, which lacks tags: MlflowException: the store is away" in caplog.text
+    world.register()
+    with pytest.raises(MlflowException):
+        world.promote(days={"rows": 10_000})
