@@ -70,6 +70,17 @@ def make_plan(day: dt.date, config: NightlyConfig, settings: str, champion: str 
         )
     train = Split(first=config.first_day, last=end)
     begins_with, window = None, config.window_days
+    last_seen = None if lineage is None else lineage.last_seen
+    if champion is not None and last_seen is None:
+        raise NightError(
+            f"{champion} does not say its training days, so that nothing can be compared with it; move its alias by hand to a version that "
+            "does, or remove the alias, so that the next version is judged as the first champion"
+        )
+    if last_seen is not None and test.last <= last_seen:
+        raise NightError(
+            f"the night of {day}: {champion} was trained on or chosen by days up to {last_seen}, so that it cannot be compared on "
+            f"those up to {test.last}; name a later day"
+        )
     if config.begin_with == "champion" and champion is not None:
         trained = [used.day for used in lineage.days if used.use == "train"] if lineage is not None else []
         if not trained:

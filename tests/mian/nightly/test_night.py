@@ -66,6 +66,18 @@ def test_a_warm_start_gets_the_days_since_those_of_the_champion() -> None:
         ({"first_day": "2026-02-08"}, None, None, "no training day is left"),
         ({}, "models:/mian/3", trained_up_to(day(7)), "no day is left to train on"),
         ({}, "models:/mian/3", None, "does not say its training days"),
+        (
+            {"begin_with": "nothing"},
+            "models:/mian/3",
+            None,
+            "does not say its training days, so that nothing can be compared with it",
+        ),
+        (
+            {"begin_with": "nothing"},
+            "models:/mian/3",
+            trained_up_to(day(8)),
+            "chosen by days up to 2026-02-09, so that it cannot be compared",
+        ),
     ],
 )
 def test_a_night_without_days_is_refused(
