@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from mian.contract import Contract
 from mian.contract.document import ID_COLUMN
-from mian.stream import SampleStream
+from mian.stream import SampleStream, StreamError
 
 BATCH_SIZE = 4096
 
@@ -43,7 +43,7 @@ def impression_ids(contract: Contract, samples: str, split: str) -> npt.NDArray[
 
     Raises:
         ContractError: There is no such split, or none of its days is built.
-        OSError, pyarrow.ArrowException: A file is missing or damaged.
+        OSError, StreamError: See :func:`read_column`.
     """
     ids: npt.NDArray[np.object_] = read_column(contract, samples, split, ID_COLUMN, pa.string()).to_numpy()
     return ids
@@ -64,13 +64,18 @@ def read_column(contract: Contract, samples: str, split: str, name: str, kind: p
 
     Raises:
         ContractError: There is no such split, or none of its days is built.
-        OSError, pyarrow.ArrowException: A file is missing or damaged.
+        OSError: A file is missing.
+        StreamError: A file is damaged.
     """
     parts = []
     for day in contract.split(split):
         for file in day.files:
-            with fsspec.open(f"{samples.rstrip('/')}/{file.path}", "rb") as handle:
-                parts.append(pq.read_table(handle, columns=[name]).column(0))
+            path = f"{samples.rstrip('/')}/{file.path}"
+            with fsspec.open(path, "rb") as handle:
+                try:
+                    parts.append(pq.read_table(handle, columns=[name]).column(0))
+                except pa.ArrowException as error:
+                    raise StreamError(f"{path}: damaged ({error}): rebuild day {day.day}") from error
     return pa.chunked_array([chunk for part in parts for chunk in part.chunks], kind)
 
 

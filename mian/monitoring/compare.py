@@ -98,6 +98,10 @@ class Comparer:
             what: Kind = "scores" if column == SCORE else "values"
             yield _measured(f"values of {column}", what, Estimate(index, math.nan, facts.users), usual)
 
+    def known_days(self, name: str) -> int:
+        """How many reference days can tell a measure."""
+        return len(self._known(name))
+
     def _known(self, name: str) -> dict[int, Estimate]:
         """A measure of the reference days that can tell it, by the number of the day."""
         found = {day.day.toordinal(): each for day in self.reference for other, _, each, _ in _estimates(day) if other == name}

@@ -56,9 +56,12 @@ def choose_days(
         reference: The reference days, where they are named.
 
     Raises:
-        MonitoringError: A day is asked for that is not built or not final, the model has seen a day, there are too few reference days, or
-            no day is left to look at.
+        MonitoringError: A span ends before it begins, a day is asked for that is not built or not final, the model has seen a day, there
+            are too few reference days, or no day is left to look at.
     """
+    for span in (asked, reference):
+        if span is not None and span.first is not None and span.last is not None and span.first > span.last:
+            raise MonitoringError(f"no day is from {span.first} to {span.last}; name the earlier day first")
     final = [day for day in sorted(contract.days, key=lambda day: day.day) if day.final]
     last_seen = lineage.last_seen if lineage is not None else None
     unseen = [day for day in final if last_seen is None or day.day > last_seen]

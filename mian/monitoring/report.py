@@ -131,9 +131,16 @@ class MonitoringReport(_Strict):
         """One sentence."""
         count = len(self.looked_at)
         if not self.alarms:
-            return f"No alarm: {self.model[:12]} and its logs are as usual on {'the day' if count == 1 else f'all {count} days'}."
+            return (
+                f"No alarm: {self._short_name} and its logs are as usual on {'the day' if count == 1 else f'all {count} days'}."
+            )
         days = ", ".join(str(day.day) for day in self.alarms[:4]) + (" ..." if len(self.alarms) > 4 else "")
-        return f"Alarm on {len(self.alarms)} of {count} day{'s' if count > 1 else ''} of {self.model[:12]}: {days}."
+        return f"Alarm on {len(self.alarms)} of {count} day{'s' if count > 1 else ''} of {self._short_name}: {days}."
+
+    @property
+    def _short_name(self) -> str:
+        """A registered version as it is; of an id the first digits."""
+        return self.model if "/" in self.model else self.model[:12]
 
     def text(self) -> str:
         """The report as it is printed."""

@@ -22,12 +22,13 @@ from mian.evaluation.scoring import Scores
 from mian.evaluation.split_columns import impression_ids, read_column
 from mian.metrics import MetricError
 from mian.monitoring.compare import Comparer, missing_day
-from mian.monitoring.day_facts import DayFacts, DayReader
-from mian.monitoring.days import ChosenDays, MonitoringError, Span, choose_days
+from mian.monitoring.day_facts import AUC, CALIBRATION, LOGLOSS, DayFacts, DayReader
+from mian.monitoring.days import FEWEST, ChosenDays, MonitoringError, Span, choose_days
 from mian.monitoring.report import MonitoringReport
 from mian.monitoring.settings import MonitoringConfig
 from mian.scoring.servable_files import read_description
 from mian.serving import Servable, load_servable
+from mian.tracking.model_source import is_registered
 from mian.tracking.registry import fetch_model
 
 
@@ -100,8 +101,7 @@ def _report(
             raise MonitoringError(f"the scores of {day.day} by {source.version(day.day)}: {error}") from error
 
     comparer = Comparer([facts(day) for day in days.reference], reader.fields, settings.false_alarm_rate)
-    if any(each.rows == 0 for each in comparer.reference):
-        raise MonitoringError("a reference day has no samples; name others by --reference-from and --reference-to")
+    _check_reference(comparer, source.folder)
     reports = [comparer.report(each, source.version(each.day)) for each in comparer.reference]
     reports += [comparer.report(facts(day), source.version(day.day)) for day in days.looked_at]
     reports += [missing_day(day, "samples" if source.folder is None else "samples or no scores") for day in days.missing]
@@ -113,6 +113,29 @@ def _report(
         days=tuple(sorted(reports, key=lambda report: report.day)),
         settings=settings,
     )
+
+
+def _check_reference(comparer: Comparer, scores: str | None) -> None:
+    """See that the reference days tell what the model's metrics usually are; else no day could raise an alarm about them.
+
+    Raises:
+        MonitoringError: They do not.
+    """
+    others = "name others by --reference-from and --reference-to"
+    for each in comparer.reference:
+        if not each.rows:
+            raise MonitoringError(f"a reference day has no samples, {each.day}; {others}")
+        if LOGLOSS not in each.measures:
+            raise MonitoringError(
+                f"{scores}: no impression of {each.day} in the samples has a score, so that they are of another data set or of other days; "
+                f"name the scores of these samples, or {others}"
+            )
+    for name in (LOGLOSS, AUC, CALIBRATION):
+        if comparer.known_days(name) < FEWEST:
+            raise MonitoringError(
+                f"fewer than {FEWEST} reference days have samples with and without a click, of several users, so that {name} cannot be "
+                f"compared; look whether their click log is whole, or {others}"
+            )
 
 
 @dataclass(frozen=True)
@@ -191,6 +214,11 @@ def _refuse_seen(days: ChosenDays, scores: PublishedScores, known: dict[str, Lin
     for day in (*days.reference, *days.looked_at):
         version = scores.versions[day.day]
         if version not in known:
+            if not is_registered(f"models:/{version}"):
+                raise MonitoringError(
+                    f"{day.day} was scored by {version}, which is no version of a registry, so that its days are not known; "
+                    "name the model's folder by --model, or other days by --from and --reference-from"
+                )
             with tempfile.TemporaryDirectory() as copy:
                 lineage = read_description(fetch_model(f"models:/{version}", copy).folder).lineage
             if lineage is None or lineage.last_seen is None:

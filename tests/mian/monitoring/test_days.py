@@ -82,6 +82,8 @@ def test_a_day_without_samples_is_named_and_one_whose_labels_may_change_is_left_
         ),
         (contract_of(12), Span(), Span(date(3), date(7)), "the reference has 2026-03-04, and the model was trained on"),
         (contract_of(12), Span(date(6), date(7)), Span(date(6), date(9)), "no final day is left to look at"),
+        (contract_of(12), Span(date(10), date(9)), None, "no day is from 2026-03-11 to 2026-03-10"),
+        (contract_of(12), Span(), Span(date(8), date(5)), "no day is from 2026-03-09 to 2026-03-06"),
         (make_contract(), Span(), None, r"there are 0 \(none\)"),
     ],
 )

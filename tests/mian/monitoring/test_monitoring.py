@@ -1,7 +1,7 @@
 """Monitoring of a trained model: quiet days are quiet, and each thing that breaks is named before what it causes."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mian.monitoring.report import DayReport, MonitoringReport
 from mian.monitoring.run import PublishedScores, monitor
 from mian.monitoring.settings import MonitoringConfig
 from mian.serving import load_servable, read_vocabularies, save_servable
+from mian.stream import StreamError
 from tests.factories import FIRST_DAY, LENGTH, SMALL_MODEL, write_contract, write_file, write_samples
 from tests.mian.conftest import Samples
 
@@ -264,3 +265,41 @@ def test_a_day_that_was_not_scored_is_an_alarm(world: tuple[Path, Contract, Path
     versions = {day: version for day, version in good.versions.items() if day != date(9)}
     report = look(world, str(world[0]), Span(), None, PublishedScores(good.folder, versions, good.read))
     assert [(day.day, day.alarms[0].found()) for day in report.alarms] == [(date(9), "no samples or no scores")]
+
+
+@pytest.mark.parametrize("strange", [range(11), [0]], ids=["all", "the first reference day"])
+def test_scores_of_other_impressions_are_refused(world: tuple[Path, Contract, Path], strange: Sequence[int]) -> None:
+    good = published(world, version=look(world, str(world[0])).model)
+
+    def read(day: dt.date) -> pa.Table:
+        others = replaced("impression_id", lambda ids, rng: np.array([f"of another set: {each}" for each in ids]))
+        return others(good.read(day)) if day in map(date, strange) else good.read(day)
+
+    with pytest.raises(MonitoringError, match=f"scores: no impression of {date(0)} in the samples has a score"):
+        look(world, str(world[0]), Span(), None, PublishedScores(good.folder, good.versions, read))
+
+
+def test_scores_of_a_model_that_is_not_registered_are_refused(world: tuple[Path, Contract, Path]) -> None:
+    with pytest.raises(MonitoringError, match="was scored by 0123456789abcdef, which is no version of a registry"):
+        look(world, str(world[0]), Span(), None, published(world, version="0123456789abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("label", 0), ("label", 1), ("user_key", 7)], ids=["no clicks", "clicks alone", "one user"]
+)
+def test_reference_days_that_tell_nothing_of_the_model_are_refused(
+    world: tuple[Path, Contract, Path], tmp_path: Path, column: str, value: int
+) -> None:
+    changes = {f"day{place}": replaced(column, some(1.0, value)) for place in range(11)}
+    with pytest.raises(
+        MonitoringError, match="fewer than 3 reference days have samples with and without a click, of several users"
+    ):
+        look(world, changed(world, tmp_path, **changes))
+
+
+def test_damaged_samples_beside_published_scores_are_one_error(world: tuple[Path, Contract, Path], tmp_path: Path) -> None:
+    version, samples = look(world, str(world[0])).model, changed(world, tmp_path)
+    file = tmp_path / Contract.from_json((tmp_path / "contract.json").read_text()).days[-1].files[0].path
+    file.write_bytes(file.read_bytes()[:-4] + b"none")
+    with pytest.raises(StreamError, match=f"damaged .*: rebuild day {date(10)}"):
+        look(world, samples, Span(), None, published(world, version=version))
