@@ -265,7 +265,7 @@ class TrainConfig(Strict):
     """Whether a GPU gets forward and backward pass of a step in one piece, recorded once for each shape of batches. Sharded tables,
     ``backward_passes_per_step`` over 1, and models that ask for values on the way (DIEN with states wider than 64) do without. The weights
     that come out are the same but for rounding."""
-    threads: Neutral[int | None] = Field(None, ge=1)
+    threads: Neutral[int | None] = Field(None, ge=1, le=1024)
     """Compute threads a rank. Where it is not given: the cores that the machine, or the container's processor quota, has for it over
     its ranks, but one for every 512 rows of a batch at most."""
     exchange_timeout_seconds: Neutral[int] = Field(600, ge=1)

@@ -23,5 +23,5 @@ class MonitoringConfig(Strict):
     position: Position = "logged"
     """``serving``: fields that are known only after ranking are what the model reads where a request leaves them out. It decides nothing
     where published scores are read."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """Threads of PyTorch, for scoring."""

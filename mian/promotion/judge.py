@@ -20,7 +20,7 @@ from mian.promotion.contender import Contender
 from mian.promotion.decision import Decision, Evidence, GateResult
 from mian.promotion.latency import request_milliseconds
 from mian.promotion.settings import PromotionConfig
-from mian.promotion.slices import Mask, slice_masks, sliced_field
+from mian.promotion.slices import Mask, check_item_field, slice_masks, sliced_field
 from mian.scoring.stand_ins import Position
 
 RETRAIN = "Train the candidate again with this release, without init_from or from a model that says its days."
@@ -75,6 +75,7 @@ def judge(
     contract = read_contract(settings.samples)
     for field in settings.slices.fields:
         sliced_field(contract, field)
+    check_item_field(contract, settings.slices)
     both = [candidate] if champion is None else [candidate, champion]
     results: list[GateResult] = []
     comparison = None

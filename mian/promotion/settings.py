@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,8 +12,8 @@ from mian.scoring.stand_ins import Position
 
 
 def _name(text: str) -> str:
-    if not text or any(letter in text for letter in "/@:"):
-        raise ValueError("a name without '/', '@' and ':' is needed")
+    if not re.fullmatch("[A-Za-z0-9_-]+", text) or re.fullmatch("v[0-9]+|latest", text, re.IGNORECASE):
+        raise ValueError("MLflow takes names of letters, digits, '_' and '-', but for 'latest' and those of a 'v' and digits")
     return text
 
 
@@ -111,5 +112,5 @@ class PromotionConfig(Strict):
     """null: time is not measured."""
     highest_size_ratio: float | None = Field(2.0, gt=1)
     """The candidate's files may take so many times the bytes of the champion's. null: any size."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """Threads of PyTorch, for scoring and for the time of a request."""

@@ -34,7 +34,7 @@ def slice_masks(
         By the slice's name, ``(N,)``.
 
     Raises:
-        ContractError: the samples have no such field, or it is none that has values to tell apart.
+        ContractError: see :func:`sliced_field` and :func:`check_item_field`.
     """
     masks: dict[str, Mask] = {}
 
@@ -54,6 +54,20 @@ def slice_masks(
         field = sliced_field(contract, name)
         masks |= dict(_values(contract, field, column(field), contenders, settings.values_per_field))
     return masks
+
+
+def check_item_field(contract: Contract, settings: SlicesConfig) -> None:
+    """See that a field of the item that is named is there; the one that is not named may be missing.
+
+    Raises:
+        ContractError: it is not.
+    """
+    names = [field.name for field in contract.group("candidate") if field.is_categorical]
+    if "item_field" in settings.model_fields_set and settings.item_field not in names:
+        found = ", ".join(names) or "none"
+        raise ContractError(
+            f"slices.item_field: {settings.item_field}: the candidate has no such field with a vocabulary; it has {found}"
+        )
 
 
 def sliced_field(contract: Contract, name: str) -> Field:

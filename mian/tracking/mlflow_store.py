@@ -51,12 +51,25 @@ def uploading() -> Iterator[None]:
     Raises:
         ArtifactStoreError: for each error that is none of :data:`STORE_ERRORS`.
     """
+    with _passed_on("uploaded"):
+        yield
+
+
+@contextmanager
+def downloading() -> Iterator[None]:
+    """The same, round their download."""
+    with _passed_on("downloaded"):
+        yield
+
+
+@contextmanager
+def _passed_on(done: str) -> Iterator[None]:
     try:
         yield
     except STORE_ERRORS:
         raise
     except Exception as error:
-        raise ArtifactStoreError(f"artifacts cannot be uploaded: {type(error).__name__}: {error}") from error
+        raise ArtifactStoreError(f"artifacts cannot be {done}: {type(error).__name__}: {error}") from error
 
 
 def tracking_uri(configured: str | None) -> str:

@@ -20,7 +20,7 @@ from mian.scoring.servable_files import MODEL_FILE, read_description
 from mian.serving import Servable, ServableError, load_servable
 from mian.serving.mlflow_export import log_servable
 from mian.serving.servable import servable_digest
-from mian.tracking.mlflow_store import check_store, uploading
+from mian.tracking.mlflow_store import check_store, downloading, uploading
 from mian.tracking.model_lineage import lineage_tags
 from mian.tracking.model_source import find_version, is_registered, servable_in
 from mian.tracking.records import TRAINING_FILE, TRAINING_TAG, read_training
@@ -202,7 +202,9 @@ def _fetched(uri: str, copy: str | Path) -> tuple[Path, str | None]:
         if is_registered(uri):
             found = find_version(uri)
             uri, version = found.uri, f"{found.name}/{found.version}"
-        folder = servable_in(Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(copy))), uri)
+        with downloading():
+            files = mlflow.artifacts.download_artifacts(uri, dst_path=str(copy))
+        folder = servable_in(Path(files), uri)
     if not (folder / MODEL_FILE).exists():
         raise ServableError(f"{uri}: no model that mian trained; give the folder that a training named, or models:/NAME/VERSION")
     return folder, version

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from mian.contract import (
@@ -96,6 +97,15 @@ def test_any_other_document_is_refused_with_a_word(text: str, word: str) -> None
 def test_a_folder_without_a_contract_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"no such file; run jobs/build_samples\.py"):
         read_contract(str(tmp_path))
+
+
+def test_an_object_store_that_refuses_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Unable to locate credentials")  # clients have errors of their own
+
+    monkeypatch.setattr(fsspec, "open", refuse)
+    with pytest.raises(ContractError, match=r"s3://samples/contract\.json: cannot be opened: Unable to locate credentials"):
+        read_contract("s3://samples")
 
 
 def test_splits_name_their_days(contract: Contract) -> None:
