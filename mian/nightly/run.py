@@ -22,7 +22,7 @@ from mian.contract.audit_verdict import audit_state
 from mian.contract.lineage import Lineage
 from mian.nightly.plan import NightError, Plan, make_plan, read_plan, write_plan
 from mian.nightly.settings import NightlyConfig
-from mian.nightly.steps import Night, python_job
+from mian.nightly.steps import Night, python_job, text_override
 from mian.promotion.alias import champion_version
 from mian.promotion.settings import PromotionConfig
 from mian.scoring.servable_files import read_description
@@ -142,12 +142,18 @@ class _Steps:
         output = self._night.folder / "models"
         if (kept := _ended(output)) is None:
             nightly, plan = self._all.nightly, self._plan
-            values = {"samples": self._all.samples, "output": str(output), "test_split": "test"}
+            texts = {"samples": self._all.samples, "output": str(output), "test_split": "test"}
+            others: dict[str, str] = {}
             if plan.champion is not None:
-                values |= {"init_from": plan.champion, **nightly.warm_overrides}
+                texts["init_from"] = plan.champion
+                others |= nightly.warm_overrides
             if plan.window_days is not None:
-                values["train_window_days"] = str(plan.window_days)
-            command = python_job("train", "--config", nightly.train, *(f"{key}={value}" for key, value in values.items()))
+                others["train_window_days"] = str(plan.window_days)
+            overrides = [
+                *(text_override(key, text) for key, text in texts.items()),
+                *(f"{key}={value}" for key, value in others.items()),
+            ]
+            command = python_job("train", "--config", nightly.train, *overrides)
             launcher = ["horovodrun", "-np", str(nightly.processes), "--gloo"] if nightly.processes > 1 else []
             self._night.job("train", [*launcher, *command])
             kept = _ended(output)
@@ -200,7 +206,9 @@ class _Steps:
             "--report",
             str(page),
         ]
-        code = self._night.job("promote", python_job("promote", *arguments, f"samples={self._all.samples}"), good=(0, REFUSED))
+        code = self._night.job(
+            "promote", python_job("promote", *arguments, text_override("samples", self._all.samples)), good=(0, REFUSED)
+        )
         found = mlflow.MlflowClient().get_model_version(self._name, version).tags
         outcome = "promoted" if code == 0 else "refused"
         return {"outcome": outcome, "version": version, "reasons": found.get("mian.promotion.reasons", "none")}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import mlflow
@@ -88,7 +91,7 @@ class Night:
             good: Exit codes that are no failure.
 
         Raises:
-            NightError: It ended with another one.
+            NightError: It ended with another one, or was asked to stop, as by a SIGTERM to this process.
         """
         path = self.folder / LOGS / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +99,14 @@ class Night:
             output.write(f"$ {' '.join(command)}\n".encode())
             output.flush()
             try:
-                code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment(), check=False).returncode
+                process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment())
             except OSError as error:
                 raise NightError(
                     f"{name}: {command[0]} cannot be started ({error}); install it, or name it in the configuration"
                 ) from error
-        if code == STOPPED:
+            with _passes_on_sigterm(process) as stopped:
+                code = process.wait()
+        if code == STOPPED or stopped:
             raise NightError(f"{name}: it was asked to stop and can go on; start the night again")
         if code not in good:
             raise NightError(f"{name}: exit code {code}{_error_in(path)}; mend it and start the night again (log: {path})")
@@ -113,10 +118,31 @@ def python_job(name: str, *arguments: str) -> list[str]:
     return [sys.executable, str(JOBS / f"{name}.py"), *arguments]
 
 
+def text_override(key: str, text: str) -> str:
+    """``KEY=VALUE`` for a job, of a text that is to stay one: YAML takes a path such as ``a: b`` for something else."""
+    return f"{key}={json.dumps(text, ensure_ascii=False)}"
+
+
 def environment() -> dict[str, str]:
     """That of this process, with the project where Python looks first, and the tracking store that this process uses."""
     paths = [str(JOBS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+
+
+@contextmanager
+def _passes_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Have a job end with its night, or it would be at work beside that of the next start; SIGTERMs that came are in the list."""
+    came: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        process.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _error_in(path: Path) -> str:

@@ -1,17 +1,21 @@
 """The plan of a night and the marks of its steps; whole nights are in tests/e2e/test_nights.py."""
 
 import datetime as dt
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.configuration import load_config
 from mian.contract import Split
 from mian.contract.lineage import Lineage, UsedDay
 from mian.nightly.plan import NightError, make_plan, read_plan, settings_fingerprint, write_plan
 from mian.nightly.settings import NightlyConfig
-from mian.nightly.steps import Night
+from mian.nightly.steps import Night, text_override
+from mian.promotion.settings import PromotionConfig
 
 DAY = dt.date(2026, 2, 10)
 
@@ -145,6 +149,13 @@ def test_a_step_that_fails_leaves_no_mark(tmp_path: Path) -> None:
         Night(tmp_path, "plan").step("build", fail)
 
 
+@pytest.mark.parametrize("path", ["/data/a: b/x", "/data/[1]", "2026", "/data/ü #1", "{x}", "null", '"quoted"'])
+def test_a_path_of_any_name_is_a_text_to_a_job(tmp_path: Path, path: str) -> None:
+    (tmp_path / "p.yaml").write_text("samples: x\n")
+    config = load_config(PromotionConfig, str(tmp_path / "p.yaml"), [text_override("samples", path)])
+    assert config.samples == path
+
+
 def test_a_job_s_error_is_told_with_its_log(tmp_path: Path) -> None:
     night = Night(tmp_path, "plan")
     program = "print('working'); print('error: no room'); raise SystemExit(1)"
@@ -156,3 +167,12 @@ def test_a_job_s_error_is_told_with_its_log(tmp_path: Path) -> None:
         night.job("train", [sys.executable, "-c", "raise SystemExit(75)"])
     with pytest.raises(NightError, match="no-such-command cannot be started"):
         night.job("build", ["no-such-command"])
+
+
+def test_a_job_ends_with_a_night_that_is_asked_to_stop(tmp_path: Path) -> None:
+    program = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    began, before = time.monotonic(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(NightError, match="evaluate: it was asked to stop and can go on; start the night again"):
+        Night(tmp_path, "plan").job("evaluate", [sys.executable, "-c", program])
+    assert time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGTERM) is before
