@@ -418,8 +418,6 @@ def read_contract(samples: str) -> Contract:
         ) from error
     except UnicodeDecodeError as error:
         raise ContractError(f"{path}: not UTF-8 text ({error}); it is damaged: build the samples again") from error
-    except (
-        Exception
-    ) as error:  # a file in place of a folder, an unknown protocol; clients of object stores have errors of their own
+    except Exception as error:  # clients of object stores have errors of their own, and no class in common
         raise ContractError(f"{path}: cannot be opened: {error}; correct the path of the samples") from error
     return Contract.from_json(text, path)
