@@ -75,7 +75,7 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 def _text(promotion: Promotion, dry_run: bool) -> str:
-    return promotion.decision.text() + ("\nThis was a dry run: nothing was moved or written." if dry_run else "")
+    return promotion.decision.text(dry_run) + ("\nThis was a dry run: nothing was moved or written." if dry_run else "")
 
 
 if __name__ == "__main__":

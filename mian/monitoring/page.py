@@ -44,7 +44,7 @@ def _intro(report: MonitoringReport) -> str:
     first, last = report.reference[0].day, report.reference[-1].day
     what = "The table says what was found and what to do." if report.alarms else "Nothing is left to do."
     return (
-        f"{what} Days are compared with {first} to {last}, the first days that the model had not seen. An alarm means: a day like these "
+        f"{what} Days are compared with {first} to {last}, days that the model had not seen. An alarm means: a day like these "
         f"would look so in fewer than {report.settings.false_alarm_rate:.0%} of cases."
     )
 
@@ -68,7 +68,13 @@ def _facts(report: MonitoringReport) -> list[tuple[str, str]]:
 def _what_to_do(report: MonitoringReport) -> Section:
     if not report.alarms:
         count = max(len(day.measures) for day in report.looked_at)
-        return Section("What was found", f"Each of {count} measures a day lies where it lay on the reference days.")
+        unclear = sum(each.state == "cannot tell" for day in report.looked_at for each in day.measures)
+        told = (
+            f" In {unclear:,} of {sum(len(day.measures) for day in report.looked_at):,} cases there was too little to tell."
+            if unclear
+            else ""
+        )
+        return Section("What was found", f"None of {count} measures a day lies outside its limits.{told}")
     rows = tuple((str(day.day), day.alarms[0].found(), _others(day), REMEDIES[day.alarms[0].kind]) for day in report.alarms)
     text = "The first cause of each day. What a broken field does to scores and clicks comes after it."
     return Section("What was found, and what to do", text, [Table(("day", "found", "also", "what to do"), rows, texts=4)])

@@ -73,14 +73,16 @@ class Decision(_Strict):
         """The gates that refuse the candidate."""
         return tuple(gate for gate in self.gates if gate.state == "fail")
 
-    def text(self) -> str:
-        """The decision as it is printed."""
+    def text(self, dry_run: bool = False) -> str:
+        """The decision as it is printed; ``dry_run``: of a promotion that moves nothing."""
         width = max(len(gate.gate) for gate in self.gates)
         lines = [f"{gate.gate:<{width}}  {gate.state:<11}  {gate.reason}" for gate in self.gates]
-        return "\n".join([*lines, "", self.headline(), *(f"  {line}" for line in self.next_steps())])
+        return "\n".join([*lines, "", self.headline(dry_run), *(f"  {line}" for line in self.next_steps())])
 
-    def headline(self) -> str:
-        """One sentence."""
+    def headline(self, dry_run: bool = False) -> str:
+        """One sentence; ``dry_run``: of a promotion that moves nothing."""
+        if self.is_promoted and dry_run:
+            return f"Dry run: version {self.candidate} of {self.model} passes every gate; it was not promoted."
         if self.is_promoted:
             before = "the first champion" if self.champion is None else f"in the place of version {self.champion}"
             return f"Promoted: version {self.candidate} of {self.model} passes every gate and serves as {self.alias}, {before}."

@@ -43,12 +43,11 @@ def enough_rows(scored: Scores, days: Sequence[Day], settings: DaysConfig) -> Ga
         )
     if len(days) >= settings.fewest and rows >= settings.rows and clicks >= settings.positives:
         return GateResult(gate="days", state="pass", reason=f"{found}.", figures=figures)
+    remedy = "Wait until more days are built and final, or lower the limits under `days` of the configuration."
+    if len(days) >= settings.most:
+        remedy = f"No more than the newest {_count(settings.most, 'day')} are taken: raise `days.most`, or lower the other limits there."
     return GateResult(
-        gate="days",
-        state="fail",
-        reason=f"{found}; at least {wanted} are asked for.",
-        remedy="Wait until more days are built and final, or lower the limits under `days` of the configuration.",
-        figures=figures,
+        gate="days", state="fail", reason=f"{found}; at least {wanted} are asked for.", remedy=remedy, figures=figures
     )
 
 
@@ -121,10 +120,18 @@ def informative(scored: Scores, confidence: float) -> GateResult:
     gain = logloss_difference(scored.labels, scored.users, scored.probabilities, rate)
     bound = gain.quantile(confidence)
     figures = {"logloss_difference": gain.value, "upper_bound": _finite(bound)}
-    reason = f"Its logloss is {gain.value:+.5f} beside that of a constant click rate, at most {bound:+.5f}."
+    better = "lower" if gain.value < 0 else "higher"
+    reason = (
+        f"Its logloss is {abs(gain.value):.5f} {better} than that of the click rate of these rows as every prediction, and with "
+    )
+    reason += f"other users may be {bound:.5f} higher" if bound > 0 else f"other users is still {-bound:.5f} lower"
+    reason += f" (one-sided {confidence:.1%} bound)."
     if bound < 0:
         return GateResult(gate="informative", state="pass", reason=reason, figures=figures)
-    remedy = "Look at the training's curves, and at the fields of requests that are missing or unknown."
+    remedy = (
+        "It is not surely better than no model: look at the training's curves, and at the fields of these days that are missing or "
+        "unknown; where it is better by the point alone, compare on more days (`days.most`)."
+    )
     return GateResult(gate="informative", state="fail", reason=reason, remedy=remedy, figures=figures)
 
 

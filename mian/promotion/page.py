@@ -19,36 +19,39 @@ MARKERS = {"pass": "o", "fail": "X", "cannot tell": "s"}
 SLICE = "slice "
 
 
-def decision_page(decision: Decision, comparison: Comparison | None) -> str:
+def decision_page(decision: Decision, comparison: Comparison | None, dry_run: bool = False) -> str:
     """The page as HTML text.
 
     Args:
         decision: What was decided.
         comparison: The rows that it was decided on; None where there were none.
+        dry_run: Whether nothing is moved.
     """
     with style():
         sections = [_why(decision), *_margins(decision), *_slices(decision), *_reliability(decision, comparison)]
     return render_page(
-        decision.headline(),
-        _intro(decision),
+        decision.headline(dry_run),
+        _intro(decision, dry_run),
         [*sections, _all_gates(decision)],
-        _facts(decision),
+        _facts(decision, dry_run),
         f"Written by jobs/promote.py, {decision.decided:%Y-%m-%d %H:%M} UTC. Samples: {decision.settings.samples}.",
     )
 
 
-def _intro(decision: Decision) -> str:
+def _intro(decision: Decision, dry_run: bool) -> str:
     failed = decision.failed
     if not failed:
         unclear = sum(gate.state == "cannot tell" for gate in decision.gates)
         told = f" For {unclear} there was too little to tell." if unclear else ""
-        return f"Nothing is left to do. {len(decision.gates)} gates were asked and none refused it.{told}"
+        left = "Promote it without --dry-run to have it serve." if dry_run else "Nothing is left to do."
+        return f"{left} {len(decision.gates)} gates were asked and none refused it.{told}"
     names = ", ".join(gate.gate for gate in failed)
     return f"{len(failed)} of {len(decision.gates)} gates refused it: {names}. The table says why, and what to do next."
 
 
-def _facts(decision: Decision) -> list[tuple[str, str]]:
-    facts = [("promoted" if decision.is_promoted else "refused", f"version {decision.candidate}")]
+def _facts(decision: Decision, dry_run: bool) -> list[tuple[str, str]]:
+    passed = "would pass" if dry_run else "promoted"
+    facts = [(passed if decision.is_promoted else "refused", f"version {decision.candidate}")]
     evidence = decision.evidence
     if evidence is None:
         return facts

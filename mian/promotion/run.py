@@ -76,7 +76,7 @@ def run_promotion(name: str, candidate: str, settings: PromotionConfig, dry_run:
     if rolled_back is not None:
         decision = _with(decision, _rolled_back(version, settings.alias))
     if dry_run:
-        return Promotion(decision, decision_page(decision, comparison), False)
+        return Promotion(decision, decision_page(decision, comparison, dry_run), False)
     page, tags = _keep(client, version, decision, comparison)
     is_moved = False
     if decision.is_promoted:

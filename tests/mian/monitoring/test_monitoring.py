@@ -112,7 +112,14 @@ def test_quiet_days_raise_no_alarm(world: tuple[Path, Contract, Path]) -> None:
     states = {measured.state for day in report.looked_at for measured in day.measures}
     assert states == {"quiet"}, "each measure can tell"
     assert not any(measured.highest is not None for measured in report.reference[0].measures)
-    assert "Nothing is left to do" in monitoring_page(report)
+    page = monitoring_page(report)
+    assert "Nothing is left to do" in page
+    assert "too little to tell" not in page
+    unclear = [
+        day.model_copy(update={"measures": tuple(each.model_copy(update={"state": "cannot tell"}) for each in day.measures)})
+        for day in report.looked_at
+    ]
+    assert "too little to tell" in monitoring_page(report.model_copy(update={"days": (*report.reference, *unclear)}))
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,10 @@ def test_an_equal_model_is_promoted_and_a_rollback_takes_it_back_for_good(world:
 
 def test_a_dry_run_leaves_no_trace(world: World) -> None:
     version = world.register()
-    assert world.promote(dry_run=True).decision.is_promoted
+    promotion = world.promote(dry_run=True)
+    assert promotion.decision.is_promoted
+    assert f"Dry run: version {version} of ctr passes every gate; it was not promoted." in promotion.page
+    assert "serves as" not in promotion.page
     assert world.champion is None
     assert not any(tag.startswith("mian.promotion") for tag in world.client.get_model_version("ctr", version).tags)
     assert world.client.get_registered_model("ctr").tags == {}
@@ -230,9 +233,12 @@ def test_days_that_are_not_final_are_not_used(world: World, champion: str) -> No
     assert refused_by(world.promote()) == {"days"}
 
 
-def test_too_few_rows_are_no_evidence(world: World, champion: str) -> None:
+@pytest.mark.parametrize(("most", "remedy"), [(7, "Wait until more days"), (1, "raise `days.most`")])
+def test_too_few_rows_are_no_evidence(world: World, champion: str, most: int, remedy: str) -> None:
     world.register()
-    assert refused(world, champion, world.promote(days={"rows": 10_000})) == {"days"}
+    promotion = world.promote(days={"rows": 10_000, "most": most})
+    assert refused(world, champion, promotion) == {"days"}
+    assert remedy in gate(promotion, "days").remedy
 
 
 @pytest.mark.parametrize("day", ["day1", "day6"], ids=["trained on", "compared on"])
@@ -272,7 +278,9 @@ def test_a_worse_model_is_refused(world: World, champion: str) -> None:
 
 def test_a_model_that_tells_nothing_is_refused_without_a_champion_too(world: World) -> None:
     world.register(world.model(lambda model: [p.zero_() for p in model.parameters()]))
-    assert "informative" in refused_by(world.promote())
+    promotion = world.promote()
+    assert "informative" in refused_by(promotion)
+    assert " higher than that of the click rate of these rows" in gate(promotion, "informative").reason
     assert world.champion is None
 
 
