@@ -89,9 +89,9 @@ class DayReport(_Strict):
 
     @property
     def alarms(self) -> tuple[Measured, ...]:
-        """Measures outside their limits, causes first."""
+        """Measures outside their limits, causes first; of one kind in the order of the samples' fields."""
         found = [measured for measured in self.measures if measured.state == "alarm"]
-        return tuple(sorted(found, key=lambda measured: (ORDER.index(measured.kind), -measured.excess)))
+        return tuple(sorted(found, key=lambda measured: ORDER.index(measured.kind)))
 
 
 class MonitoringReport(_Strict):
