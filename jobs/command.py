@@ -17,6 +17,9 @@ from mian.tracking.client_defaults import CLIENT_DEFAULTS
 #: What libraries say at a job's terminal; MLflow's and Petastorm's daily words would hide the job's own.
 QUIET = {"py4j": logging.ERROR, "petastorm": logging.ERROR, "mlflow": logging.WARNING, "alembic": logging.WARNING}
 
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
 #: How launchers tell a process how many there are, and which one it is: torchrun, Open MPI's mpirun, other MPIs', srun.
 LAUNCHERS = (
     ("WORLD_SIZE", "RANK"),
@@ -109,7 +112,7 @@ def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
     """Run a job; an error of the listed kinds ends it with its message alone.
 
     Returns:
-        0 when the job is done, 1 after such an error. Any other error is a defect and keeps its traceback.
+        0 when the job is done, 1 after such an error, 130 after Ctrl-C. Any other error is a defect and keeps its traceback.
     """
     errors = (ConfigError, *errors)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
@@ -122,4 +125,7 @@ def run(job: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
     except errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
     return 0

@@ -47,7 +47,17 @@ class Parent(_Strict):
     seen: tuple[Split, ...] | None
     """See :class:`Lineage`; None where the model does not say."""
     audit: AuditState = "not audited"
-    """The worst verdict on the days of the model and of those that it began with."""
+    """The worst verdict on the days of the model and of those that it began with, when the training began."""
+    days: tuple[UsedDay, ...] | None = None
+    """The days of the model and of those that it began with; None where one of them does not say."""
+
+    def audit_now(self, samples: str) -> AuditState:
+        """The worst verdict that lies beside samples now; the one that is noted where days are not.
+
+        Raises:
+            ContractError: a verdict is damaged.
+        """
+        return self.audit if self.days is None else worst(day.audit_now(samples) for day in self.days)
 
 
 class Lineage(_Strict):
@@ -77,16 +87,21 @@ class Lineage(_Strict):
         return self.seen[-1].last if self.seen else None
 
     @property
+    def days_with_ancestors(self) -> tuple[UsedDay, ...] | None:
+        """The days of the model and of those that it began with; None where one of them does not say."""
+        if self.parent is None:
+            return self.days
+        return None if self.parent.days is None else (*self.parent.days, *self.days)
+
+    @property
     def audit(self) -> AuditState:
-        """The worst verdict on the days of the model and of those that it began with."""
-        return self._worst([day.audit for day in self.days])
+        """The worst verdict on the days of the model and of those that it began with, when each training began."""
+        return worst([*(day.audit for day in self.days), *([] if self.parent is None else [self.parent.audit])])
 
     def audit_now(self, samples: str) -> AuditState:
-        """The same with the verdicts that lie beside samples now, on the model's own days; see :meth:`UsedDay.audit_now`."""
-        return self._worst([day.audit_now(samples) for day in self.days])
-
-    def _worst(self, own: list[AuditState]) -> AuditState:
-        return worst([*own, *([] if self.parent is None else [self.parent.audit])])
+        """The same with the verdicts that lie beside samples now; see :meth:`UsedDay.audit_now`."""
+        inherited = [] if self.parent is None else [self.parent.audit_now(samples)]
+        return worst([*(day.audit_now(samples) for day in self.days), *inherited])
 
     def begun_with(self, parent: Parent) -> Lineage:
         """The lineage of a model that began with another one: its days are seen, too."""

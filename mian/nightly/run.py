@@ -240,7 +240,7 @@ def _ended(output: Path) -> Path | None:
 
 
 def _headline(plan: Plan, result: dict[str, Any]) -> str:
-    said = "serves" if result["outcome"] == "promoted" else f"was refused ({result['reasons']})"
+    said = "was promoted" if result["outcome"] == "promoted" else f"was refused ({result['reasons']})"
     return f"night of {plan.day}: version {result['version']} {said}"
 
 

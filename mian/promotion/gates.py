@@ -21,6 +21,7 @@ from mian.promotion.slices import Mask
 AUDIT_AGAIN = (
     "Audit the samples (spark-submit jobs/audit_samples.py), then ask again; where it finds something, mend it and train again."
 )
+MORE_DAYS = "compare on more days (raise `days.most`, or wait for later days)"
 AUDIT_PARENT = (
     "Train the candidate again, from a model of audited days or without init_from: a training notes what audits of those days said when it "
     "begins."
@@ -57,9 +58,12 @@ def audit(candidate: Contender, days: Sequence[Day], settings: PromotionConfig) 
     assert lineage is not None, "days were chosen by it"
     states: dict[str, AuditState] = {}
     states |= {str(used.day): used.audit_now(settings.samples) for used in lineage.days}
-    inherited = "" if lineage.parent is None else f"those of {lineage.parent.source}"
-    if lineage.parent is not None:
-        states[inherited] = lineage.parent.audit
+    parent, inherited = lineage.parent, ""
+    if parent is not None and parent.days is None:
+        inherited = f"those of {parent.source}"
+        states[inherited] = parent.audit
+    elif parent is not None:
+        states |= {f"{used.day} (by {parent.source})": used.audit_now(settings.samples) for used in parent.days or ()}
     states |= {str(day.day): audit_state(settings.samples, day.day, day.fingerprint) for day in days}
     bad = {name: state for name, state in states.items() if state != "clean"}
     figures = {
@@ -130,7 +134,7 @@ def informative(scored: Scores, confidence: float) -> GateResult:
         return GateResult(gate="informative", state="pass", reason=reason, figures=figures)
     remedy = (
         "It is not surely better than no model: look at the training's curves, and at the fields of these days that are missing or "
-        "unknown; where it is better by the point alone, compare on more days (`days.most`)."
+        f"unknown; where it is better by the point alone, {MORE_DAYS}."
     )
     return GateResult(gate="informative", state="fail", reason=reason, remedy=remedy, figures=figures)
 
@@ -152,15 +156,16 @@ def _within(metric: str, loss: Estimate, margin: float, confidence: float) -> Ga
     low, high = loss.interval(2 * confidence - 1)
     figures = {"worse_by": loss.value, "low": _finite(low), "high": _finite(high), "margin": margin}
     better = "better" if loss.value < 0 else "worse"
-    reason = f"{metric} is {better} by {abs(loss.value):.5f} on these rows, and with other users "
-    reason += f"may be worse by up to {bound:.5f}" if bound > 0 else f"is still better by {-bound:.5f}"
+    said = "the same" if loss.value == 0 else f"{better} by {abs(loss.value):.5f}"
+    reason = f"{metric} is {said} on these rows, and with other users "
+    reason += f"is still better by {-bound:.5f}" if bound < 0 else f"may be worse by up to {bound:.5f}"
     reason += f" (one-sided {confidence:.1%} bound); allowed is {margin:g}."
     if bound < margin:
         return GateResult(gate=metric, state="pass", reason=reason, figures=figures)
     remedy = (
         f"{metric} is surely worse: find out why before you train again; the slices say where."
         if low > 0
-        else f"These days do not rule out that {metric} is worse by {margin:g}: compare on more days (`days.most`), or train longer."
+        else f"These days do not rule out that {metric} is worse by {margin:g}: {MORE_DAYS}, or train longer."
     )
     return GateResult(gate=metric, state="fail", reason=reason, remedy=remedy, figures=figures)
 
@@ -188,7 +193,7 @@ def calibration(scored: Scores, settings: CalibrationConfig) -> GateResult:
     too = "high" if found.value > 1 else "low"
     remedy = f"Predictions are too {too}: train with calibration: platt, or on days whose click rate is that of today."
     if settings.lowest <= found.value <= settings.highest:
-        remedy = "The interval is wider than the bounds: compare on more days (`days.most`)."
+        remedy = f"The interval is wider than the bounds: {MORE_DAYS}."
     return GateResult(gate="calibration", state="fail", reason=reason, remedy=remedy, figures=figures)
 
 

@@ -83,6 +83,7 @@ def _loaded(source: str, config: TrainConfig) -> InitialModel:
         weights_sha256=servable.weights_sha256,
         seen=None if servable.lineage is None else servable.lineage.seen,
         audit="not audited" if servable.lineage is None else servable.lineage.audit_now(config.samples),
+        days=None if servable.lineage is None else servable.lineage.days_with_ancestors,
     )
     return InitialModel(servable.model, servable.contract, servable.vocabularies, None, parent)
 

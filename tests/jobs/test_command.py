@@ -174,3 +174,11 @@ def test_processes_that_know_nothing_of_each_other_are_refused(size: str, rank: 
     refuse_other_launchers(2)
     monkeypatch.setenv("HOROVOD_RANK", "0")
     refuse_other_launchers(1)
+
+
+def test_ctrl_c_ends_a_job_with_one_line(capsys: Any) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert command.run(stopped, ()) == 130
+    assert capsys.readouterr().err == "error: stopped by Ctrl-C\n"

@@ -7,7 +7,7 @@ import pytest
 
 from mian.contract import ContractError, Split
 from mian.contract.audit_verdict import AuditVerdict, audit_state, read_verdict, verdict_path, worst
-from mian.contract.lineage import Lineage, Parent, lineage_of, merged
+from mian.contract.lineage import Lineage, Parent, UsedDay, lineage_of, merged
 from tests.factories import FIRST_DAY, write_samples
 
 ROWS = ((40,), (40,), (40,))
@@ -98,3 +98,19 @@ def test_days_that_were_audited_since_count_for_whoever_begins_with_the_model(sa
     audited(samples, 2, {"leak": 1})
     assert found.audit_now(str(samples)) == "findings"
     assert found.begun_with(Parent(source="mian/1", seen=(), audit="findings")).audit_now("elsewhere") == "findings"
+
+
+def test_a_model_knows_the_days_of_all_that_it_began_with_where_each_of_them_does(samples: Path) -> None:
+    found = lineage(samples)
+    date = FIRST_DAY - dt.timedelta(days=3)
+    old = UsedDay(day=date, fingerprint=f"fingerprint of {date}", use="train", audit="clean")
+    child = found.begun_with(Parent(source="mian/1", seen=(), audit="clean", days=(old,)))
+    assert found.days_with_ancestors == found.days
+    assert child.days_with_ancestors == (old, *found.days)
+    assert found.begun_with(Parent(source="checkpoints", seen=())).days_with_ancestors is None
+    for day in range(4):
+        audited(samples, day, {})
+    assert child.audit_now(str(samples)) == "clean"
+    audited(samples, -3, {"leak": 1})
+    assert child.audit_now(str(samples)) == "findings"
+    assert Lineage.model_validate_json(child.model_dump_json()) == child

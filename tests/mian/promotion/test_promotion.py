@@ -14,9 +14,9 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from mian.contract import Contract
+from mian.contract import Contract, Day
 from mian.contract.audit_verdict import AuditVerdict, verdict_path
-from mian.contract.lineage import Lineage, Parent, lineage_of
+from mian.contract.lineage import Lineage, Parent, UsedDay, lineage_of
 from mian.models import ClickModel
 from mian.promotion import run as module
 from mian.promotion.alias import AliasError, champion_version
@@ -93,13 +93,14 @@ class World:
 
     def audit(self, samples: Path | None = None, **findings: dict[str, int]) -> None:
         for day in self.contract.days:
-            found = findings.get(f"day{(day.day - FIRST_DAY).days}", {})
-            verdict = AuditVerdict(
-                day=day.day, fingerprint=day.fingerprint, findings=found, rules="r", audited=dt.datetime.now(dt.timezone.utc)
-            )
-            path = (samples or self.samples) / verdict_path(day.day, day.fingerprint)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(verdict.model_dump_json())
+            self.write_verdict(day, findings.get(f"day{(day.day - FIRST_DAY).days}", {}), samples)
+
+    def write_verdict(self, day: Day | UsedDay, findings: dict[str, int], samples: Path | None = None) -> None:
+        audited = dt.datetime.now(dt.timezone.utc)
+        verdict = AuditVerdict(day=day.day, fingerprint=day.fingerprint, findings=findings, rules="r", audited=audited)
+        path = (samples or self.samples) / verdict_path(day.day, day.fingerprint)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(verdict.model_dump_json())
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +265,17 @@ def test_a_parent_that_was_not_audited_is_refused(world: World, champion: str) -
     promotion = world.promote()
     assert refused(world, champion, promotion) == {"audit"}
     assert gate(promotion, "audit").remedy.startswith("Train the candidate again")
+
+
+def test_what_an_audit_finds_on_the_days_of_a_parent_counts_after_the_training_too(world: World, champion: str) -> None:
+    old = UsedDay(day=FIRST_DAY - dt.timedelta(days=1), fingerprint="old", use="train", audit="clean")
+    world.register(lineage=world.lineage.begun_with(Parent(source="ctr/9", seen=(), audit="clean", days=(old,))))
+    world.write_verdict(old, {"leak": 2})
+    promotion = world.promote()
+    assert refused(world, champion, promotion) == {"audit"}
+    assert f"{old.day} (by ctr/9)" in gate(promotion, "audit").reason
+    world.write_verdict(old, {})
+    assert world.promote().is_moved
 
 
 def test_predictions_that_are_off_are_refused(world: World, champion: str) -> None:
