@@ -36,11 +36,13 @@ class ChosenDays:
         reference: What days are compared with.
         looked_at: The days to look at that have samples.
         missing: Days between them that have none.
+        not_final: Days between them whose labels may still change.
     """
 
     reference: tuple[Day, ...]
     looked_at: tuple[Day, ...]
     missing: tuple[dt.date, ...]
+    not_final: tuple[dt.date, ...]
 
 
 def choose_days(
@@ -98,9 +100,10 @@ def choose_days(
             f"reference_days below {len(chosen)}"
         )
     first, last = asked.first or end + ONE_DAY, days[-1].day
-    there = {day.day for day in (*days, *chosen)}
-    missing = tuple(day for day in _calendar(first, last) if day not in there)
-    return ChosenDays(tuple(chosen), tuple(days), missing)
+    there, built = {day.day for day in (*days, *chosen)}, {day.day for day in contract.days}
+    absent = [day for day in _calendar(first, last) if day not in there]
+    missing, not_final = (tuple(day for day in absent if (day in built) == is_built) for is_built in (False, True))
+    return ChosenDays(tuple(chosen), tuple(days), missing, not_final)
 
 
 def _calendar(first: dt.date, last: dt.date) -> list[dt.date]:

@@ -16,7 +16,7 @@ State = Literal["quiet", "alarm", "cannot tell"]
 ORDER: tuple[Kind, ...] = (
     "missing", "rows", "unscored", "unknown", "values", "click rate", "scores", "calibration", "AUC", "logloss")  # fmt: skip
 REMEDIES: dict[Kind, str] = {
-    "missing": "Build or score the day (jobs/build_samples.py, jobs/score.py), or find out why it has no logs.",
+    "missing": "Build or score the day again (jobs/build_samples.py, jobs/score.py), or find out why it has no logs.",
     "rows": "Compare the day's impression log with that of the days before; where it was not whole, build the day anew.",
     "unscored": "Score the day again (jobs/score.py); compare its candidates with the impression log.",
     "unknown": "Look at the field in the day's logs: a join that broke, other spellings, or values that are new. For new values, build "

@@ -105,6 +105,7 @@ def _report(
     reports = [comparer.report(each, source.version(each.day)) for each in comparer.reference]
     reports += [comparer.report(facts(day), source.version(day.day)) for day in days.looked_at]
     reports += [missing_day(day, "samples" if source.folder is None else "samples or no scores") for day in days.missing]
+    reports += [missing_day(day, "final labels") for day in days.not_final]
     return MonitoringReport(
         model=version,
         scores=source.folder,

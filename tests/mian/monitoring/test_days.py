@@ -44,7 +44,7 @@ ALL = Span()
 
 def chosen(contract: Contract, asked: Span = ALL, reference: Span | None = None, **others: Any) -> tuple[list[int], ...]:
     found: ChosenDays = choose_days(contract, others.get("lineage", LINEAGE), others.get("reference_days", 4), asked, reference)
-    days = [day.day for day in found.reference], [day.day for day in found.looked_at], found.missing
+    days = [day.day for day in found.reference], [day.day for day in found.looked_at], [*found.missing, *found.not_final]
     return tuple([(day - FIRST).days for day in each] for each in days)
 
 
@@ -64,6 +64,8 @@ def test_days_that_are_asked_for_are_looked_at() -> None:
 def test_a_day_without_samples_is_named_and_one_whose_labels_may_change_is_left_out() -> None:
     assert chosen(contract_of(12, without=(10,))) == ([5, 6, 7, 8], [9, 11], [10])
     assert chosen(contract_of(12, open_days=(11,))) == ([5, 6, 7, 8], [9, 10], [])
+    found = choose_days(contract_of(12, open_days=(10,)), LINEAGE, 4, ALL)
+    assert (found.missing, found.not_final) == ((), (date(10),)), "between days that are final it is named"
 
 
 @pytest.mark.parametrize(
