@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def lines(world: World, first: Finished, nights: Sequence[tuple[Finished, tuple[Path, float]]]) -> list[dict[str, Any]]:
     """One for each night, and one for all."""
-    samples = world.judged(nights[-1][0])
+    samples = world.judged(nights[-1][0].plan.day + DAY)
     contract = read_contract(str(samples))
     models = {first.version: first.model} | {night.version: night.model for night, _ in nights}
     found, scored = [_begun(world, first)], []
@@ -103,7 +103,7 @@ def lines(world: World, first: Finished, nights: Sequence[tuple[Finished, tuple[
         {
             "nights": len(nights),
             "promoted": sum(night.serving == night.version for night, _ in nights),
-            "serves": world.champion(),
+            "serves": nights[-1][0].serving,
             "seconds": steps,
             "retraining_seconds": round(float(np.mean([seconds for _, (_, seconds) in nights])), 1),
             **figures(whole),
@@ -175,5 +175,6 @@ def _difference(labels: npt.NDArray[np.int32], users: npt.NDArray[np.int64], one
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "spark"))
     sys.exit(main())

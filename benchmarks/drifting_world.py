@@ -15,7 +15,7 @@ import mlflow
 
 from jobs.configuration import load_config
 from mian.config import TrainConfig
-from mian.contract import Split, read_contract
+from mian.contract import CONTRACT_FILE, Split, read_contract
 from mian.nightly.plan import Plan, read_plan
 from mian.nightly.settings import NightlyConfig
 from mian.nightly.steps import Mark, Night, environment, python_job
@@ -98,7 +98,7 @@ class World:
         assert plan is not None
         marks = [Mark.model_validate_json(path.read_bytes()) for path in (folder / "marks").glob("*.json")]
         found = Finished(plan, {mark.step: mark for mark in sorted(marks, key=lambda mark: STEPS.index(mark.step))}, "")
-        if self._serving is None and self.champion() is None:
+        if self._serving is None and self._champion() is None:
             self._client.set_registered_model_alias(self._name, self._alias, found.version)
         if self._serving is None or found.marks["promote"].result["outcome"] == "promoted":
             self._serving = found.version
@@ -131,21 +131,20 @@ class World:
 
         return Path(training.step("train", train)["model"]), training.marks[0].seconds
 
-    def judged(self, night: Finished) -> Path:
-        """The samples of the last night, and of the two days that nobody had seen then."""
-        last = night.plan.day + DAY
+    def judged(self, last: dt.date) -> Path:
+        """The folder of samples that reach to a day at least; those of the nights are copied, and stay as they are."""
         folder = self._folder / f"judged={last}"
-        if not (folder / "contract.json").exists() or max(day.day for day in read_contract(str(folder)).days) < last:
+        if not (folder / CONTRACT_FILE).exists() or _last_day(folder) < last:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(self.samples, folder)
-            days = ["--from", str(night.plan.train.first), "--to", str(last)]
-            plan = night.plan.model_copy(update={"test": Split(first=night.plan.test.first, last=last)})
-            self._spark(
-                "build_samples", f"logs={self.logs}", f"samples={folder}", *plan.overrides, "--extend-vocabularies", *days
-            )
+            splits = dict(read_contract(str(folder)).splits)
+            splits["test"] = Split(first=splits["test"].first, last=max(splits["test"].last, last))
+            spans = [f"splits.{name}.{end}={getattr(split, end)}" for name, split in splits.items() for end in ("first", "last")]
+            days = ["--from", str(splits["train"].first), "--to", str(splits["test"].last)]
+            self._spark("build_samples", f"logs={self.logs}", f"samples={folder}", *spans, "--extend-vocabularies", *days)
         return folder
 
-    def champion(self) -> str | None:
+    def _champion(self) -> str | None:
         """The version that the registry says serves."""
         return champion_version(self._client, self._name, self._alias)
 
@@ -157,6 +156,10 @@ class World:
     def _spark(self, job: str, *arguments: str) -> None:
         command = python_job(job, "--config", self._nightly.data, *arguments)
         _run([*self._nightly.spark_submit, *command[1:]])
+
+
+def _last_day(samples: Path) -> dt.date:
+    return max(day.day for day in read_contract(str(samples)).days)
 
 
 def _run(command: Sequence[str], good: Sequence[int] = (0,)) -> None:
