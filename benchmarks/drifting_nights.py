@@ -38,13 +38,13 @@ import numpy.typing as npt
 from drifting_world import DAY, ROOT, Finished, World
 
 from mian.contract import Contract, read_contract
+from mian.evaluation.chosen_days import CHOSEN, with_days
 from mian.evaluation.offline import score_split
 from mian.evaluation.scoring import Scores
 from mian.evaluation.split_columns import impression_ids
 from mian.evaluation.truth import ATTAINABLE, true_probabilities
 from mian.metrics import evaluate
 from mian.metrics.paired import logloss_difference
-from mian.promotion.comparison_days import SPLIT, with_days
 from mian.serving import Servable, load_servable
 
 FIRST = dt.date(2026, 2, 4)
@@ -129,7 +129,7 @@ def _begun(world: World, night: Finished) -> dict[str, Any]:
 
 def score(folder: Path, contract: Contract, samples: Path, day: dt.date) -> Scores:
     """The scores of a model for a day."""
-    return score_split(_servable(folder), _only(contract, day), str(samples), SPLIT)
+    return score_split(_servable(folder), _only(contract, day), str(samples), CHOSEN)
 
 
 @lru_cache(maxsize=4)
@@ -151,7 +151,7 @@ def _only(contract: Contract, day: dt.date) -> Contract:
 
 def attainable(scored: Scores, contract: Contract, samples: Path, day: dt.date, logs: Path) -> Scores:
     """The world's own probabilities for the same rows."""
-    ids = impression_ids(_only(contract, day), str(samples), SPLIT)
+    ids = impression_ids(_only(contract, day), str(samples), CHOSEN)
     return scored._replace(probabilities=true_probabilities(str(logs / "truth"), ids)[ATTAINABLE].astype(np.float32))
 
 
