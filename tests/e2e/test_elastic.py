@@ -119,12 +119,13 @@ def undisturbed(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> floa
     return training.auc()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rank", "ended_by"),
     [
         (0, signal.SIGKILL),
-        pytest.param(1, signal.SIGKILL, marks=pytest.mark.long),
-        pytest.param(0, signal.SIGTERM, marks=pytest.mark.long),
+        (1, signal.SIGKILL),
+        (0, signal.SIGTERM),
     ],
 )
 def test_a_worker_that_ended_comes_back_while_the_other_goes_on(

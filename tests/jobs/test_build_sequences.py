@@ -164,6 +164,7 @@ class Shop:
                 assert number == 1 or values[number - 2] == self.items[name], f"{file.path}: {name}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(SEQUENCES))
 def test_any_sequence_of_jobs(spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SparkSession, "stop", lambda session: None)

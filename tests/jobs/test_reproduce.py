@@ -163,6 +163,7 @@ def test_once_more_trains_nothing_and_says_the_same(done: Laboratory, tmp_path: 
     assert (again.out / "report" / "report.md").read_text() == text
 
 
+@pytest.mark.long
 def test_killed_and_started_again_it_redoes_no_training_that_ended(done: Laboratory, laboratory: Laboratory) -> None:
     drawn = random.Random(os.environ.get("MIAN_KILL_SEED", "0"))
     for _ in range(2):
