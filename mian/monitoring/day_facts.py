@@ -105,7 +105,7 @@ class DayReader:
             lengths = batch[LENGTH_COLUMN].numpy()[:, None] if self.contract.group("behaviors") else None
             if lengths is not None:
                 numbers.setdefault(LENGTH_COLUMN, []).append(lengths.astype(np.float64).reshape(-1))
-            of_rows = users[done : (done := done + len(batch[USER_COLUMN]))]
+            row_users = users[done : (done := done + len(batch[USER_COLUMN]))]
             for each in self.fields:
                 given = batch[each.column].numpy()
                 size = self._size(each)
@@ -118,7 +118,7 @@ class DayReader:
                 facts.counts[each.column] = facts.counts.get(each.column, np.zeros(size, np.int64)) + found
                 for sums, counted in ((unknown, ids == UNKNOWN_ID), (present, ids != PADDING_ID)):
                     rows = counted.reshape(len(ids), -1).sum(axis=1)
-                    by_user = np.bincount(of_rows, weights=rows, minlength=facts.users).astype(np.int64)
+                    by_user = np.bincount(row_users, weights=rows, minlength=facts.users).astype(np.int64)
                     sums[each.column] = sums.get(each.column, np.zeros(facts.users, np.int64)) + by_user
         for column, values in numbers.items():
             if len(together := np.concatenate(values)):
