@@ -169,9 +169,7 @@ def _map(report: MonitoringReport) -> list[Section]:
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(mesh, ax=axes, pad=0.01, fraction=0.03, aspect=14, spacing="uniform", ticks=EDGES[:-1])
     bar.ax.set_yticklabels(["0", "1/4", "1/2", "limit", "twice"], fontsize=8)
-    text = (
-        "The stability index says how far the values of a field, or the scores, are spread otherwise than on the reference days."
-    )
+    text = "Whether the values of a field, and the scores, are spread as on the reference days (population stability index)."
     if report.left_out:
         text += f" Left out, since the calendar decides them: {', '.join(report.left_out)}."
     caption = "Each line is a measure, each column a day. Blue: usual; orange and dark red with an X: beyond the limit."
@@ -193,11 +191,7 @@ def _all_measures(report: MonitoringReport) -> list[Section]:
             each.state,
             shown(each, each.value) if each.value is not None else "undefined",
             shown(each, each.expected) if each.expected is not None else "",
-            ""
-            if each.highest is None
-            else each.usual_span()
-            if each.lowest is not None
-            else f"up to {shown(each, each.highest)}",
+            each.usual(),
         )
         for day in report.looked_at
         for each in day.measures

@@ -54,7 +54,7 @@ class Measured(_Strict):
 
     @property
     def excess(self) -> float:
-        """How far it lies outside its limits, in widths from the expected value to the limit."""
+        """How far it lies from the expected value, in widths from there to the limit: an alarm is above 1."""
         if self.value is None or self.expected is None or self.highest is None:
             return 0.0
         bound = self.highest if self.value >= self.expected or self.lowest is None else self.lowest
@@ -65,14 +65,19 @@ class Measured(_Strict):
         """What was found, beside what is usual."""
         if self.value is None:
             return f"no {self.name}" if self.kind == "missing" else "undefined"
-        usual = f"up to {shown(self, self.highest)}" if self.lowest is None else self.usual_span()
         if self.kind in ("values", "scores"):
-            return f"{self.name} are not spread as usual: stability index {shown(self, self.value)}, usual is {usual}"
-        return f"{self.name} {shown(self, self.value)}, usual is {usual}"
+            return f"{self.name} are not spread as usual: stability index {shown(self, self.value)}, usual is {self.usual()}"
+        return f"{self.name} {shown(self, self.value)}, usual is {self.usual()}"
 
-    def usual_span(self) -> str:
-        """The limits as text."""
-        return f"{shown(self, self.lowest)} to {shown(self, self.highest)}"
+    def usual(self) -> str:
+        """The limits as text; empty where there are none."""
+        if self.highest is None:
+            return ""
+        return (
+            f"up to {shown(self, self.highest)}"
+            if self.lowest is None
+            else f"{shown(self, self.lowest)} to {shown(self, self.highest)}"
+        )
 
 
 class DayReport(_Strict):
@@ -163,10 +168,8 @@ class MonitoringReport(_Strict):
             yield f"{day.day}: {day.alarms[0].found()}. {REMEDIES[day.alarms[0].kind]}"
 
 
-def shown(measured: Measured, value: float | None) -> str:
+def shown(measured: Measured, value: float) -> str:
     """A value of a measure as people read it."""
-    if value is None:
-        return "any"
     if measured.kind == "rows":
         return f"{value:,.0f}"
     if measured.kind in ("unknown", "unscored", "click rate"):
