@@ -149,6 +149,25 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
         StreamError: samples cannot be read.
     """
     contract.check_unthinned(split)
+    sizes = known_sizes(servable, contract, samples)
+    stand_ins = position_stand_ins(servable.stand_ins, position)
+    return score(servable.model, ordered_stream(contract, samples, split), sizes, stand_ins)
+
+
+def known_sizes(servable: Servable, contract: Contract, samples: str) -> dict[str, int]:
+    """See that a model fits samples, whose vocabularies may have been extended since it was trained.
+
+    Args:
+        servable: The model.
+        contract: The contract of the samples.
+        samples: The folder of the samples.
+
+    Returns:
+        By column whose vocabulary was extended, how many ids the model knows.
+
+    Raises:
+        ContractError: The model was trained on other fields or vocabularies.
+    """
     extended = extended_vocabularies(servable.contract, servable.vocabularies, contract, samples)
     known = tuple(servable.contract.vocabulary(v.name) if v.name in extended else v for v in contract.vocabularies)
     differences = list(servable.contract.differences(contract.model_copy(update={"vocabularies": known})))
@@ -157,13 +176,11 @@ def score_split(servable: Servable, contract: Contract, samples: str, split: str
             f"the model was not trained on what {samples} holds: {'; '.join(differences[:5])}; "
             "train on these samples, or evaluate on those it was trained on"
         )
-    sizes = {
+    return {
         field.column: servable.contract.vocabulary(field.vocabulary).size
         for field in contract.fields
         if field.vocabulary is not None and field.vocabulary in extended
     }
-    stand_ins = position_stand_ins(servable.stand_ins, position)
-    return score(servable.model, ordered_stream(contract, samples, split), sizes, stand_ins)
 
 
 def extended_vocabularies(own: Contract, values_of: Mapping[str, pa.Array], contract: Contract, samples: str) -> set[str]:

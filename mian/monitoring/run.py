@@ -17,7 +17,7 @@ from mian.contract import Contract, Day, read_contract
 from mian.contract.document import LABEL_COLUMN, USER_COLUMN
 from mian.contract.lineage import Lineage
 from mian.evaluation.chosen_days import CHOSEN, with_days
-from mian.evaluation.offline import score_split
+from mian.evaluation.offline import known_sizes, score_split
 from mian.evaluation.scoring import Scores
 from mian.evaluation.split_columns import impression_ids, read_column
 from mian.metrics import MetricError
@@ -75,6 +75,7 @@ def monitor(
         days = choose_days(contract, lineage, settings.reference_days, asked, reference)
         source: OwnScores | _ReadScores = OwnScores(servable, fetched.version, contract, settings)
     else:
+        known_sizes(servable, contract, settings.samples)
         scored_days = tuple(day for day in contract.days if day.day in scores.versions)
         days = choose_days(contract.model_copy(update={"days": scored_days}), None, settings.reference_days, asked, reference)
         _refuse_seen(days, scores, {fetched.version: lineage})

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mian.contract import UNKNOWN_ID, Contract
+from mian.contract import UNKNOWN_ID, Contract, ContractError
 from mian.contract.lineage import lineage_of
 from mian.evaluation.chosen_days import CHOSEN, with_days
 from mian.evaluation.offline import score_split
@@ -22,7 +22,7 @@ from mian.monitoring.run import PublishedScores, monitor
 from mian.monitoring.settings import MonitoringConfig
 from mian.serving import load_servable, read_vocabularies, save_servable
 from mian.stream import StreamError
-from tests.factories import FIRST_DAY, LENGTH, SMALL_MODEL, write_contract, write_file, write_samples
+from tests.factories import FIRST_DAY, LENGTH, SMALL_MODEL, make_model, write_contract, write_file, write_samples
 from tests.mian.conftest import Samples
 
 #: Days that no model has seen, as many rows each: seven of reference and four to look at.
@@ -250,6 +250,12 @@ def test_what_cannot_be_monitored_is_refused(world: tuple[Path, Contract, Path],
     seen = PublishedScores(scores.folder, {**scores.versions, date(-1): version}, scores.read)
     with pytest.raises(MonitoringError, match=rf"{date(-1)} was scored by .*trained on or chosen by days up to {date(-1)}"):
         look(world, str(samples), Span(), None, seen)
+    fewer = contract.model_copy(update={"fields": tuple(f for f in contract.fields if f.column != "context_hour")})
+    files = read_vocabularies(fewer, str(samples))
+    lineage = lineage_of(fewer, str(samples), "train", "validation", "code")
+    save_servable(tmp_path / "fewer", make_model(fewer), "mian", dict(SMALL_MODEL), fewer, files, lineage=lineage)
+    with pytest.raises(ContractError, match="field context_hour is new"):
+        monitor(str(tmp_path / "fewer"), MonitoringConfig(samples=str(samples)), Span(), None, scores)
     files = read_vocabularies(contract, str(samples))
     save_servable(tmp_path / "no days", load_servable(model).model, "mian", dict(SMALL_MODEL), contract, files)
     with pytest.raises(MonitoringError, match="does not say which days it was trained on"):
